@@ -1,0 +1,27 @@
+"""The errors of ``bcos_vit``.
+
+::
+
+    BcosError
+    +-- UnknownModelError     (also LookupError)  no model of that name; suggests the nearest
+    +-- WeightsError          weights that do not fit: shape, class count, hash
+    +-- NotExplainableError   a layer whose dynamic scale cannot be held constant; names the layer
+
+Arguments that are wrong by themselves raise ``ValueError`` or ``TypeError`` where they are given.
+"""
+
+
+class BcosError(Exception):
+    """Root of everything ``bcos_vit`` raises on purpose."""
+
+
+class UnknownModelError(BcosError, LookupError):
+    """No model is registered under that name."""
+
+
+class WeightsError(BcosError):
+    """Weights do not fit the model they are loaded into."""
+
+
+class NotExplainableError(BcosError):
+    """The model, as it is, is not one matrix W(x) per input; the message names the layer."""

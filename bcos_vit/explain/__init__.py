@@ -1,0 +1,8 @@
+"""Exact explanations of B-cos models."""
+
+from bcos_vit.explain.contribution import explain
+from bcos_vit.explain.explanation import Explanation
+from bcos_vit.explain.mode import check_explainable
+from bcos_vit.layers.mode import explanation_mode
+
+__all__ = ["Explanation", "check_explainable", "explain", "explanation_mode"]

@@ -1,0 +1,76 @@
+"""Explanation: a logit taken apart into pixels and constants, with the gap it leaves."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why one logit of each image is what it is: ``logit = bias + constants + sum(contributions)``.
+
+    Tensors are fresh copies on the model's device. For a single image (no batch dimension given)
+    every field lacks the leading ``batch``.
+
+    Args:
+        logits: ``(batch, classes)`` the model's output.
+        target: ``(batch,)`` class explained.
+        bias: ``(batch,)`` the constant logit bias of that class.
+        constants: further terms that no pixel owns, by name, ``(batch,)`` each; ``"position"`` for
+            an additive position code. Empty for exactly complete models.
+        weights: ``(batch, channels, height, width)`` W(x), the effective linear map.
+        contributions: ``(batch, height, width)`` W(x) * x summed over channels, in logits.
+    """
+
+    logits: Tensor
+    target: Tensor
+    bias: Tensor
+    weights: Tensor
+    contributions: Tensor
+    constants: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def logit(self) -> Tensor:
+        """The explained logit, ``(batch,)``."""
+        return self.logits.gather(-1, self.target[..., None])[..., 0]
+
+    @property
+    def completeness_gap(self) -> Tensor:
+        """``|bias + constants + sum of contributions - logit|``, in float64, ``(batch,)``."""
+        total = self.bias.double() + self.contributions.double().sum((-2, -1))
+        for term in self.constants.values():
+            total = total + term.double()
+        return (total - self.logit.double()).abs()
+
+    def __len__(self) -> int:
+        if self.target.ndim == 0:
+            raise TypeError("this explanation is of a single image, it has no length")
+        return len(self.target)
+
+    def __getitem__(self, index: int) -> "Explanation":
+        """The explanation of one image of the batch."""
+        if self.target.ndim == 0:
+            raise TypeError("this explanation is of a single image already")
+        return Explanation(
+            logits=self.logits[index],
+            target=self.target[index],
+            bias=self.bias[index],
+            weights=self.weights[index],
+            contributions=self.contributions[index],
+            constants={name: term[index] for name, term in self.constants.items()},
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write all numbers to a compressed ``.npz``; complete or not at all."""
+        path = Path(path)
+        arrays = {
+            name: getattr(self, name).cpu().numpy()
+            for name in ("logits", "target", "bias", "weights", "contributions")
+        }
+        arrays |= {f"constant:{name}": term.cpu().numpy() for name, term in self.constants.items()}
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        partial.replace(path)

@@ -1,0 +1,31 @@
+"""The layers of B-cos networks: each computes ``W(x) x``, and marks what ``W`` owes to ``x``."""
+
+from bcos_vit.layers.attention import BcosAttention
+from bcos_vit.layers.conv import BcosConv2d
+from bcos_vit.layers.head import Logits, default_logit_bias
+from bcos_vit.layers.linear import BcosLinear
+from bcos_vit.layers.mlp import BcosMlp
+from bcos_vit.layers.mode import constant, explanation_mode, held, is_explaining
+from bcos_vit.layers.norm import BcosBatchNorm2d, BcosGroupNorm, BcosLayerNorm
+from bcos_vit.layers.patch_embed import BcosConvStem, BcosPatchEmbed
+from bcos_vit.layers.pos_embed import RotaryPosition, SinCosPosition
+
+__all__ = [
+    "BcosAttention",
+    "BcosBatchNorm2d",
+    "BcosConv2d",
+    "BcosConvStem",
+    "BcosGroupNorm",
+    "BcosLayerNorm",
+    "BcosLinear",
+    "BcosMlp",
+    "BcosPatchEmbed",
+    "Logits",
+    "RotaryPosition",
+    "SinCosPosition",
+    "constant",
+    "default_logit_bias",
+    "explanation_mode",
+    "held",
+    "is_explaining",
+]

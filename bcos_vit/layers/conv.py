@@ -1,0 +1,141 @@
+"""B-cos convolution."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from bcos_vit.layers.mode import held
+from bcos_vit.layers.scale import apply_scale, check_exponent, max_out_units, unit_norm
+
+# Inside the root, as in the published networks.
+_EPS = 1e-6
+_PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+class BcosConv2d(nn.Module):
+    """B-cos transform of every patch a convolution sees; filters have unit length.
+
+    ``y_o(p) = max_m |cos(patch(p), w_om)|^(b-1) * <w_om, patch(p)>``. The length of a patch is that
+    of the values the filter really meets: group by group, at the layer's own stride, dilation and
+    padding, so borders are right in every padding mode.
+
+    Args:
+        in_chans: channels of the input.
+        out_chans: channels of the output.
+        kernel_size, stride, dilation: as in ``torch.nn.Conv2d``.
+        padding: pixels on each side, or ``"same"`` (stride 1) or ``"valid"``.
+        groups: divides ``in_chans`` and ``out_chans``.
+        padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        b: exponent, at least 1.
+        max_out: linear filters behind each output channel.
+
+    Source:
+        Boehle et al., CVPR 2022 (arXiv:2205.10268); TPAMI 2024 (arXiv:2306.10898).
+    """
+
+    dynamic_linear = True
+
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        *,
+        padding_mode: str = "zeros",
+        b: float = 2.0,
+        max_out: int = 1,
+    ) -> None:
+        super().__init__()
+        if max_out < 1:
+            raise ValueError(f"max_out must be at least 1, got {max_out}")
+        if groups < 1 or in_chans % groups or out_chans % groups:
+            raise ValueError(
+                f"groups must divide in_chans and out_chans, got {groups} for {in_chans}, {out_chans}"
+            )
+        if padding_mode not in _PADDING_MODES:
+            raise ValueError(f"padding_mode must be one of {_PADDING_MODES}, got {padding_mode!r}")
+        self.in_chans = in_chans
+        self.out_chans = out_chans
+        self.kernel_size: tuple[int, int] = _pair(kernel_size)
+        self.stride: tuple[int, int] = _pair(stride)
+        self.dilation: tuple[int, int] = _pair(dilation)
+        self.groups = groups
+        self.padding_mode = padding_mode
+        self.b = check_exponent(b)
+        self.max_out = max_out
+        self.pads = self._pads(padding)
+        self.weight = nn.Parameter(
+            torch.empty(out_chans * max_out, in_chans // groups, *self.kernel_size)
+        )
+        self.reset_parameters()
+
+    def _pads(self, padding: int | tuple[int, int] | str) -> tuple[int, int, int, int]:
+        """Pixels to add (left, right, top, bottom)."""
+        if padding == "same":
+            if self.stride != (1, 1):
+                raise ValueError(f'padding="same" needs stride 1, got {self.stride}')
+            total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            top, left = (t // 2 for t in total)
+            return left, total[1] - left, top, total[0] - top
+        if isinstance(padding, str):
+            if padding != "valid":
+                raise ValueError(f'padding must be a number, "same" or "valid", got {padding!r}')
+            return 0, 0, 0, 0
+        rows, columns = _pair(padding)
+        return columns, columns, rows, rows
+
+    def reset_parameters(self) -> None:
+        """Isotropic directions: the length of a filter does not matter, only where it points."""
+        nn.init.normal_(self.weight, std=self.weight[0].numel() ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, in_chans, height, width)`` to ``(batch, out_chans, height', width')``."""
+        left, right, top, bottom = self.pads
+        padding = (top, left)
+        if self.padding_mode != "zeros" or left != right or top != bottom:
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x = F.pad(x, self.pads, mode=mode)
+            padding = (0, 0)
+        weight = unit_norm(held(self.weight))
+        linear = F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
+        linear = max_out_units(linear, self.max_out, 1)
+        return apply_scale(linear, self._patch_norm(x, padding), self.b)
+
+    def _patch_norm(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
+        """Length of the patch under each output pixel, ``(batch, 1 or out_chans, h', w')``."""
+        # float32 at least: squares of half-precision values over- and underflow.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        # One read of the input, then a small box sum over `groups` channels only.
+        squares = wide.square().unflatten(1, (self.groups, -1)).sum(2)
+        if self.kernel_size == (1, 1) and padding == (0, 0):
+            box = squares[..., :: self.stride[0], :: self.stride[1]]
+        elif self.dilation == (1, 1) and all(
+            2 * p <= k for p, k in zip(padding, self.kernel_size, strict=True)
+        ):
+            box = F.avg_pool2d(
+                squares, self.kernel_size, self.stride, padding, divisor_override=1
+            )
+        else:
+            ones = squares.new_ones(self.groups, 1, *self.kernel_size)
+            box = F.conv2d(
+                squares, ones, None, self.stride, padding, self.dilation, self.groups
+            )
+        norm = (box + _EPS).sqrt()
+        if self.groups == 1:
+            return norm
+        return norm.repeat_interleave(self.out_chans // self.groups, dim=1)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_chans}, {self.out_chans}, {self.kernel_size}, stride={self.stride}"
+        if any(self.pads):
+            text += f", pads={self.pads}, padding_mode={self.padding_mode}"
+        if self.dilation != (1, 1):
+            text += f", dilation={self.dilation}"
+        if self.groups != 1:
+            text += f", groups={self.groups}"
+        return f"{text}, b={self.b:g}, max_out={self.max_out}"

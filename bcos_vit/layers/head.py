@@ -1,0 +1,48 @@
+"""The end of a network: local or pooled B-cos logits, temperature and logit bias inside the model."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from bcos_vit.layers.mode import constant
+
+
+def default_logit_bias(num_classes: int) -> float:
+    """``logit(1 / num_classes)``, the published networks' constant; 0 for a single output."""
+    return -math.log(num_classes - 1) if num_classes > 1 else 0.0
+
+
+class Logits(nn.Module):
+    """``y = x / temperature + bias``, the only constant of an exactly complete B-cos network.
+
+    Both are stored with the weights, and an explanation reports the bias as its own term.
+
+    Args:
+        num_classes: size of the last dimension.
+        bias: added to every logit; ``logit(1 / num_classes)`` when omitted. 0 is kept as 0.
+        temperature: divides the evidence; contributions are divided with it.
+    """
+
+    dynamic_linear = True
+    bias: Tensor
+    temperature: Tensor
+
+    def __init__(
+        self, num_classes: int, bias: float | None = None, temperature: float = 1.0
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        value = default_logit_bias(num_classes) if bias is None else bias
+        self.register_buffer("bias", torch.full((num_classes,), float(value)))
+        self.register_buffer("temperature", torch.tensor(float(temperature)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, num_classes)`` to the same."""
+        return x / self.temperature.to(x.dtype) + constant(
+            "bias", self.bias[None].to(x.dtype), len(x)
+        )
+
+    def extra_repr(self) -> str:
+        return f"{len(self.bias)}"

@@ -1,0 +1,97 @@
+"""From image to tokens: one B-cos layer per patch, or a small stack of B-cos convolutions.
+
+Boehle et al., TPAMI 2024 (arXiv:2306.10898); the convolutional stem follows Xiao et al., "Early
+Convolutions Help Transformers See Better", NeurIPS 2021 (arXiv:2106.14881). Both return tokens on a
+grid, ``(batch, rows, columns, embed_dim)``.
+"""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from bcos_vit.layers.conv import BcosConv2d
+from bcos_vit.layers.linear import BcosLinear
+from bcos_vit.layers.norm import BcosGroupNorm
+
+
+def check_divisible(height: int, width: int, patch_size: int) -> None:
+    """Refuse images that do not divide into whole patches.
+
+    Raises:
+        ValueError: naming the nearest size that would do.
+    """
+    if height % patch_size or width % patch_size or not (height and width):
+        nearest = tuple(max(1, round(side / patch_size)) * patch_size for side in (height, width))
+        raise ValueError(
+            f"image of {height} x {width} px does not divide into patches of {patch_size} px;"
+            f" use {nearest[0]} x {nearest[1]}"
+        )
+
+
+class BcosPatchEmbed(nn.Module):
+    """One B-cos linear layer over the pixels of each square patch, ordered row, column, channel.
+
+    Args:
+        patch_size: side of a patch in pixels.
+        in_chans: channels of the image.
+        embed_dim: size of a token.
+        b, max_out: see :class:`BcosLinear`.
+    """
+
+    dynamic_linear = True
+
+    def __init__(
+        self, patch_size: int, in_chans: int, embed_dim: int, *, b: float = 2.0, max_out: int = 1
+    ) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = BcosLinear(patch_size**2 * in_chans, embed_dim, b=b, max_out=max_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, in_chans, height, width)`` to ``(batch, rows, columns, embed_dim)``."""
+        p = self.patch_size
+        check_divisible(x.shape[2], x.shape[3], p)
+        patches = x.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # B C rows p columns p
+        tokens: Tensor = self.proj(patches.permute(0, 2, 4, 3, 5, 1).flatten(3))
+        return tokens
+
+
+class BcosConvStem(nn.Module):
+    """3 x 3 B-cos convolutions, each with a norm, halving the image four times: 16-px tokens.
+
+    Args:
+        in_chans: channels of the image.
+        chans: output channels of each convolution; it has stride 2 where channels grow.
+        embed_dim: size of a token.
+        b, max_out: see :class:`BcosConv2d`.
+    """
+
+    dynamic_linear = True
+
+    def __init__(
+        self,
+        in_chans: int,
+        chans: tuple[int, ...],
+        embed_dim: int,
+        *,
+        b: float = 2.0,
+        max_out: int = 1,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        self.patch_size = 1
+        for before, after in pairwise((0, *chans)):
+            stride = 2 if after > before else 1
+            self.patch_size *= stride
+            layers += [
+                BcosConv2d(before or in_chans, after, 3, stride, 1, b=b, max_out=max_out),
+                BcosGroupNorm(after),
+            ]
+        self.convs = nn.Sequential(*layers)
+        self.proj = BcosLinear(chans[-1], embed_dim, b=b, max_out=max_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, in_chans, height, width)`` to ``(batch, rows, columns, embed_dim)``."""
+        check_divisible(x.shape[2], x.shape[3], self.patch_size)
+        tokens: Tensor = self.proj(self.convs(x).permute(0, 2, 3, 1))
+        return tokens

@@ -1,0 +1,87 @@
+"""Position codes, and where they may be added.
+
+A code added to the tokens is a constant that no pixel owns: in networks of that kind it carries much
+of the logit. Turned into queries and keys (rotary) it only changes the attention matrix, which is
+held constant while explaining, so the pixels' contributions still sum to the logit.
+"""
+
+import torch
+from timm.layers import build_rotary_pos_embed
+from torch import Tensor, nn
+
+from bcos_vit.layers.mode import constant
+
+
+class RotaryPosition(nn.Module):
+    """Two-dimensional rotary position code for queries and keys; no parameters, any grid.
+
+    Args:
+        head_dim: size of one attention head, a multiple of 4.
+        temperature: ratio of the longest to the shortest wavelength.
+
+    Source:
+        Su et al., "RoFormer", 2021 (arXiv:2104.09864); per axis as in Heo et al., "Rotary Position
+        Embedding for Vision Transformer", ECCV 2024 (arXiv:2403.13298), whose temperature is 100.
+    """
+
+    dynamic_linear = True
+
+    def __init__(self, head_dim: int, temperature: float = 100.0) -> None:
+        super().__init__()
+        if head_dim % 4:
+            raise ValueError(f"rotary position needs a head size divisible by 4, got {head_dim}")
+        self.head_dim = head_dim
+        self.temperature = temperature
+
+    def forward(self, grid: tuple[int, int], device: torch.device) -> Tensor:
+        """Sines and cosines of a ``(rows, columns)`` grid: ``(rows * columns, 2 head_dim)``."""
+        sines, cosines = build_rotary_pos_embed(
+            list(grid),
+            dim=self.head_dim,
+            temperature=self.temperature,
+            in_pixels=False,
+            device=device,
+        )
+        return torch.cat([sines, cosines], dim=-1)
+
+    def extra_repr(self) -> str:
+        return f"head_dim={self.head_dim}, temperature={self.temperature:g}"
+
+
+class SinCosPosition(nn.Module):
+    """The fixed sine-cosine code that published B-cos ViTs add to their tokens.
+
+    It takes part of the logit away from the pixels; an explanation reports that part as the constant
+    term ``"position"``.
+
+    Args:
+        dim: embedding size, a multiple of 4.
+        temperature: ratio of the longest to the shortest wavelength.
+
+    Source:
+        Beyer et al., "Better plain ViT baselines for ImageNet-1k", 2022 (arXiv:2205.01580).
+    """
+
+    dynamic_linear = True
+
+    def __init__(self, dim: int, temperature: float = 10_000.0) -> None:
+        super().__init__()
+        if dim % 4 or dim < 8:
+            raise ValueError(f"a sine-cosine code needs dim divisible by 4, at least 8, got {dim}")
+        self.dim = dim
+        self.temperature = temperature
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Adds the code of a ``(rows, columns)`` grid to ``(batch, rows * columns, dim)`` tokens."""
+        frequencies = self.dim // 4
+        steps = torch.arange(frequencies, device=tokens.device, dtype=torch.float64)
+        omega = self.temperature ** -(steps / (frequencies - 1))
+        rows = torch.arange(grid[0], device=tokens.device, dtype=torch.float64)
+        columns = torch.arange(grid[1], device=tokens.device, dtype=torch.float64)
+        y = (rows[:, None] * omega)[:, None].expand(*grid, frequencies)
+        x = (columns[:, None] * omega)[None].expand(*grid, frequencies)
+        code = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=-1).flatten(0, 1)
+        return tokens + constant("position", code[None].to(tokens.dtype), len(tokens))
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, temperature={self.temperature:g}"

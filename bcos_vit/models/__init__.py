@@ -1,0 +1,7 @@
+"""B-cos backbones; importing this registers them in timm."""
+
+from bcos_vit.models.registry import TWINS, create_model, create_twin
+from bcos_vit.models.resnet import BcosResNet
+from bcos_vit.models.vit import BcosVisionTransformer
+
+__all__ = ["TWINS", "BcosResNet", "BcosVisionTransformer", "create_model", "create_twin"]

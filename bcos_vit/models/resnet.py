@@ -1,0 +1,201 @@
+"""B-cos ResNet.
+
+Boehle et al., TPAMI 2024 (arXiv:2306.10898): no ReLU, no bias, average instead of max pooling, norms
+that divide but do not shift, and a 1 x 1 B-cos classifier *before* global average pooling, so that a
+logit is the mean of local logits.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+from bcos_vit.layers import BcosBatchNorm2d, BcosConv2d, Logits, is_explaining
+from bcos_vit.models.registry import default_cfg
+
+
+class BcosBasicBlock(nn.Module):
+    """Two 3 x 3 B-cos convolutions with norms, and a shortcut.
+
+    Args:
+        in_chans, out_chans: channels in and out.
+        stride: of the first convolution and the shortcut.
+        b, max_out: see :class:`BcosConv2d`.
+        drop_path: probability of skipping the branch for an image (training only).
+    """
+
+    dynamic_linear = True
+
+    def __init__(
+        self,
+        in_chans: int,
+        out_chans: int,
+        stride: int = 1,
+        *,
+        b: float = 2.0,
+        max_out: int = 1,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.conv1 = BcosConv2d(in_chans, out_chans, 3, stride, 1, b=b, max_out=max_out)
+        self.bn1 = BcosBatchNorm2d(out_chans)
+        self.conv2 = BcosConv2d(out_chans, out_chans, 3, 1, 1, b=b, max_out=max_out)
+        self.bn2 = BcosBatchNorm2d(out_chans)
+        self.drop_path = DropPath(drop_path)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_chans != out_chans:
+            self.downsample = nn.Sequential(
+                BcosConv2d(in_chans, out_chans, 1, stride, b=b, max_out=max_out),
+                BcosBatchNorm2d(out_chans),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, in_chans, h, w)`` to ``(batch, out_chans, h / stride, w / stride)``."""
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x))))
+        z: Tensor = self.drop_path(y) + self.downsample(x)
+        return z
+
+
+class BcosResNet(nn.Module):
+    """B-cos ResNet of basic blocks following timm's model contract.
+
+    Args:
+        layers: blocks per stage.
+        in_chans: channels of the input; 6 for ``[rgb, 1 - rgb]``.
+        num_classes: logits; 0 returns pooled features.
+        global_pool: ``"avg"``, or ``""`` to leave the feature map (``num_classes`` 0 only).
+        b: exponent of every B-cos layer, at least 1.
+        max_out: linear filters behind each B-cos channel.
+        drop_path_rate: regularisation while training.
+        logit_bias, temperature: see :class:`bcos_vit.layers.Logits`.
+
+    Raises:
+        ValueError: an unknown option.
+    """
+
+    dynamic_linear = True
+
+    def __init__(
+        self,
+        layers: tuple[int, int, int, int] = (2, 2, 2, 2),
+        in_chans: int = 6,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        b: float = 2.0,
+        max_out: int = 1,
+        drop_path_rate: float = 0.0,
+        logit_bias: float | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.in_chans = in_chans
+        self.num_classes = num_classes
+        self.num_features = self.head_hidden_size = 512
+        self.grad_checkpointing = False
+        self._logit_bias, self._temperature, self._b, self._max_out = (
+            logit_bias,
+            temperature,
+            b,
+            max_out,
+        )
+        self.conv1 = BcosConv2d(in_chans, 64, 7, 2, 3, b=b, max_out=max_out)
+        self.bn1 = BcosBatchNorm2d(64)
+        # Averaging is linear; the published networks count the padding too.
+        self.pool = nn.AvgPool2d(3, 2, 1)
+        self.feature_info = [{"num_chs": 64, "reduction": 2, "module": "bn1"}]
+        chans, index = 64, 0
+        for stage, depth in enumerate(layers):
+            blocks: list[nn.Module] = []
+            for i in range(depth):
+                after = 64 * 2**stage
+                blocks.append(
+                    BcosBasicBlock(
+                        chans,
+                        after,
+                        stride=2 if stage and not i else 1,
+                        b=b,
+                        max_out=max_out,
+                        drop_path=drop_path_rate * index / max(1, sum(layers) - 1),
+                    )
+                )
+                chans, index = after, index + 1
+            name = f"layer{stage + 1}"
+            self.add_module(name, nn.Sequential(*blocks))
+            self.feature_info.append(
+                {"num_chs": chans, "reduction": 4 * 2**stage, "module": name}
+            )
+        self.reset_classifier(num_classes, global_pool)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the head; its logit bias follows the class count unless one was given."""
+        if global_pool is not None:
+            if global_pool not in ("avg", ""):
+                raise ValueError(f'global_pool must be "avg" or "", got {global_pool!r}')
+            self.global_pool = global_pool
+        if num_classes and not self.global_pool:
+            raise ValueError('global_pool="" leaves the feature map; it goes with num_classes=0')
+        self.num_classes = num_classes
+        self.fc: nn.Module = nn.Identity()
+        self.logits: nn.Module = nn.Identity()
+        if num_classes:
+            self.fc = BcosConv2d(
+                self.num_features, num_classes, 1, b=self._b, max_out=self._max_out
+            )
+            self.logits = Logits(num_classes, self._logit_bias, self._temperature)
+
+    def get_classifier(self) -> nn.Module:
+        return self.fc
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Norm scales; directions of B-cos weights are unaffected by decay."""
+        return {name for name, _ in self.named_parameters() if "bn" in name}
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        self.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        blocks = r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"
+        return {"stem": r"^(conv1|bn1)", "blocks": blocks}
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """``(batch, in_chans, height, width)`` to ``(batch, 512, height / 32, width / 32)``."""
+        x = self.pool(self.bn1(self.conv1(x)))
+        stages: list[Callable[[Tensor], Tensor]] = [
+            self.layer1, self.layer2, self.layer3, self.layer4
+        ]  # fmt: skip
+        if self.grad_checkpointing and self.training and not is_explaining():
+            checkpointed: Tensor = checkpoint_seq(stages, x)
+            return checkpointed
+        for stage in stages:
+            x = stage(x)
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Feature map to logits ``(batch, num_classes)``, or to pooled features."""
+        if pre_logits or not self.num_classes:
+            return F.adaptive_avg_pool2d(x, 1).flatten(1) if self.global_pool else x
+        y: Tensor = self.logits(self.fc(x).mean((2, 3)))
+        return y
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, in_chans, height, width)`` to logits ``(batch, num_classes)``."""
+        return self.forward_head(self.forward_features(x))
+
+
+default_cfgs = generate_default_cfgs({"bcos_resnet18": default_cfg("conv1", "fc", pool=(7, 7))})
+
+
+@register_model
+def bcos_resnet18(pretrained: bool = False, **kwargs: Any) -> BcosResNet:
+    """ResNet-18: two basic blocks in each of four stages."""
+    model: BcosResNet = build_model_with_cfg(
+        BcosResNet, "bcos_resnet18", pretrained, **({"layers": (2, 2, 2, 2)} | kwargs)
+    )
+    return model

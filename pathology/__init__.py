@@ -1,0 +1,1 @@
+"""Whole slides in, exactly explained predictions out."""

@@ -1,0 +1,1 @@
+"""Scalar rasters placed on slides, and their pyramids on disk."""
