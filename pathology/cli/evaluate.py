@@ -1,0 +1,101 @@
+"""``pathology evaluate``: a trained model's metrics on a split, with intervals."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from pathology.cli.run_function import run_function
+from pathology.errors import ManifestError
+
+
+def evaluate(
+    run: Path,
+    split: str = "val",
+    manifest: str | None = None,
+    root: str | None = None,
+    tiles: str | None = None,
+    group_column: str = "patient_id",
+    out: Path | None = None,
+    device: str = "auto",
+    batch_size: int = 64,
+) -> int:
+    """Measure a trained model on one split: AUROC, balanced accuracy, F1 with 95 % intervals.
+
+    Args:
+        run: folder of a trained run.
+        split: train, val or test.
+        manifest: another manifest than the run's own, of the same classes.
+        root: folder of that manifest's images; its own folder when omitted.
+        tiles: folder of that manifest's tile tables, when it is one of slides.
+        group_column: column drawn as a whole by the bootstrap; image by image when it is absent.
+        out: folder for metrics and predictions; RUN/evaluation when omitted.
+        device: auto, cpu, cuda, ...
+        batch_size: tiles per pass through the model.
+    """
+    import numpy as np
+    import pandas as pd
+    import torch
+    from tqdm import tqdm
+
+    from pathology.cli.outputs import writable_folder
+    from pathology.cli.trained import load_trained
+    from pathology.data.modules import TileDataModule
+    from pathology.data.tiles import ImageTiles
+    from pathology.tasks.checkpoint import Run
+    from pathology.tasks.intervals import measure
+
+    trained = load_trained(run, device)
+    task = trained.task
+    arguments = Run(run).data_arguments()
+    if manifest is not None:
+        arguments |= {"manifest": manifest, "root": root, "tiles": tiles}
+    data = TileDataModule(**arguments | {"classes": task.classes, "batch_size": batch_size})  # type: ignore[arg-type]
+    dataset = data.dataset(split)
+    if not isinstance(dataset, ImageTiles):
+        trained.check_tiles(dataset.spec, str(data.tiles))
+    table = data.table()
+    table = table[table["split"] == split].reset_index(drop=True)
+    groups = None
+    if group_column in table:
+        named = table[group_column].to_numpy()
+        groups = named if isinstance(dataset, ImageTiles) else named[dataset.owner]
+    folder = writable_folder(out or run / "evaluation")
+
+    logits = []
+    with torch.no_grad():
+        loader = data.loader(split)
+        for batch in tqdm(loader, desc=f"evaluating {split}", unit="batch", leave=False):
+            logits.append(task(batch["image"].to(task.device)).double().cpu().numpy())
+    scores = np.concatenate(logits)
+    if not np.isfinite(scores).all():
+        raise ManifestError(f"{run}: the model returns NaN or infinite logits; train it again")
+    estimates = measure(scores, dataset.labels, groups)
+
+    predictions = pd.DataFrame(scores, columns=[f"logit_{name}" for name in task.classes])
+    predictions.insert(0, "label", [task.classes[i] for i in dataset.labels])
+    if groups is not None:
+        predictions.insert(0, group_column, groups)
+    partial = folder / f".{split}.parquet.partial"
+    predictions.to_parquet(partial)
+    partial.replace(folder / f"{split}.parquet")
+    record = {
+        "split": split,
+        "tiles": len(scores),
+        "groups": None if groups is None else len(np.unique(groups)),
+        "checkpoint": trained.checkpoint,
+        "metrics": {name: asdict(estimate) for name, estimate in estimates.items()},
+    }
+    partial = folder / f".{split}.json.partial"
+    partial.write_text(json.dumps(record, indent=2))
+    partial.replace(folder / f"{split}.json")
+    drawn = f"{record['groups']} by {group_column}" if groups is not None else "tiles one by one"
+    print(f"{run}: {len(scores)} tiles of split {split}, 95 % intervals over {drawn}")
+    for name, estimate in estimates.items():
+        print(f"  {name:<18} {estimate}")
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    return run_function(evaluate, arguments)

@@ -1,0 +1,166 @@
+"""``pathology explain``: exact heatmaps of slides, each folder complete or not there."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pathology.cli.run_function import run_function
+from pathology.errors import ManifestError
+
+if TYPE_CHECKING:
+    from pathology.cli.trained import Trained
+    from pathology.explain.slide import SlideExplanation
+    from pathology.slides import Slide
+    from pathology.tiling import TileGrid
+
+
+def explain(
+    run: Path,
+    slides: Path,
+    tiles: Path,
+    out: Path,
+    target: str | None = None,
+    pooling: str = "mean",
+    out_mpp: float = 8.0,
+    mpp: float | None = None,
+    device: str = "auto",
+    batch_size: int = 16,
+    overwrite: bool = False,
+    keep_going: bool = False,
+) -> int:
+    """Write exact slide-level heatmaps: report.html, overlay.png, heatmap.ome.tif, tiles.parquet.
+
+    Each slide and class gets a folder OUT/SLIDE/CLASS; slides that are done by the same model, tiles
+    and settings are skipped.
+
+    Args:
+        run: folder of a trained run, or a checkpoint.
+        slides: manifest (slides.csv), folder of slides, or one slide.
+        tiles: folder that `pathology tile` wrote.
+        out: folder for the explanations.
+        target: class to explain; each slide's class of the highest score when omitted.
+        pooling: how the slide's score weighs tile logits: mean, or e.g. top50.
+        out_mpp: micrometres per pixel of the heatmap.
+        mpp: micrometres per pixel of slides that do not say it themselves.
+        device: auto, cpu, cuda, ...
+        batch_size: tiles per pass through the model.
+        overwrite: replace results made by another model or other settings.
+        keep_going: list slides that fail at the end (exit code 3) rather than stop.
+    """
+    from pathology.cli.outputs import complete_folder, writable_folder
+    from pathology.cli.slide_list import each_slide, list_slides, slide_mpp
+    from pathology.cli.trained import load_trained
+    from pathology.explain.pooling import parse_pooling
+    from pathology.explain.results import check_settings, write_results
+    from pathology.explain.slide import explain_slide
+    from pathology.slides import open_slide
+    from pathology.tiling import TileGrid
+
+    trained = load_trained(run, device)
+    pool = parse_pooling(pooling)
+    classes = trained.task.classes
+    if target is not None and target not in classes:
+        raise ValueError(f"--target must be one of {', '.join(classes)}; got {target!r}")
+    if batch_size < 1 or not out_mpp > 0:
+        raise ValueError("--batch-size and --out-mpp must be positive")
+    table = list_slides(slides, mpp)
+    writable_folder(out)
+
+    def work(row: dict[str, Any]) -> str:
+        path = tiles / f"{row['slide_id']}.parquet"
+        if not path.is_file():
+            raise ManifestError(
+                f"{path}: no tiles of slide {row['slide_id']!r}; run `pathology tile` first"
+            )
+        with open_slide(row["path"], slide_mpp(row)) as slide:
+            grid = TileGrid.load(path, slide=slide)
+            trained.check_tiles(grid.spec, str(path))
+            settings = _settings(grid, trained, str(pool), out_mpp, target)
+            # One folder per slide and class asked for; "predicted" when the model chooses.
+            folder = out / str(row["slide_id"]) / (target or "predicted")
+            if folder.exists() and not overwrite:
+                check_settings(folder, settings)
+                return f"{folder / 'report.html'}: made before by the same model and settings"
+            with complete_folder(folder) as scratch:
+                result = explain_slide(
+                    slide,
+                    grid,
+                    trained.task.model,
+                    trained.task.encoding,
+                    classes,
+                    target,
+                    pooling=pool,
+                    out_mpp=out_mpp,
+                    batch_size=batch_size,
+                    scratch=scratch / "stitch",
+                    progress=_progress,
+                )
+                provenance = _provenance(result, slide, grid, trained, run, settings)
+                write_results(result, slide, scratch, settings, provenance)
+                shutil.rmtree(scratch / "stitch")
+        return f"{folder / 'report.html'}\n{_indented(str(result.ledger))}"
+
+    return each_slide(table, work, "explaining", keep_going)
+
+
+def _settings(
+    grid: "TileGrid", trained: "Trained", pooling: str, out_mpp: float, target: str | None
+) -> dict[str, Any]:
+    """What decides the numbers of an explanation."""
+    return {
+        "slide": grid.source.stamp,
+        "slide_mpp": list(grid.source.mpp),
+        "checkpoint": trained.checkpoint,
+        "tiles": grid.spec.to_dict(),
+        "tile_count": len(grid),
+        "pooling": pooling,
+        "out_mpp": out_mpp,
+        "target": target,
+    }
+
+
+def _provenance(
+    result: "SlideExplanation",
+    slide: "Slide",
+    grid: "TileGrid",
+    trained: "Trained",
+    run: Path,
+    settings: dict[str, Any],
+) -> dict[str, str]:
+    """The same and more, in words for the report."""
+    import datetime
+
+    import bcos_vit
+
+    spec = grid.spec
+    return {
+        "model": str(trained.task.hparams["model"]),
+        "run": run.name,
+        "checkpoint": trained.checkpoint,
+        "slide file": slide.path.name if slide.path else "in memory",
+        "slide stamp": grid.source.stamp,
+        "slide resolution": f"{slide.mpp.x:.5g} x {slide.mpp.y:.5g} µm/px ({slide.mpp_source})",
+        "tiles": f"{len(grid)} of {spec.size_px} px at {spec.mpp:g} µm/px,"
+        f" overlap {spec.overlap_px} px",
+        "slide score": f"{settings['pooling']} of the tile logits",
+        "map": f"{settings['out_mpp']:g} µm/px",
+        "largest gap of a tile": f"{result.tiles['gap'].max():.1e} logits",
+        "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": f"bcos-pathology {bcos_vit.__version__}",
+    }
+
+
+def _progress(batches: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(batches, total=total, desc=what, unit="batch", leave=False)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    return run_function(explain, arguments)

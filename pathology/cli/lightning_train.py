@@ -1,0 +1,126 @@
+"""The LightningCLI behind ``pathology train``: a run folder that is complete and can be resumed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from pathology.cli.outputs import writable_folder
+from pathology.cli.trained import write_tile_spec
+from pathology.data.modules import TileDataModule
+from pathology.data.tiles import SlideTiles
+from pathology.errors import StampMismatchError
+from pathology.tasks.checkpoint import Run
+from pathology.tasks.tile_classification import TileClassification
+
+MONITOR = "val_auroc"
+
+
+class TrainCLI(LightningCLI):
+    """Training by config; ``--out`` says where the run goes."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--out", type=str, required=True, help="folder of the run")
+        parser.add_argument(
+            "--patience", type=int, default=0, help="epochs without gain before stopping; 0: never"
+        )
+        parser.link_arguments("data.classes", "model.classes")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        run = Run(Path(self.config["out"]))
+        callbacks: list[Any] = [
+            ModelCheckpoint(run.checkpoints, "best", monitor=MONITOR, mode="max", save_last=True,
+                            enable_version_counter=False),
+            LearningRateMonitor("step"),
+        ]  # fmt: skip
+        if self.config["patience"]:
+            callbacks.append(EarlyStopping(MONITOR, mode="max", patience=self.config["patience"]))
+        loggers = [
+            CSVLogger(run.folder, name="", version="logs"),
+            TensorBoardLogger(run.folder, name="", version="logs"),
+        ]
+        return super().instantiate_trainer(
+            logger=loggers,
+            callbacks=[*(self.config["trainer"]["callbacks"] or []), *callbacks],
+            default_root_dir=str(run.folder),
+            **kwargs,
+        )
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train, or go on with, or recognise as finished, the run that ``--out`` names."""
+    torch.set_float32_matmul_precision("high")
+    cli = TrainCLI(
+        TileClassification,
+        TileDataModule,
+        args=list(arguments),
+        run=False,
+        save_config_callback=None,
+        seed_everything_default=0,
+        trainer_defaults={"max_epochs": 10, "accelerator": "auto", "log_every_n_steps": 10},
+        parser_kwargs={"prog": "pathology train", "description": "Train a model on labelled tiles."},
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+    )
+    run = Run(writable_folder(Path(cli.config["out"])))
+    config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
+    config.pop("config", None)
+    if run.config.is_file():
+        _check_same(yaml.safe_load(run.config.read_text()), config, run)
+        if run.finished.exists():
+            print(f"{run.folder}: already trained by this config; nothing to do")
+            return 0
+    else:
+        partial = run.config.with_suffix(".partial")
+        partial.write_text(yaml.safe_dump(config, sort_keys=False))
+        partial.replace(run.config)
+    tiles = cli.datamodule.dataset("train")
+    if isinstance(tiles, SlideTiles):
+        write_tile_spec(run, tiles.spec.size_px, tiles.spec.mpp)
+    else:
+        write_tile_spec(run, tiles.size_px, None)
+    resume = str(run.last) if run.last.is_file() else None
+    if resume:
+        print(f"{run.folder}: resuming from {run.last.name}")
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
+    if cli.trainer.interrupted:
+        raise KeyboardInterrupt
+    best = cli.trainer.checkpoint_callback
+    score = float(best.best_model_score) if best and best.best_model_score is not None else None
+    run.finished.write_text(yaml.safe_dump({MONITOR: score, "epochs": cli.trainer.current_epoch}))
+    print(f"{run.folder}: {MONITOR} {score:.4f} (best epoch), weights in {run.best}")
+    return 0
+
+
+def _check_same(stored: dict[str, Any], wanted: dict[str, Any], run: Run) -> None:
+    """Refuse to mix two configurations in one run folder.
+
+    Raises:
+        StampMismatchError: naming the first setting that differs.
+    """
+    difference = _first_difference(stored, wanted)
+    if difference:
+        name, got, want = difference
+        raise StampMismatchError(
+            f"{run.folder}: holds a run with {name}={got!r}, this one has {want!r};"
+            " choose another --out, or remove the folder"
+        )
+
+
+def _first_difference(a: Any, b: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted(a.keys() | b.keys(), key=str):
+            found = _first_difference(a.get(key), b.get(key), f"{name}.{key}" if name else str(key))
+            if found:
+                return found
+        return None
+    return None if a == b else (name, a, b)

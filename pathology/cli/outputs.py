@@ -1,0 +1,48 @@
+"""Output folders: checked before long work starts, filled completely or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pathology.errors import OutputError
+
+
+def writable_folder(folder: Path) -> Path:
+    """``folder``, made and shown to be writable.
+
+    Raises:
+        OutputError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written ({error.strerror}); choose another --out"
+        ) from error
+    return folder
+
+
+@contextmanager
+def complete_folder(folder: Path) -> Iterator[Path]:
+    """A scratch folder beside ``folder`` that takes its name only when the block succeeds.
+
+    Yields:
+        The scratch folder, empty. A killed or failing block leaves nothing under the final name.
+    """
+    scratch = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
+        if folder.exists():
+            shutil.rmtree(folder)
+        scratch.rename(folder)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,34 @@
+"""``pathology train``: train a model from a config."""
+
+from collections.abc import Sequence
+
+HELP = """usage: pathology train --config FILE --out DIR [--SETTING VALUE ...]
+
+Train a model on labelled tiles. The config holds everything (see configs/train); any setting can be
+overruled by its name. Run again with the same arguments: a run that was interrupted goes on, one that
+is finished is left as it is.
+
+options:
+  --config FILE           YAML; given twice, the later overrules the earlier
+  --out DIR               folder of the run: config.yaml, checkpoints/, logs/
+  --patience N            stop after N epochs without a better validation AUROC (default: never)
+  --seed_everything N     seed of weights, order and augmentation (default: 0)
+  --model.model NAME      any timm model; bcos_* ones can be explained
+  --model.lr X            highest learning rate
+  --data.manifest FILE    tiles.csv (path,label,split), or slides.csv together with --data.tiles
+  --data.tiles DIR        folder that `pathology tile` wrote
+  --data.classes LIST     class names, e.g. "[normal, tumour]"
+  --trainer.max_epochs N  and every other argument of Lightning's Trainer
+
+`pathology train --help-all` lists every setting with its type (slow: it loads PyTorch)."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    words = list(arguments)
+    if words in (["-h"], ["--help"]):
+        print(HELP)
+        return 0
+    from pathology.cli.lightning_train import train
+
+    return train(["--help"] if words == ["--help-all"] else words)

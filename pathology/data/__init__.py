@@ -1,0 +1,1 @@
+"""Manifests, datasets and data modules; import from the modules (`manifest` starts without torch)."""

@@ -1,0 +1,126 @@
+"""Lightning data modules."""
+
+from pathlib import Path
+
+import lightning
+import numpy as np
+import pandas as pd
+import torch
+from monai.data import DataLoader
+from torch.utils.data import WeightedRandomSampler
+
+from pathology.data.augment import Augment, tile_augmentation
+from pathology.data.manifest import read_slide_manifest, read_tile_manifest
+from pathology.data.tiles import ImageTiles, SlideTiles
+from pathology.errors import ManifestError
+
+TileDataset = ImageTiles | SlideTiles
+
+
+class TileDataModule(lightning.LightningDataModule):
+    """Labelled tiles by split, from image files or straight from slides.
+
+    Args:
+        manifest: CSV of image files (``path, label, split``), or of slides when ``tiles`` is given
+            (``slide_id, path, split``).
+        classes: class names, in the order of the model's logits.
+        tiles: folder of labelled tile tables, one per slide.
+        root: folder that the manifest's paths are relative to; its own when omitted.
+        path_column: column of a tile manifest that holds the image's path.
+        size_px: side that image files are resized to; slides are read at their grid's size.
+        batch_size: tiles per step.
+        num_workers: reading processes.
+        augment: what is done to training tiles, see ``tile_augmentation``.
+        balance: draw classes equally often while training.
+    """
+
+    def __init__(
+        self,
+        manifest: str,
+        classes: list[str],
+        tiles: str | None = None,
+        root: str | None = None,
+        path_column: str = "path",
+        size_px: int | None = None,
+        batch_size: int = 64,
+        num_workers: int = 2,
+        augment: Augment = "turns+colour",
+        balance: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(set(classes)) != len(classes) or len(classes) < 2:
+            raise ValueError(f"classes must be at least two different names, got {classes}")
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(
+                f"batch_size must be positive and num_workers at least 0,"
+                f" got {batch_size} and {num_workers}"
+            )
+        self.manifest, self.tiles, self.root = manifest, tiles, root
+        self.classes, self.path_column, self.size_px = classes, path_column, size_px
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.augment, self.balance = augment, balance
+        self._datasets: dict[str, TileDataset] = {}
+
+    def table(self) -> pd.DataFrame:
+        """The checked manifest."""
+        if self.tiles is not None:
+            return read_slide_manifest(self.manifest, root=self.root)
+        return read_tile_manifest(self.manifest, root=self.root, path_column=self.path_column)
+
+    def setup(self, stage: str) -> None:
+        """Check the manifest and index what the stage needs.
+
+        Raises:
+            ManifestError: a split that is needed has no tiles.
+        """
+        needed = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (stage,))
+        table = self.table()
+        if "split" not in table:
+            raise ManifestError(f"{self.manifest}: column 'split' is missing")
+        for split in needed:
+            if split not in self._datasets:
+                self._datasets[split] = self._dataset(table[table["split"] == split], split)
+
+    def _dataset(self, table: pd.DataFrame, split: str) -> TileDataset:
+        if table.empty:
+            raise ManifestError(f"{self.manifest}: no row has split {split!r}")
+        transform = tile_augmentation(self.augment if split == "train" else "none")
+        table = table.reset_index(drop=True)
+        if self.tiles is not None:
+            return SlideTiles(table, Path(self.tiles), self.classes, transform)
+        return ImageTiles(table, self.classes, self.size_px, transform)
+
+    def dataset(self, split: str) -> TileDataset:
+        """The tiles of a split, set up on first use."""
+        if split not in self._datasets:
+            self.setup(split)
+        return self._datasets[split]
+
+    def loader(self, split: str) -> DataLoader:
+        """Batches of ``{"image": uint8 (batch, 3, h, w), "label": (batch,)}``; train is shuffled."""
+        dataset = self.dataset(split)
+        train = split == "train"
+        sampler = None
+        if train and self.balance:
+            counts = np.bincount(dataset.labels, minlength=len(self.classes))
+            weights = torch.from_numpy(1.0 / counts[dataset.labels])
+            sampler = WeightedRandomSampler(weights, len(dataset))
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            shuffle=train and sampler is None,
+            sampler=sampler,
+            drop_last=train and len(dataset) > self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        return self.loader("train")
+
+    def val_dataloader(self) -> DataLoader:
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self.loader("test")

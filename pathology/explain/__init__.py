@@ -1,0 +1,1 @@
+"""Slide-level explanations: exact maps, their ledger, and pages to look at."""

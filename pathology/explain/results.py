@@ -1,0 +1,103 @@
+"""A slide's explanation on disk: a folder of files that stand by themselves, and its stamp."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pathology.errors import StampMismatchError
+from pathology.explain.overlay import overlay_png
+from pathology.explain.report import Report, write_report
+from pathology.explain.slide import SlideExplanation
+from pathology.maps.pyramid import write_ome_tiff
+from pathology.slides import Slide
+
+THUMBNAIL_PX = 2000
+RECORD = "explanation.json"
+
+
+def write_results(
+    result: SlideExplanation,
+    slide: Slide,
+    folder: Path,
+    settings: dict[str, Any],
+    provenance: dict[str, str],
+) -> None:
+    """Write everything there is to know about an explanation.
+
+    ``report.html`` and ``overlay.png`` to look at; ``heatmap.ome.tif`` (additive map, logits per
+    pixel) and ``tiles.parquet`` (one row per tile) to compute with; ``explanation.json`` with ledger,
+    settings and provenance, which both files carry in their metadata too.
+
+    Args:
+        result: the explanation; its scratch map must still exist.
+        slide: the slide.
+        folder: an existing folder.
+        settings: what decides the numbers, JSON values by name; see :func:`check_settings`.
+        provenance: what a reader of the report should know, printed in this order.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    record = {
+        "slide_id": result.slide_id,
+        "target": result.target,
+        "ledger": result.ledger.to_dict(),
+        "settings": settings,
+        "provenance": provenance,
+    }
+    table = pa.Table.from_pandas(result.tiles, preserve_index=False)
+    metadata = {**(table.schema.metadata or {}), b"bcos_pathology": json.dumps(record).encode()}
+    tiles = table.replace_schema_metadata(metadata)
+    pq.write_table(tiles, folder / "tiles.parquet", compression="zstd")
+    write_ome_tiff(result.contributions, folder / "heatmap.ome.tif", metadata=record)
+    density = result.stitched.density()
+    thumbnail = slide.thumbnail(THUMBNAIL_PX)
+    overlay_png(
+        thumbnail,
+        density,
+        folder / "overlay.png",
+        slide_size=slide.size,
+        slide_id=result.slide_id,
+        target=result.target,
+        score=result.logit,
+    )
+    share = (result.tiles["weight"] * result.tiles["contribution"]).fillna(0.0)
+    report = Report(
+        slide_id=result.slide_id,
+        target=result.target,
+        slide_size=slide.size,
+        slide_mpp=slide.mpp,
+        thumbnail=thumbnail,
+        slide_map=density,
+        ledger=result.ledger,
+        tile_contributions=share.to_numpy(),
+        tiles_for=result.tiles_for,
+        tiles_against=result.tiles_against,
+        provenance=provenance,
+    )
+    write_report(folder / "report.html", report)
+    (folder / RECORD).write_text(json.dumps(record, indent=2))
+
+
+def check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder that holds an explanation made with other settings.
+
+    Raises:
+        StampMismatchError: naming the first setting that differs, or that it is no explanation.
+    """
+    try:
+        stored = json.loads((folder / RECORD).read_text())["settings"]
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise StampMismatchError(
+            f"{folder}: holds something else than an explanation; choose another --out"
+        ) from error
+    # Through JSON, so that tuples and lists compare equal.
+    for name, value in json.loads(json.dumps(settings)).items():
+        if stored.get(name) != value:
+            raise StampMismatchError(
+                f"{folder}: made with {name}={stored.get(name)!r}, asked for {value!r};"
+                " choose another --out, or pass --overwrite"
+            )

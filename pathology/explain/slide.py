@@ -1,0 +1,230 @@
+"""Explaining a slide: tile contributions, weighted as the score weighs tiles, on one map.
+
+::
+
+    score = sum_i w_i logit_i = bias + sum_i w_i sum_p c_ip = bias + sum of the map + cut off
+
+The score comes from the tile logits, the map from the contributions; the ledger says how far apart
+they are, and an explanation whose ledger does not close is an error.
+"""
+
+import heapq
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bcos_vit.explain import Explanation, check_explainable, explain
+from bcos_vit.render import colour_explanation
+from pathology.explain.ledger import Ledger, float32_tolerance
+from pathology.explain.pooling import MeanPooling, Pooling
+from pathology.explain.report import ReportTile
+from pathology.explain.stitch import Stitched, Stitcher
+from pathology.explain.tile_reader import read_batches
+from pathology.geometry import Box, Size
+from pathology.maps.slide_map import SlideMap
+from pathology.slides import Slide
+from pathology.tiling import TileGrid
+
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+def _silent(batches: Iterable[Any], _total: int, _what: str) -> Iterable[Any]:
+    return batches
+
+
+@dataclass(frozen=True)
+class SlideExplanation:
+    """Why a slide's score for one class is what it is.
+
+    Args:
+        slide_id: the slide.
+        target: name of the explained class.
+        ledger: how the score adds up; it closes.
+        stitched: the map on disk, valid as long as its folder.
+        tiles: one row per tile: ``x, y, width, height`` in level-0 px, ``tissue``, ``weight``, a
+            ``logit_<class>`` per class, ``contribution`` (to the tile's own logit, in logits), its
+            ``positive`` and ``negative`` parts, ``bias``, ``gap``. Tiles of weight 0 are not
+            explained; their contribution is NaN.
+        tiles_for, tiles_against: the tiles that argue most for and against, with pixels.
+    """
+
+    slide_id: str
+    target: str
+    ledger: Ledger
+    stitched: Stitched
+    tiles: pd.DataFrame
+    tiles_for: list[ReportTile] = field(default_factory=list)
+    tiles_against: list[ReportTile] = field(default_factory=list)
+
+    @property
+    def logit(self) -> float:
+        """The slide's score for the target."""
+        return self.ledger.score
+
+    @property
+    def contributions(self) -> SlideMap:
+        """The additive map in logits; its sum is in the ledger."""
+        return self.stitched.additive
+
+    def top(self, n: int) -> list[Box]:
+        """Boxes of the ``n`` tiles that add most to the score, the strongest first."""
+        share = self.tiles["weight"] * self.tiles["contribution"]
+        rows = self.tiles.loc[share.nlargest(n).index]
+        return [Box(*row) for row in rows[["x", "y", "width", "height"]].itertuples(index=False)]
+
+
+class _Gallery:
+    """The most extreme tiles seen so far, held with their pixels; memory does not grow."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.heap: list[tuple[float, int, Callable[[], ReportTile], ReportTile]] = []
+
+    def offer(self, strength: float, index: int, make: Callable[[], ReportTile]) -> None:
+        if strength <= 0 or self.size == 0:
+            return
+        if len(self.heap) < self.size or strength > self.heap[0][0]:
+            heapq.heappush(self.heap, (strength, index, make, make()))
+            del self.heap[self.size + 1 :]
+            if len(self.heap) > self.size:
+                heapq.heappop(self.heap)
+
+    def tiles(self) -> list[ReportTile]:
+        return [entry[3] for entry in sorted(self.heap, reverse=True, key=lambda e: e[:2])]
+
+
+def explain_slide(
+    slide: Slide,
+    grid: TileGrid,
+    model: nn.Module,
+    encoding: Callable[[Tensor], Tensor],
+    classes: list[str],
+    target: str | None = None,
+    *,
+    pooling: Pooling | None = None,
+    out_mpp: float = 8.0,
+    batch_size: int = 16,
+    gallery: int = 6,
+    scratch: str | Path | None = None,
+    progress: Progress = _silent,
+) -> SlideExplanation:
+    """Explain a slide's score for one class.
+
+    Args:
+        slide: the slide.
+        grid: its tiles.
+        model: a B-cos model in eval mode; runs on the device of its parameters.
+        encoding: uint8 tiles ``(batch, 3, height, width)`` to the model's input.
+        classes: class names, in the order of the logits.
+        target: class to explain; the one of the highest score when omitted.
+        pooling: how the score weighs tiles; their mean when omitted.
+        out_mpp: micrometres per pixel of the map.
+        batch_size: tiles per forward and backward pass.
+        gallery: tiles kept with their pixels, for and against.
+        scratch: folder for the map; a temporary one, left to the caller, when omitted.
+        progress: wraps an iterable of batches, given their number and what is being done.
+
+    Raises:
+        NotExplainableError: the model is not dynamic-linear; names the layer.
+        LedgerError: the map does not account for the score.
+        ValueError: ``target`` is no class.
+    """
+    check_explainable(model)
+    if target is not None and target not in classes:
+        raise ValueError(f"target must be one of {', '.join(classes)}; got {target!r}")
+    pooling = pooling or MeanPooling()
+    device = next(model.parameters()).device
+    count = len(grid)
+    logits = np.full((count, len(classes)), np.nan)
+
+    def batches(indices: NDArray[np.intp], what: str) -> Iterable[tuple[list[int], Tensor]]:
+        total = -(-len(indices) // batch_size)
+        return progress(read_batches(slide, grid, indices, batch_size), total, what)
+
+    if pooling.needs_logits or target is None:
+        with torch.no_grad():
+            for chosen, tiles in batches(np.arange(count), "scoring"):
+                logits[chosen] = model(encoding(tiles.to(device))).double().cpu().numpy()
+    if target is None:
+        pooled = [pooling.weights(column) @ column for column in logits.T]
+        target = classes[int(np.argmax(pooled))]
+    place = classes.index(target)
+    weights = pooling.weights(logits[:, place])
+
+    box0 = grid[0].box
+    stitcher = Stitcher(
+        slide.size, slide.mpp, out_mpp, Size(box0.width, box0.height),
+        scratch or tempfile.mkdtemp(prefix="pathology-explain-"),
+    )  # fmt: skip
+    columns = {name: np.full(count, np.nan) for name in ("contribution", "positive", "negative")}
+    columns |= {name: np.full(count, np.nan) for name in ("bias", "gap")}
+    constants: dict[str, float] = {}
+    best, worst = _Gallery(gallery), _Gallery(gallery)
+    for chosen, tiles in batches(np.flatnonzero(weights), "explaining"):
+        explanation = explain(model, encoding(tiles.to(device)), target=place)
+        values = explanation.contributions.double().cpu().numpy()
+        logits[chosen] = explanation.logits.double().cpu().numpy()
+        columns["contribution"][chosen] = values.sum((1, 2))
+        columns["positive"][chosen] = values.clip(min=0).sum((1, 2))
+        columns["negative"][chosen] = values.clip(max=0).sum((1, 2))
+        columns["bias"][chosen] = explanation.bias.double().cpu().numpy()
+        columns["gap"][chosen] = explanation.completeness_gap.cpu().numpy()
+        for name, term in explanation.constants.items():
+            share = float(weights[chosen] @ term.double().cpu().numpy())
+            constants[name] = constants.get(name, 0.0) + share
+        for row, index in enumerate(chosen):
+            stitcher.add(grid[index].box, values[row], weights[index])
+            strength = float(weights[index] * columns["contribution"][index])
+
+            def tile(row: int = row, index: int = index) -> ReportTile:
+                return _report_tile(
+                    tiles[row], explanation, row, grid[index].box, weights[index], logits[index, place]
+                )
+
+            best.offer(strength, index, tile)
+            worst.offer(-strength, index, tile)
+    stitched = stitcher.finish()
+    used = weights > 0
+    score = float(weights[used] @ logits[used, place])
+    ledger = Ledger(
+        score=score,
+        bias=float(weights[used] @ columns["bias"][used]),
+        map_sum=stitched.map_sum,
+        cut_off=stitched.cut_off,
+        constants=constants,
+        tolerance=float32_tolerance(score, stitched.absolute_sum),
+    )
+    ledger.check()
+    boxes = grid.boxes()
+    table = pd.DataFrame(
+        {name: boxes[:, i] for i, name in enumerate(("x", "y", "width", "height"))}
+        | {"tissue": grid.tissue, "weight": weights}
+        | {f"logit_{name}": logits[:, i] for i, name in enumerate(classes)}
+        | columns
+    )
+    return SlideExplanation(
+        slide.slide_id, target, ledger, stitched, table, best.tiles(), worst.tiles()
+    )
+
+
+def _report_tile(
+    tile: Tensor, explanation: Explanation, row: int, box: Box, weight: float, logit: float
+) -> ReportTile:
+    contributions = explanation.contributions[row].double().cpu().numpy()
+    weights = explanation.weights[row].cpu().numpy()
+    picture = colour_explanation(weights, contributions) if len(weights) == 6 else None
+    return ReportTile(
+        image=tile.permute(1, 2, 0).numpy(),
+        contributions=contributions * weight,
+        box=box,
+        logit=float(logit),
+        weights_picture=picture,
+    )

@@ -1,0 +1,1 @@
+"""What can be trained, how it is measured, and reading it back."""
