@@ -17,8 +17,8 @@ UNCOVERED = (222, 222, 222)
 
 # Hue in degrees and chroma at zero, half way and at the limit; the largest that sRGB holds at the
 # lightness of LIGHTNESS, with a margin.
-POSITIVE = (57.0, (0.0, 64.0, 50.0))
-NEGATIVE = (272.0, (0.0, 46.0, 35.0))
+POSITIVE = (57.0, (0.0, 60.0, 50.0))
+NEGATIVE = (272.0, (0.0, 42.0, 36.0))
 LIGHTNESS = (97.5, 35.0)
 
 
@@ -92,7 +92,7 @@ def diverging(values: ArrayLike, limit: float) -> NDArray[np.uint8]:
     values = np.asarray(values)
     share = _share(values, limit)
     index = np.rint((STEPS - 1) * (1.0 + np.nan_to_num(share))).astype(np.intp)
-    index[np.isnan(share)] = len(PALETTE) - 1
+    index = np.where(np.isnan(share), len(PALETTE) - 1, index)
     colours: NDArray[np.uint8] = PALETTE[index]
     return colours
 
@@ -208,16 +208,16 @@ def colour_explanation(
     colour = scaled[:3] / (scaled[:3] + scaled[3:] + tiny)
     length = np.where(contributions < 0.0, tiny, np.linalg.norm(weights, axis=0))
     strength = _box_mean(length, smooth)
-    alpha = np.clip(_share(strength, limit or symmetric_limit(strength, quantile)), 0.0, 1.0)
+    alpha = _share(strength, symmetric_limit(strength, quantile) if limit is None else limit)
     rgba = np.concatenate([colour, alpha[None]]).transpose(1, 2, 0)
-    return np.rint(rgba * 255.0).astype(np.uint8)
+    picture: NDArray[np.uint8] = np.rint(rgba * 255.0).astype(np.uint8)
+    return picture
 
 
 def _share(values: NDArray[np.generic], limit: float) -> NDArray[np.float64]:
     """``values / limit`` clipped to [-1, 1]; NaN stays."""
     if not (limit > 0.0 and np.isfinite(limit)):
         raise ValueError(f"limit must be positive and finite, got {limit}")
-    # float32 is ample for 511 colours, and halves the memory of a large map.
     share: NDArray[np.float64] = np.clip(np.asarray(values) / limit, -1.0, 1.0)
     return share
 
@@ -241,4 +241,5 @@ def _rgb(image: ArrayLike | Image.Image) -> NDArray[np.uint8]:
         raise ValueError(f"an image is (h, w, 3) or (6, h, w), got shape {pixels.shape}")
     if pixels.dtype == np.uint8:
         return pixels
-    return np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
+    rgb: NDArray[np.uint8] = np.rint(np.clip(pixels, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return rgb

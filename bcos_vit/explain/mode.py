@@ -52,7 +52,9 @@ def check_explainable(model: nn.Module) -> None:
                     f"{where} ({kind}) adds a bias that no pixel owns;"
                     " build it with bias=False, or use its B-cos form"
                 )
-        elif not (getattr(module, "dynamic_linear", False) or isinstance(module, _PIECEWISE_LINEAR)):
+        elif not (
+            getattr(module, "dynamic_linear", False) or isinstance(module, _PIECEWISE_LINEAR)
+        ):
             raise NotExplainableError(
                 f"{where} ({kind}) is not known to be dynamic-linear: its scale cannot be held"
                 " constant. Use a B-cos layer, or mark factors that depend on the input with"

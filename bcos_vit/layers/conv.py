@@ -117,14 +117,10 @@ class BcosConv2d(nn.Module):
         elif self.dilation == (1, 1) and all(
             2 * p <= k for p, k in zip(padding, self.kernel_size, strict=True)
         ):
-            box = F.avg_pool2d(
-                squares, self.kernel_size, self.stride, padding, divisor_override=1
-            )
+            box = F.avg_pool2d(squares, self.kernel_size, self.stride, padding, divisor_override=1)
         else:
             ones = squares.new_ones(self.groups, 1, *self.kernel_size)
-            box = F.conv2d(
-                squares, ones, None, self.stride, padding, self.dilation, self.groups
-            )
+            box = F.conv2d(squares, ones, None, self.stride, padding, self.dilation, self.groups)
         norm = (box + _EPS).sqrt()
         if self.groups == 1:
             return norm

@@ -125,9 +125,7 @@ class BcosResNet(nn.Module):
                 chans, index = after, index + 1
             name = f"layer{stage + 1}"
             self.add_module(name, nn.Sequential(*blocks))
-            self.feature_info.append(
-                {"num_chs": chans, "reduction": 4 * 2**stage, "module": name}
-            )
+            self.feature_info.append({"num_chs": chans, "reduction": 4 * 2**stage, "module": name})
         self.reset_classifier(num_classes, global_pool)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:

@@ -138,9 +138,7 @@ class BcosVisionTransformer(nn.Module):
 
         self.patch_embed: BcosPatchEmbed | BcosConvStem
         if stem_chans is None:
-            self.patch_embed = BcosPatchEmbed(
-                patch_size, in_chans, embed_dim, b=b, max_out=max_out
-            )
+            self.patch_embed = BcosPatchEmbed(patch_size, in_chans, embed_dim, b=b, max_out=max_out)
         else:
             self.patch_embed = BcosConvStem(in_chans, stem_chans, embed_dim, b=b, max_out=max_out)
             if self.patch_embed.patch_size != patch_size:
@@ -181,9 +179,7 @@ class BcosVisionTransformer(nn.Module):
         self.head: nn.Module = nn.Identity()
         self.logits: nn.Module = nn.Identity()
         if num_classes:
-            self.head = BcosLinear(
-                self.embed_dim, num_classes, b=self._b, max_out=self._max_out
-            )
+            self.head = BcosLinear(self.embed_dim, num_classes, b=self._b, max_out=self._max_out)
             self.logits = Logits(num_classes, self._logit_bias, self._temperature)
 
     def get_classifier(self) -> nn.Module:
@@ -200,7 +196,10 @@ class BcosVisionTransformer(nn.Module):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        return {"stem": r"^patch_embed", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))]}
+        return {
+            "stem": r"^patch_embed",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
+        }
 
     def forward_features(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, height, width)`` to tokens ``(batch, rows * columns, embed_dim)``."""

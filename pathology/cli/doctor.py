@@ -22,7 +22,11 @@ def doctor() -> int:
     for name in PACKAGES:
         print(f"  {name:<18} {importlib.metadata.version(name)}")
     print(f"  {'OpenSlide library':<18} {openslide.__library_version__}")
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none; everything runs on CPU"
+    gpu = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else "none; everything runs on CPU"
+    )
     print(f"  {'GPU':<18} {gpu}")
     for name in ("bcos_vit_tiny_patch16_224", "bcos_resnet18"):
         print(f"  {name}: {_chain(name)}")

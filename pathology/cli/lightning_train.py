@@ -67,7 +67,10 @@ def train(arguments: Sequence[str]) -> int:
         save_config_callback=None,
         seed_everything_default=0,
         trainer_defaults={"max_epochs": 10, "accelerator": "auto", "log_every_n_steps": 10},
-        parser_kwargs={"prog": "pathology train", "description": "Train a model on labelled tiles."},
+        parser_kwargs={
+            "prog": "pathology train",
+            "description": "Train a model on labelled tiles.",
+        },
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,
     )

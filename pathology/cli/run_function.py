@@ -24,7 +24,7 @@ def run_function(function: Callable[..., int], arguments: Sequence[str]) -> int:
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_function_arguments(function, as_positional=False)
     words = _plain_words(arguments, function)
-    values: dict[str, Any] = parser.instantiate_classes(parser.parse_args(words)).as_dict()
+    values: dict[str, Any] = parser.instantiate(parser.parse_args(words)).as_dict()
     values.pop("config", None)
     return function(**values)
 

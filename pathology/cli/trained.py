@@ -53,7 +53,9 @@ def load_trained(run: Path, device: str = "auto") -> Trained:
     try:
         task.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}"
+        ) from error
     path = (run if run.is_dir() else run.parent.parent) / SPEC_FILE
     known = json.loads(path.read_text()) if path.is_file() else {"size_px": None, "mpp": None}
     return Trained(task, digest, known["size_px"], known["mpp"])

@@ -27,11 +27,11 @@ def tile_augmentation(augment: Augment) -> Compose:
     turns = [
         RandFlipd("image", prob=0.5, spatial_axis=0),
         RandRotate90d("image", prob=0.75, max_k=3),
-        EnsureTyped("image", track_meta=False),
     ]
+    plain = EnsureTyped("image", track_meta=False)
     if augment == "turns":
-        return Compose(turns)
+        return Compose([*turns, plain])
     if augment == "turns+colour":
         jitter = ColorJitter(brightness=0.15, contrast=0.15, saturation=0.2, hue=0.04)
-        return Compose([*turns, Lambdad("image", jitter)])
+        return Compose([*turns, plain, Lambdad("image", jitter, track_meta=False)])
     raise ValueError(f'augment must be "none", "turns" or "turns+colour", got {augment!r}')

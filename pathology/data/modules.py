@@ -71,7 +71,7 @@ class TileDataModule(lightning.LightningDataModule):
         """Check the manifest and index what the stage needs.
 
         Raises:
-            ManifestError: a split that is needed has no tiles.
+            ManifestError: a split that is needed has no tiles, or none of some class.
         """
         needed = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (stage,))
         table = self.table()
@@ -86,9 +86,19 @@ class TileDataModule(lightning.LightningDataModule):
             raise ManifestError(f"{self.manifest}: no row has split {split!r}")
         transform = tile_augmentation(self.augment if split == "train" else "none")
         table = table.reset_index(drop=True)
+        dataset: TileDataset
         if self.tiles is not None:
-            return SlideTiles(table, Path(self.tiles), self.classes, transform)
-        return ImageTiles(table, self.classes, self.size_px, transform)
+            dataset = SlideTiles(table, Path(self.tiles), self.classes, transform)
+        else:
+            dataset = ImageTiles(table, self.classes, self.size_px, transform)
+        counts = np.bincount(dataset.labels, minlength=len(self.classes))
+        if not counts.all():
+            # A metric over classes that are not there would be a number that means nothing.
+            raise ManifestError(
+                f"{self.manifest}: split {split!r} has no tile of class"
+                f" {self.classes[int(counts.argmin())]!r}; add some, or correct the classes"
+            )
+        return dataset
 
     def dataset(self, split: str) -> TileDataset:
         """The tiles of a split, set up on first use."""

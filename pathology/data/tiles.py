@@ -53,9 +53,13 @@ class ImageTiles(Dataset[Sample]):
                 image = file.convert("RGB")
         except (OSError, UnidentifiedImageError) as error:
             raise ManifestError(f"{path}: not a readable image: {error}") from error
+        if image.width != image.height:
+            raise ManifestError(
+                f"{path}: tiles must be square, got {image.width} x {image.height} px; cut it first"
+            )
         if self.size_px is not None and image.size != (self.size_px, self.size_px):
             image = image.resize((self.size_px, self.size_px), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(np.array(np.asarray(image).transpose(2, 0, 1)))
 
 
 class SlideTiles(Dataset[Sample]):
@@ -128,7 +132,7 @@ class SlideTiles(Dataset[Sample]):
         grid = self.grids[self.owner[index]]
         tile = grid[int(self.row[index])]
         pixels = self.slides[self.owner[index]].read(tile.box, mpp=self.spec.mpp)
-        image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        image = torch.from_numpy(np.array(pixels.transpose(2, 0, 1)))
         sample = {"image": image, "label": int(self.labels[index])}
         return self.transform(sample) if self.transform else sample
 

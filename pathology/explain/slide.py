@@ -186,7 +186,12 @@ def explain_slide(
 
             def tile(row: int = row, index: int = index) -> ReportTile:
                 return _report_tile(
-                    tiles[row], explanation, row, grid[index].box, weights[index], logits[index, place]
+                    tiles[row],
+                    explanation,
+                    row,
+                    grid[index].box,
+                    weights[index],
+                    logits[index, place],
                 )
 
             best.offer(strength, index, tile)

@@ -50,8 +50,10 @@ class Run:
             ManifestError: the folder holds no run.
         """
         if not self.config.is_file():
-            raise ManifestError(f"{self.folder}: not a run (no config.yaml); give --run a folder"
-                                " that `pathology train` wrote")
+            raise ManifestError(
+                f"{self.folder}: not a run (no config.yaml); give --run a folder"
+                " that `pathology train` wrote"
+            )
         config = yaml.safe_load(self.config.read_text())
         return dict(config["data"])
 
@@ -73,7 +75,9 @@ def load_task(run: str | Path) -> tuple[TileClassification, str]:
     if path.is_dir():
         path = Run(path).best
     if not path.is_file():
-        raise ManifestError(f"{path}: no checkpoint; give --run a folder that `pathology train` wrote")
+        raise ManifestError(
+            f"{path}: no checkpoint; give --run a folder that `pathology train` wrote"
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         hyper_parameters = dict(checkpoint["hyper_parameters"])

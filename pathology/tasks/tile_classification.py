@@ -88,7 +88,9 @@ class TileClassification(lightning.LightningModule):
         self.val_metrics.update(logits.softmax(-1), batch["label"])
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict(self.val_metrics.compute(), prog_bar=True)
+        # The two batches that Lightning tries before training may hold a single class.
+        if not self.trainer.sanity_checking:
+            self.log_dict(self.val_metrics.compute(), prog_bar=True)
         self.val_metrics.reset()
 
     def configure_gradient_clipping(

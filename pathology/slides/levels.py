@@ -1,0 +1,57 @@
+"""Where the planes of a pyramid lie on level 0, and which of them serves a request."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pathology.geometry import Size
+
+# A plane that is coarser than asked for by less than this counts as equal: sides of planes are
+# whole pixels, so downsamples read 4.0003, and one level finer costs sixteen times the pixels.
+EQUAL = 1.01
+
+
+class Level(NamedTuple):
+    """One stored plane: its sides in pixels, and level-0 pixels per pixel along a side."""
+
+    width: int
+    height: int
+    downsample: float
+
+
+class Scale(NamedTuple):
+    """Level-0 pixels per level pixel along x and y."""
+
+    x: float
+    y: float
+
+
+def level_scale(size: Size, width: int, height: int, whole_factors: bool) -> Scale:
+    """The scale of a ``width x height`` plane of a slide of ``size`` level-0 pixels.
+
+    A plane is seldom exactly level 0 divided by a whole number. Scanners shrink by a whole factor
+    and cut the last, incomplete pixel: their factor is that number, and the plain ratio of the
+    sides would drift by up to a pixel towards the bottom right corner. Image software scales the
+    sides to fit: there the ratio is the truth. The file does not say; its maker does.
+
+    Args:
+        size: level-0 size in pixels.
+        width: width of the plane in pixels.
+        height: height of the plane in pixels.
+        whole_factors: the maker shrinks by whole factors.
+    """
+    factor = round(size.width / width)
+    if whole_factors and all(
+        abs(full - factor * part) < factor
+        for full, part in ((size.width, width), (size.height, height))
+    ):
+        return Scale(factor, factor)
+    return Scale(size.width / width, size.height / height)
+
+
+def finest_needed(scales: Sequence[Scale], x: float, y: float) -> int:
+    """Index of the coarsest plane that still is as fine as ``x`` and ``y`` level-0 pixels.
+
+    Level 0 where none is, that is for a request finer than the slide.
+    """
+    fit = [i for i, scale in enumerate(scales) if scale.x <= x * EQUAL and scale.y <= y * EQUAL]
+    return max(fit, key=lambda i: scales[i].x * scales[i].y, default=0)

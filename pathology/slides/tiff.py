@@ -1,0 +1,108 @@
+"""TIFF files that OpenSlide refuses or sees one plane of: striped, OME with sub-images, zstd."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from pathology.errors import SlideOpenError
+from pathology.slides.reader import PyramidSlide
+from pathology.slides.resolution import find_mpp
+from pathology.slides.stamp import stamp_file
+from pathology.slides.tiff_page import open_planes
+
+UNITS = {2: "inch", 3: "centimeter"}
+OME_MICROMETRES = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3}
+
+
+class TiffSlide(PyramidSlide):
+    """An 8-bit RGB, RGBA or grey TIFF, tiled or in strips, with or without further planes.
+
+    Args:
+        path: the slide's file.
+        mpp: micrometres per level-0 pixel, instead of what the file says.
+
+    Raises:
+        SlideOpenError: no TIFF, cut short, or pixels of another kind.
+        MissingResolutionError: the file has no plausible mpp and none is given.
+        ValueError: ``mpp`` is not finite or not positive.
+    """
+
+    def __init__(self, path: Path, mpp: float | None = None) -> None:
+        self._file = path
+        self._planes, ome = open_planes(path)
+        for plane in self._planes:
+            _check_pixels(plane.page, path)
+        properties = _resolution(self._planes[0].page) | _ome(ome)
+        found, source = find_mpp(properties, mpp, path)
+        super().__init__(
+            path=path,
+            slide_id=path.stem,
+            planes=[(plane.width, plane.height) for plane in self._planes],
+            mpp=found,
+            mpp_source=source,
+            whole_factors=False,
+            properties=properties,
+        )
+
+    def stamp(self) -> str:
+        """Fingerprint of the file: its size, first and last 64 KiB."""
+        return stamp_file(self._file)
+
+    def _read_level(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        plane = self._planes[level]
+        pixels = plane.read(x, y, width, height)
+        if pixels.shape[2] == 4:
+            alpha = pixels[..., 3:].astype(np.uint16)
+            white = 255 * (255 - alpha)
+            return ((pixels[..., :3] * alpha + white + 127) // 255).astype(np.uint8)
+        if plane.page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+            pixels = 255 - pixels
+        return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_planes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._planes, _ = open_planes(self._file)
+
+
+def _check_pixels(page: tifffile.TiffPage, path: Path) -> None:
+    if page.dtype != np.uint8 or page.samplesperpixel not in (1, 3, 4):
+        got = f"{page.samplesperpixel} x {page.dtype}"
+        raise SlideOpenError(f"needs 8-bit grey, RGB or RGBA pixels, got {got}", path)
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        raise SlideOpenError("needs colours, got a palette", path)
+
+
+def _resolution(page: tifffile.TiffPage) -> dict[str, str]:
+    """The resolution tags under OpenSlide's names."""
+    unit = page.tags.get("ResolutionUnit")
+    # An absent unit is inch by the TIFF standard.
+    properties = {"tiff.ResolutionUnit": UNITS.get(int(unit.value) if unit else 2, "none")}
+    for axis in ("XResolution", "YResolution"):
+        tag = page.tags.get(axis)
+        if tag is not None and tag.value[1]:
+            properties[f"tiff.{axis}"] = repr(tag.value[0] / tag.value[1])
+    return properties
+
+
+def _ome(xml: str | None) -> dict[str, str]:
+    """Physical pixel size in an OME header, in micrometres; nothing where it cannot be read."""
+    try:
+        pixels = ElementTree.fromstring(xml or "").find(".//{*}Pixels")
+    except ElementTree.ParseError:
+        return {}
+    properties: dict[str, str] = {}
+    if pixels is None:
+        return properties
+    for axis in "XY":
+        size = pixels.get(f"PhysicalSize{axis}")
+        unit = OME_MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        if size is not None and unit is not None:
+            properties[f"ome.mpp-{axis.lower()}"] = repr(float(size) * unit)
+    return properties

@@ -1,0 +1,275 @@
+"""TileGrid: the tiles of one slide as columns, and as a table on disk."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology.errors import ManifestError, OutputError, StampMismatchError
+from pathology.geometry import Box, Mpp, Size, level0_length
+from pathology.slides.slide import Slide
+from pathology.tiling.spec import TileSpec
+
+FORMAT = 1
+METADATA = b"pathology.tiles"
+OWN_COLUMNS = ("x", "y", "tissue")
+
+
+@dataclass(frozen=True, slots=True)
+class GridSource:
+    """The slide a grid belongs to.
+
+    Args:
+        slide_id: name of the slide.
+        stamp: fingerprint of its content.
+        size: its level-0 size in pixels.
+        mpp: micrometres per level-0 pixel that the boxes were computed with.
+        mpp_source: where that is from.
+    """
+
+    slide_id: str
+    stamp: str
+    size: Size
+    mpp: Mpp
+    mpp_source: str
+
+    @classmethod
+    def of(cls, slide: Slide) -> Self:
+        """What ``slide`` says of itself."""
+        return cls(slide.slide_id, slide.stamp(), slide.size, slide.mpp, slide.mpp_source)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One tile.
+
+    Args:
+        box: where it lies, in level-0 pixels.
+        tissue: fraction of its area that is tissue.
+        extra: the values of further columns, such as ``label``.
+    """
+
+    box: Box
+    tissue: float
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class TileGrid(Sequence[Tile]):
+    """Tiles of one slide; 20 bytes a tile, whatever the number.
+
+    Args:
+        spec: what was asked for.
+        source: the slide.
+        x: left edges in level-0 pixels, float64.
+        y: top edges in level-0 pixels, float64.
+        tissue: fraction of tissue, float32.
+        columns: further columns by name, one value per tile.
+
+    Raises:
+        ValueError: columns of different lengths, or one named as a column of the grid itself.
+    """
+
+    spec: TileSpec
+    source: GridSource
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    tissue: NDArray[np.float32]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "x", np.asarray(self.x, np.float64))
+        object.__setattr__(self, "y", np.asarray(self.y, np.float64))
+        object.__setattr__(self, "tissue", np.asarray(self.tissue, np.float32))
+        object.__setattr__(self, "columns", {k: np.asarray(v) for k, v in self.columns.items()})
+        if taken := set(OWN_COLUMNS) & set(self.columns):
+            raise ValueError(f"columns may not be named {sorted(taken)}")
+        for name, column in self._all_columns().items():
+            if column.shape != self.x.shape or column.ndim != 1:
+                raise ValueError(f"column {name} must be {self.x.shape}, got {column.shape}")
+
+    @property
+    def tile_size(self) -> Size:
+        """Sides of every tile in level-0 pixels, real numbers."""
+        size, mpp = self.spec.size_px, self.spec.mpp
+        slide = self.source.mpp
+        return Size(level0_length(size, mpp, slide.x), level0_length(size, mpp, slide.y))
+
+    def boxes(self) -> NDArray[np.float64]:
+        """``(n, 4)`` rows ``x, y, width, height`` in level-0 pixels."""
+        width, height = self.tile_size
+        sides = np.full_like(self.x, width), np.full_like(self.y, height)
+        return np.stack([self.x, self.y, *sides], axis=1)
+
+    def select(self, which: NDArray[Any]) -> Self:
+        """The tiles at these indices, or where a mask is true."""
+        return type(self)(
+            self.spec,
+            self.source,
+            self.x[which],
+            self.y[which],
+            self.tissue[which],
+            {name: column[which] for name, column in self.columns.items()},
+        )
+
+    def with_columns(self, **columns: NDArray[Any]) -> Self:
+        """The same tiles with further columns; one of the same name is replaced."""
+        return type(self)(
+            self.spec, self.source, self.x, self.y, self.tissue, {**self.columns, **columns}
+        )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @overload
+    def __getitem__(self, index: int) -> Tile: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: int | slice) -> Tile | Self:
+        if isinstance(index, slice):
+            return self.select(np.arange(len(self))[index])
+        return Tile(
+            Box(float(self.x[index]), float(self.y[index]), *self.tile_size),
+            float(self.tissue[index]),
+            {name: np.asarray(column[index]).item() for name, column in self.columns.items()},
+        )
+
+    def __iter__(self) -> Iterator[Tile]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"TileGrid({self.source.slide_id!r}, {len(self)} tiles, {self.spec})"
+
+    def save(self, path: str | Path) -> None:
+        """Write the grid as a Parquet table; a file of that name is replaced in one step.
+
+        Spec, slide and format version go into the file's metadata.
+
+        Raises:
+            OutputError: the folder or file cannot be written.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = Path(path)
+        # Fixed-width strings of numpy are not Arrow's; lists are understood for every type.
+        columns = {
+            name: column.tolist() if column.dtype.kind in "UO" else column
+            for name, column in self._all_columns().items()
+        }
+        metadata = {METADATA: json.dumps(self._header(), sort_keys=True).encode()}
+        table = pa.table(columns).replace_schema_metadata(metadata)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                pq.write_table(table, temporary)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{path}: tiles cannot be written: {error}") from error
+
+    @classmethod
+    def load(
+        cls, path: str | Path, spec: TileSpec | None = None, slide: Slide | None = None
+    ) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Args:
+            path: the Parquet file.
+            spec: refuse tiles that were cut to another one.
+            slide: refuse tiles of another slide, or of this one with another mpp.
+
+        Raises:
+            ManifestError: missing, damaged, or no table of tiles.
+            StampMismatchError: made by another spec, or from another slide.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = Path(path)
+        try:
+            # One file, not a data set: a folder of this name is a mistake, not a partition.
+            table = pq.ParquetFile(path).read()
+        except (OSError, pa.ArrowException) as error:
+            raise ManifestError(f"{path}: tiles cannot be read: {_first_line(error)}") from error
+        found_spec, source = _parse_header(path, table.schema.metadata or {})
+        columns = {
+            name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names
+        }
+        if missing := [name for name in OWN_COLUMNS if name not in columns]:
+            raise ManifestError(f"{path}: not a table of tiles, columns {missing} are missing")
+        if spec is not None and spec != found_spec:
+            raise StampMismatchError(_spec_mismatch(path, found_spec, spec))
+        if slide is not None:
+            _check_source(path, source, GridSource.of(slide))
+        x, y, tissue = (columns.pop(name) for name in OWN_COLUMNS)
+        return cls(found_spec, source, x, y, tissue, columns)
+
+    def _all_columns(self) -> dict[str, NDArray[Any]]:
+        return {"x": self.x, "y": self.y, "tissue": self.tissue, **self.columns}
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "spec": self.spec.to_dict(),
+            "spec_digest": self.spec.digest(),
+            "slide_id": self.source.slide_id,
+            "slide_stamp": self.source.stamp,
+            "slide_size": list(self.source.size),
+            "slide_mpp": list(self.source.mpp),
+            "mpp_source": self.source.mpp_source,
+        }
+
+
+def _parse_header(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[TileSpec, GridSource]:
+    if METADATA not in metadata:
+        raise ManifestError(f"{path}: not a table of tiles, it does not name spec and slide")
+    try:
+        header = json.loads(metadata[METADATA])
+        if header["format"] != FORMAT:
+            raise ManifestError(
+                f"{path}: tiles of format {header['format']}, wanted {FORMAT}; tile the slide anew"
+            )
+        source = GridSource(
+            header["slide_id"],
+            header["slide_stamp"],
+            Size(*header["slide_size"]),
+            Mpp(*header["slide_mpp"]),
+            header["mpp_source"],
+        )
+        return TileSpec.from_dict(header["spec"]), source
+    except (KeyError, TypeError, ValueError) as error:
+        raise ManifestError(f"{path}: damaged metadata of tiles: {error!r}") from error
+
+
+def _spec_mismatch(path: Path, got: TileSpec, wanted: TileSpec) -> str:
+    theirs, ours = got.to_dict(), wanted.to_dict()
+    names = [name for name in ours if ours[name] != theirs[name]]
+    differences = ", ".join(f"{name} {theirs[name]}, wanted {ours[name]}" for name in names)
+    return f"{path}: tiles were cut with {differences}; tile the slide anew or ask for that spec"
+
+
+def _check_source(path: Path, got: GridSource, wanted: GridSource) -> None:
+    for what, theirs, ours in (
+        ("stamp", got.stamp, wanted.stamp),
+        ("size", tuple(got.size), tuple(wanted.size)),
+        ("mpp", tuple(got.mpp), tuple(wanted.mpp)),
+    ):
+        if theirs != ours:
+            raise StampMismatchError(
+                f"{path}: tiles are of slide {got.slide_id} with {what} {theirs}, "
+                f"wanted {wanted.slide_id} with {ours}; tile the slide anew"
+            )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

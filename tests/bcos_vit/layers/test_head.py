@@ -1,0 +1,63 @@
+"""Logits are evidence over temperature plus a bias that is stored, reported and follows the classes."""
+
+import math
+
+import pytest
+import torch
+
+from bcos_vit.layers import Logits, default_logit_bias, explanation_mode
+
+
+@pytest.mark.parametrize(
+    ("classes", "bias"), [(1, 0), (2, 0), (3, -math.log(2)), (1000, -6.906755)]
+)
+def test_default_bias_is_the_logit_of_chance(classes, bias):
+    assert default_logit_bias(classes) == pytest.approx(bias, abs=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 7])
+def test_default_bias_gives_each_class_its_chance(classes):
+    probability = torch.tensor(default_logit_bias(classes)).sigmoid()
+    # float32 sigmoid.
+    assert probability.item() == pytest.approx(1 / classes, abs=1e-6)
+
+
+def test_temperature_divides_the_evidence_and_not_the_bias():
+    layer = Logits(3, bias=-1.5, temperature=4.0).double()
+    x = torch.randn(2, 3, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), x / 4 - 1.5, rtol=0, atol=1e-12)
+
+
+def test_a_bias_of_zero_is_kept():
+    x = torch.randn(2, 9)
+    assert torch.equal(Logits(9, bias=0.0)(x), x)
+
+
+def test_bias_and_temperature_are_stored_with_the_weights():
+    old, new = Logits(3, bias=-1.5, temperature=4.0), Logits(3)
+    new.load_state_dict(old.state_dict())
+    x = torch.randn(2, 3)
+    assert torch.equal(new(x), old(x))
+
+
+def test_bias_is_recorded_with_a_row_per_image():
+    with explanation_mode() as constants:
+        Logits(3, bias=-1.5)(torch.zeros(4, 3))
+    [(name, leaf)] = constants.leaves
+    assert name == "bias"
+    assert torch.equal(leaf, torch.full((4, 3), -1.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_logits_keep_the_dtype_of_the_evidence(dtype):
+    assert Logits(3)(torch.zeros(2, 3, dtype=dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, math.nan])
+def test_temperatures_that_are_not_positive_are_refused(temperature):
+    with pytest.raises(ValueError, match=f"temperature must be positive, got {temperature}"):
+        Logits(3, temperature=temperature)
+
+
+def test_repr_names_the_number_of_classes():
+    assert repr(Logits(3)) == "Logits(3)"

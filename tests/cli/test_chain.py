@@ -1,0 +1,277 @@
+"""Tile, train, evaluate and explain through the command line, and every ugly case on the way."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import tifffile
+import yaml
+
+from pathology.maps.pyramid import read_ome_tiff
+
+
+@pytest.fixture(scope="session")
+def trained(cohort, cohort_tiles, tmp_path_factory):
+    """A run of one epoch on the tiles of the small cohort."""
+    from pathology.cli import main
+
+    run = tmp_path_factory.mktemp("runs") / "vit"
+    assert main(train_arguments(cohort, cohort_tiles, run)) == 0
+    return run
+
+
+def train_arguments(cohort, tiles, run, *more):
+    return [
+        "train", "--out", str(run), "--model.model", "bcos_vit_tiny_patch16_224",
+        "--model.model_args", "{img_size: 64, depth: 2}", "--data.manifest", str(cohort),
+        "--data.tiles", str(tiles), "--data.classes", "[normal, tumour]",
+        "--data.batch_size", "16", "--data.num_workers", "0", "--trainer.max_epochs", "1",
+        "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", *more,
+    ]  # fmt: skip
+
+
+def explain_arguments(run, slides, tiles, out, *more):
+    return [
+        "explain", "--run", run, "--slides", slides, "--tiles", tiles, "--out", out,
+        "--device", "cpu", *more,
+    ]  # fmt: skip
+
+
+# --- tile
+
+
+def test_tiling_again_skips_and_another_specification_is_refused(
+    pathology, refused, cohort, cohort_tiles
+):
+    same = ["--size-px", "64", "--tile-mpp", "0.5"]
+    code, out, _ = pathology("tile", "--slides", cohort, "--out", cohort_tiles, *same)
+    assert (code, out.count("made before")) == (0, 3)
+    line = refused("tile", "--slides", cohort, "--out", cohort_tiles, "--size-px", "32")
+    assert "size_px" in line
+
+
+def test_tiles_carry_labels(cohort_tiles):
+    labels = pd.read_parquet(cohort_tiles / "train_000.parquet")["label"]
+    assert {"normal", "tumour"} <= set(labels)
+
+
+def test_a_preview_stands_beside_every_table(cohort_tiles):
+    assert (cohort_tiles / "train_000.png").stat().st_size > 0
+
+
+def test_a_corrupt_slide_stops_or_is_listed(pathology, refused, cohort, tmp_path):
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    shutil.copy(cohort.parent / "test_000.tif", folder / "good.tif")
+    (folder / "bad.svs").write_bytes(b"\0" * 5000)
+    line = refused("tile", "--slides", folder, "--out", tmp_path / "a", "--size-px", "64")
+    assert "bad.svs" in line
+    code, out, _ = pathology(
+        "tile", "--slides", folder, "--out", tmp_path / "b", "--size-px", "64", "--keep-going"
+    )
+    assert code == 3
+    assert "1 of 2 slides failed" in out
+    assert (tmp_path / "b" / "good.parquet").exists()
+    assert not (tmp_path / "b" / "bad.parquet").exists()
+
+
+def test_a_truncated_slide_is_refused(refused, cohort, tmp_path):
+    content = (cohort.parent / "test_000.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(content[: len(content) // 3])
+    line = refused("tile", "--slides", tmp_path / "cut.tif", "--out", tmp_path / "t")
+    assert "cut.tif" in line
+    assert not (tmp_path / "t" / "cut.parquet").exists()
+
+
+def test_a_slide_without_mpp_says_how_to_give_it(refused, pathology, rng, tmp_path):
+    pixels = rng.integers(60, 200, (256, 256, 3), dtype="uint8")
+    tifffile.imwrite(tmp_path / "x.tif", pixels, tile=(128, 128), photometric="rgb")
+    arguments = ["tile", "--slides", tmp_path / "x.tif", "--out", tmp_path, "--size-px", "32"]
+    assert "--mpp" in refused(*arguments)
+    assert pathology(*arguments, "--mpp", "0.5", "--min-tissue", "0")[0] == 0
+
+
+def test_a_blank_slide_has_no_tissue(refused, tmp_path):
+    import numpy as np
+
+    white = np.full((512, 512, 3), 245, np.uint8)
+    tifffile.imwrite(tmp_path / "x.tif", white, tile=(128, 128), photometric="rgb")
+    line = refused("tile", "--slides", tmp_path / "x.tif", "--out", tmp_path, "--mpp", "0.5")
+    assert "x.tif" in line
+    assert "tissue" in line
+
+
+def test_an_output_that_is_a_file_is_refused(refused, cohort, tmp_path):
+    (tmp_path / "taken").write_text("")
+    line = refused("tile", "--slides", cohort, "--out", tmp_path / "taken" / "tiles")
+    assert "cannot be written" in line
+
+
+def test_an_empty_folder_and_an_empty_manifest_are_refused(refused, tmp_path):
+    assert "no slide in this folder" in refused("tile", "--slides", tmp_path, "--out", tmp_path)
+    (tmp_path / "slides.csv").write_text("slide_id,path\n")
+    line = refused("tile", "--slides", tmp_path / "slides.csv", "--out", tmp_path)
+    assert "empty" in line
+
+
+# --- train and evaluate
+
+
+def test_a_run_holds_its_config_and_checkpoints(trained):
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    assert config["data"]["classes"] == ["normal", "tumour"]
+    assert (trained / "checkpoints" / "best.ckpt").exists()
+    assert (trained / "finished").exists()
+    assert "val_auroc" in (trained / "logs" / "metrics.csv").read_text()
+    assert list((trained / "logs").glob("events.out.tfevents*"))
+
+
+def test_training_again_has_nothing_to_do(pathology, trained, cohort, cohort_tiles):
+    code, out, _ = pathology(*train_arguments(cohort, cohort_tiles, trained))
+    assert (code, "nothing to do" in out) == (0, True)
+
+
+def test_another_config_in_the_same_run_is_refused(refused, trained, cohort, cohort_tiles):
+    line = refused(*train_arguments(cohort, cohort_tiles, trained, "--model.lr", "0.5"))
+    assert "model.lr" in line
+
+
+def test_a_misspelt_setting_is_named(cohort, cohort_tiles, tmp_path, capsys):
+    from pathology.cli import main
+
+    with pytest.raises(SystemExit) as stopped:
+        main(train_arguments(cohort, cohort_tiles, tmp_path / "r", "--model.learning_rate", "1"))
+    assert stopped.value.code == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_a_killed_run_goes_on_where_it_was(cohort, cohort_tiles, tmp_path):
+    run = tmp_path / "run"
+    arguments = train_arguments(cohort, cohort_tiles, run)
+    arguments[arguments.index("--trainer.max_epochs") + 1] = "3"
+    command = [sys.executable, "-m", "pathology.cli", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None, "training ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (run / "finished").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "resuming" in done.stdout
+    epochs = pd.read_csv(run / "logs" / "metrics.csv")["epoch"].dropna()
+    assert epochs.max() == 2
+    assert yaml.safe_load((run / "finished").read_text())["epochs"] == 3
+
+
+def test_evaluation_writes_metrics_and_predictions(pathology, trained):
+    code, out, _ = pathology("evaluate", "--run", trained, "--split", "test", "--device", "cpu")
+    assert code == 0
+    record = json.loads((trained / "evaluation" / "test.json").read_text())
+    assert record["metrics"]["auroc"]["low"] <= record["metrics"]["auroc"]["value"]
+    assert len(pd.read_parquet(trained / "evaluation" / "test.parquet")) == record["tiles"]
+    assert "auroc" in out
+
+
+def test_evaluating_other_classes_is_refused(refused, trained, tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "tiles.csv").write_text("path,label,split\na.png,stroma,test\n")
+    line = refused(
+        "evaluate", "--run", trained, "--split", "test", "--manifest", tmp_path / "tiles.csv"
+    )
+    assert "'stroma' is not one of the classes normal, tumour" in line
+
+
+def test_a_run_that_does_not_exist_is_refused(refused, tmp_path):
+    assert "pathology train" in refused("evaluate", "--run", tmp_path)
+
+
+# --- explain
+
+
+@pytest.fixture(scope="session")
+def explained(trained, cohort, cohort_tiles, tmp_path_factory):
+    from pathology.cli import main
+
+    out = tmp_path_factory.mktemp("explained")
+    slide = cohort.parent / "test_000.tif"
+    arguments = explain_arguments(trained, slide, cohort_tiles, out, "--target", "tumour")
+    assert main([str(a) for a in arguments]) == 0
+    return out
+
+
+def test_an_explanation_is_complete_and_closed(explained):
+    folder = explained / "test_000" / "tumour"
+    files = {path.name for path in folder.iterdir()}
+    assert files == {
+        "report.html", "overlay.png", "heatmap.ome.tif", "tiles.parquet", "explanation.json"
+    }  # fmt: skip
+    ledger = json.loads((folder / "explanation.json").read_text())["ledger"]
+    assert ledger["is_closed"]
+    slide_map, metadata = read_ome_tiff(folder / "heatmap.ome.tif")
+    assert slide_map.sum() == pytest.approx(ledger["map_sum"], abs=1e-9)
+    assert metadata["ledger"] == ledger
+    tiles = pd.read_parquet(folder / "tiles.parquet")
+    total = ledger["bias"] + (tiles["weight"] * tiles["contribution"]).sum()
+    assert total == pytest.approx(ledger["score"], abs=ledger["tolerance"])
+
+
+def test_explaining_again_skips_and_other_settings_are_refused(
+    pathology, refused, explained, trained, cohort, cohort_tiles
+):
+    slide = cohort.parent / "test_000.tif"
+    same = explain_arguments(trained, slide, cohort_tiles, explained, "--target", "tumour")
+    code, out, _ = pathology(*same)
+    assert (code, "made before" in out) == (0, True)
+    assert "out_mpp=8.0, asked for 4.0" in refused(*same, "--out-mpp", "4")
+    assert pathology(*same, "--out-mpp", "4", "--overwrite")[0] == 0
+    assert pathology(*same, "--overwrite")[0] == 0
+
+
+def test_tiles_of_another_size_than_trained_on_are_refused(
+    pathology, refused, trained, cohort, tmp_path
+):
+    slide = cohort.parent / "test_000.tif"
+    pathology("tile", "--slides", slide, "--out", tmp_path, "--size-px", "32")
+    line = refused(*explain_arguments(trained, slide, tmp_path, tmp_path / "out"))
+    assert "trained on 64 px" in line
+
+
+def test_an_unknown_target_and_missing_tiles_are_refused(
+    refused, trained, cohort, cohort_tiles, tmp_path
+):
+    slide = cohort.parent / "test_000.tif"
+    arguments = explain_arguments(trained, slide, cohort_tiles, tmp_path)
+    assert "normal, tumour" in refused(*arguments, "--target", "stroma")
+    line = refused(*explain_arguments(trained, slide, tmp_path, tmp_path))
+    assert "run `pathology tile` first" in line
+
+
+def test_a_failing_explanation_leaves_nothing(
+    refused, trained, cohort, cohort_tiles, tmp_path, monkeypatch
+):
+    from pathology.errors import LedgerError
+    from pathology.explain.ledger import Ledger
+
+    def fail(self):
+        raise LedgerError("does not close")
+
+    monkeypatch.setattr(Ledger, "check", fail)
+    slide = cohort.parent / "test_000.tif"
+    line = refused(*explain_arguments(trained, slide, cohort_tiles, tmp_path / "out"))
+    assert "does not close" in line
+    assert list((tmp_path / "out" / "test_000").iterdir()) == []
+
+
+def test_doctor_is_well(pathology):
+    code, out, _ = pathology("doctor")
+    assert code == 0
+    assert "all well" in out

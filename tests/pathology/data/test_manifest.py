@@ -1,0 +1,79 @@
+"""Manifests are checked as a whole, and what is wrong is said with its row."""
+
+import pytest
+
+from pathology.data.manifest import read_slide_manifest, read_tile_manifest
+from pathology.errors import LeakageError, ManifestError
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a manifest and the (empty) files it names."""
+
+    def write(text, files=("a.png", "b.png")):
+        for name in files:
+            (tmp_path / name).touch()
+        path = tmp_path / "table.csv"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_good_tile_manifest_has_absolute_paths(write, tmp_path):
+    table = read_tile_manifest(write("path,label,split\na.png,x,train\nb.png,y,val\n"))
+    assert list(table["path"]) == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert list(table["label"]) == ["x", "y"]
+
+
+def test_the_root_and_path_column_can_be_given(write, tmp_path):
+    path = write("file,label,split\na.png,x,train\n")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").touch()
+    table = read_tile_manifest(path, root=tmp_path / "images", path_column="file")
+    assert table["path"][0] == str(tmp_path / "images" / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "not a CSV table"),
+        ("path,label,split\n", "empty"),
+        ("path,split\na.png,train\n", "column 'label' is missing; got path, split"),
+        ("path,label,split\na.png,,train\n", "row 2 has no label"),
+        ("path,label,split\na.png,x,train\nb.png,x,holdout\n", "row 3 has split 'holdout'"),
+        ("path,label,split\na.png,x,train\nc.png,x,train\n", "1 of 2 files are missing"),
+        ("path,label,split\na.png,x,train\nc.png,x,train\n", "c.png (row 3)"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_row(write, text, said):
+    with pytest.raises(ManifestError) as error:
+        read_tile_manifest(write(text))
+    assert said in str(error.value)
+
+
+def test_no_manifest_at_all(tmp_path):
+    with pytest.raises(ManifestError, match="no such manifest"):
+        read_tile_manifest(tmp_path / "none.csv")
+
+
+def test_a_patient_in_two_splits_is_refused(write):
+    rows = "a.png,x,train,p1\nb.png,x,val,p1\n"
+    with pytest.raises(LeakageError, match="'p1' in train and val"):
+        read_tile_manifest(write("path,label,split,patient_id\n" + rows))
+
+
+def test_unknown_patients_do_not_count_as_one(write):
+    rows = "a.png,x,train,\nb.png,x,val,\n"
+    assert len(read_tile_manifest(write("path,label,split,patient_id\n" + rows))) == 2
+
+
+def test_slides_have_numbers_for_mpp(write):
+    table = read_slide_manifest(write("slide_id,path,mpp\ns1,a.png,0.5\ns2,b.png,\n"))
+    assert table["mpp"][0] == 0.5
+    assert table["mpp"].isna()[1]
+
+
+def test_a_slide_twice_is_refused(write):
+    with pytest.raises(ManifestError, match=r"'s1' stands in more than one row \(row 3\)"):
+        read_slide_manifest(write("slide_id,path\ns1,a.png\ns1,b.png\n"))

@@ -1,0 +1,154 @@
+"""A slide's explanation is the sum of what its tiles' pixels contribute."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from bcos_vit.errors import NotExplainableError
+from bcos_vit.explain import explain
+from bcos_vit.models import create_model
+from bcos_vit.transforms import to_bcos
+from pathology.explain.pooling import MeanPooling, TopPooling, parse_pooling
+from pathology.explain.slide import explain_slide
+from pathology.slides import MemorySlide
+from pathology.tasks.encoding import TileEncoding
+from pathology.tiling import TileSpec, tile_slide
+
+CLASSES = ["normal", "tumour"]
+
+
+@pytest.fixture(scope="module", params=["bcos_vit_tiny_patch16_224", "bcos_resnet18"])
+def model(request):
+    torch.manual_seed(0)
+    args = {"depth": 2} if "vit" in request.param else {}
+    return create_model(request.param, num_classes=2, **args).eval()
+
+
+@pytest.fixture
+def slide(rng):
+    return MemorySlide(rng.integers(0, 256, (150, 170, 3), dtype=np.uint8), mpp=0.5)
+
+
+def whole_tissue(slide, **spec):
+    """A grid over the whole slide, tissue or not."""
+    return tile_slide(slide, TileSpec(size_px=32, mpp=0.5, min_tissue=0.0, **spec))
+
+
+def tile_by_tile(slide, grid, model, target):
+    """Logits and contributions of each tile, one at a time."""
+    explanations = [
+        explain(model, to_bcos(slide.read(tile.box, grid.spec.mpp)), target) for tile in grid
+    ]
+    logits = np.array([float(e.logit) for e in explanations])
+    return logits, np.stack([e.contributions.double().numpy() for e in explanations])
+
+
+@pytest.mark.parametrize("overlap", [0, 16])
+def test_the_map_holds_what_the_tiles_contribute(slide, model, tmp_path, overlap):
+    grid = whole_tissue(slide, overlap_px=overlap)
+    result = explain_slide(
+        slide, grid, model, TileEncoding(model), CLASSES, "tumour", out_mpp=0.5, scratch=tmp_path
+    )
+    logits, contributions = tile_by_tile(slide, grid, model, 1)
+    wanted = np.zeros((150, 170))
+    for tile, c in zip(grid, contributions, strict=True):
+        x, y = int(tile.box.x), int(tile.box.y)
+        wanted[y : y + 32, x : x + 32] += c / len(grid)
+    # float32 forward and backward, batched against one by one
+    assert np.allclose(np.nan_to_num(result.contributions.values), wanted, atol=1e-7)
+    assert result.logit == pytest.approx(logits.mean(), abs=1e-6)
+    assert result.ledger.gap < 1e-6
+
+
+def test_edge_tiles_cut_off_what_lies_outside(slide, model, tmp_path):
+    grid = whole_tissue(slide, keep_edges=True)
+    result = explain_slide(
+        slide, grid, model, TileEncoding(model), CLASSES, "tumour", out_mpp=3.0, scratch=tmp_path
+    )
+    _, contributions = tile_by_tile(slide, grid, model, 1)
+    outside = 0.0
+    for tile, c in zip(grid, contributions, strict=True):
+        x, y = int(tile.box.x), int(tile.box.y)
+        outside += c.sum() - c[: 150 - y, : 170 - x].sum()
+    assert outside != 0
+    assert result.ledger.cut_off == pytest.approx(outside / len(grid), rel=1e-4)
+    assert result.ledger.gap < 1e-6
+
+
+def test_top_pooling_explains_only_what_counts(slide, model, tmp_path):
+    grid = whole_tissue(slide)
+    result = explain_slide(
+        slide, grid, model, TileEncoding(model), CLASSES, "normal",
+        pooling=TopPooling(3), scratch=tmp_path, batch_size=2,
+    )  # fmt: skip
+    logits, _ = tile_by_tile(slide, grid, model, 0)
+    assert result.logit == pytest.approx(np.sort(logits)[-3:].mean(), abs=1e-6)
+    assert result.tiles["contribution"].notna().sum() == 3
+    assert result.tiles["logit_tumour"].notna().all()
+    assert len(result.top(2)) == 2
+
+
+def test_the_predicted_class_is_explained_when_none_is_given(slide, model, tmp_path):
+    grid = whole_tissue(slide)
+    result = explain_slide(slide, grid, model, TileEncoding(model), CLASSES, scratch=tmp_path)
+    means = {c: tile_by_tile(slide, grid, model, i)[0].mean() for i, c in enumerate(CLASSES)}
+    assert result.target == max(means, key=means.get)
+
+
+def test_tiles_say_what_they_add(slide, model, tmp_path):
+    grid = whole_tissue(slide)
+    result = explain_slide(
+        slide, grid, model, TileEncoding(model), CLASSES, "tumour", scratch=tmp_path
+    )
+    tiles = result.tiles
+    assert np.allclose(tiles["positive"] + tiles["negative"], tiles["contribution"])
+    # float32 logits of order one
+    assert np.allclose(tiles["contribution"] + tiles["bias"], tiles["logit_tumour"], atol=1e-5)
+    shown = [tile.contribution for tile in result.tiles_for]
+    assert shown == sorted(shown, reverse=True)
+    share = (tiles["weight"] * tiles["contribution"]).max()
+    assert shown[0] == pytest.approx(share)
+    assert all(tile.contribution < 0 for tile in result.tiles_against)
+
+
+def test_additive_position_codes_are_in_the_ledger(slide, tmp_path):
+    torch.manual_seed(0)
+    model = create_model(
+        "bcos_vit_tiny_patch16_224", num_classes=2, depth=2, pos_embed="sincos"
+    ).eval()
+    result = explain_slide(
+        slide, whole_tissue(slide), model, TileEncoding(model), CLASSES, "tumour", scratch=tmp_path
+    )
+    assert set(result.ledger.constants) == {"position"}
+    assert abs(result.ledger.constants["position"]) > 100 * result.ledger.gap
+
+
+def test_a_conventional_model_is_refused_by_layer(slide, tmp_path):
+    model = timm.create_model("resnet18", num_classes=2).eval()
+    with pytest.raises(NotExplainableError, match="ResNet"):
+        explain_slide(
+            slide, whole_tissue(slide), model, TileEncoding(model), CLASSES, scratch=tmp_path
+        )
+
+
+def test_a_target_that_is_no_class_is_refused(slide, model, tmp_path):
+    with pytest.raises(ValueError, match="one of normal, tumour; got 'stroma'"):
+        explain_slide(
+            slide, whole_tissue(slide), model, TileEncoding(model), CLASSES, "stroma",
+            scratch=tmp_path,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("pooling", [MeanPooling(), TopPooling(3), TopPooling(99)])
+def test_weights_sum_to_one(pooling, rng):
+    weights = pooling.weights(rng.normal(size=10))
+    assert weights.min() >= 0
+    assert weights.sum() == pytest.approx(1)
+    assert parse_pooling(str(pooling)) == pooling
+
+
+@pytest.mark.parametrize("text", ["max", "top", "top0", "top-3", ""])
+def test_an_unknown_pooling_is_refused(text):
+    with pytest.raises(ValueError, match="pooling"):
+        parse_pooling(text)
