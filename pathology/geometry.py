@@ -64,7 +64,7 @@ class Box:
 
 
 def pixel_count(level0_length: float, mpp0: float, mpp: float) -> int:
-    """Whole pixels that ``level0_length`` level-0 pixels of ``mpp0`` make at ``mpp``; at least 1."""
+    """Whole pixels that a length of level-0 pixels of ``mpp0`` makes at ``mpp``; at least 1."""
     return max(1, round(level0_length * mpp0 / mpp))
 
 

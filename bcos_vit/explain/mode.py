@@ -32,8 +32,8 @@ def check_explainable(model: nn.Module) -> None:
     """Refuse models whose gradient in explanation mode would not be their effective matrix.
 
     Every module must say so itself (a class attribute ``dynamic_linear = True``: "my output is a
-    matrix times my input, and what in that matrix depends on the input is marked by ``held``") or be
-    known to be linear. The check runs at each call, so layers swapped in later are seen.
+    matrix times my input, and what in that matrix depends on the input is marked by ``held``") or
+    be known to be linear. The check runs at each call, so layers swapped in later are seen.
 
     Raises:
         NotExplainableError: naming the first layer at fault and what to do.
@@ -42,7 +42,8 @@ def check_explainable(model: nn.Module) -> None:
         where = f"layer {name!r}" if name else "the model itself"
         kind = type(module).__name__
         if isinstance(module, _RANDOM):
-            if module.training and (getattr(module, "p", 0) or getattr(module, "drop_prob", 0)):
+            share = getattr(module, "p", None) or getattr(module, "drop_prob", None)
+            if module.training and share:
                 raise NotExplainableError(
                     f"{where} ({kind}) is in training mode and random; call model.eval() first"
                 )

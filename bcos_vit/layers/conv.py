@@ -55,7 +55,8 @@ class BcosConv2d(nn.Module):
             raise ValueError(f"max_out must be at least 1, got {max_out}")
         if groups < 1 or in_chans % groups or out_chans % groups:
             raise ValueError(
-                f"groups must divide in_chans and out_chans, got {groups} for {in_chans}, {out_chans}"
+                f"groups must divide in_chans and out_chans, got {groups} for"
+                f" {in_chans} and {out_chans}"
             )
         if padding_mode not in _PADDING_MODES:
             raise ValueError(f"padding_mode must be one of {_PADDING_MODES}, got {padding_mode!r}")

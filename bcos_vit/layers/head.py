@@ -1,4 +1,4 @@
-"""The end of a network: local or pooled B-cos logits, temperature and logit bias inside the model."""
+"""The end of a network: temperature and logit bias, inside the model and in its weights."""
 
 import math
 

@@ -77,7 +77,8 @@ class BcosGroupNorm(nn.Module):
 class BcosBatchNorm2d(nn.Module):
     """``y = weight * x / sqrt(var + eps)``: batch norm that divides but neither centres nor shifts.
 
-    ``var`` is the biased variance about the mean, over batch and positions; its running average uses
+    ``var`` is the biased variance about the mean, over batch and positions; its running average
+    uses
     the biased variance too, as in the published networks. Subtracting a learnt mean would add a
     constant that no pixel owns, so it is left out.
 

@@ -1,6 +1,7 @@
 """Position codes, and where they may be added.
 
-A code added to the tokens is a constant that no pixel owns: in networks of that kind it carries much
+A code added to the tokens is a constant that no pixel owns: in networks of that kind it carries
+much
 of the logit. Turned into queries and keys (rotary) it only changes the attention matrix, which is
 held constant while explaining, so the pixels' contributions still sum to the logit.
 """
@@ -51,8 +52,8 @@ class RotaryPosition(nn.Module):
 class SinCosPosition(nn.Module):
     """The fixed sine-cosine code that published B-cos ViTs add to their tokens.
 
-    It takes part of the logit away from the pixels; an explanation reports that part as the constant
-    term ``"position"``.
+    It takes part of the logit away from the pixels; an explanation reports that part as the
+    constant term ``"position"``.
 
     Args:
         dim: embedding size, a multiple of 4.
@@ -72,7 +73,7 @@ class SinCosPosition(nn.Module):
         self.temperature = temperature
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Adds the code of a ``(rows, columns)`` grid to ``(batch, rows * columns, dim)`` tokens."""
+        """``(batch, rows * columns, dim)`` tokens with the code of a ``(rows, columns)`` grid."""
         frequencies = self.dim // 4
         steps = torch.arange(frequencies, device=tokens.device, dtype=torch.float64)
         omega = self.temperature ** -(steps / (frequencies - 1))

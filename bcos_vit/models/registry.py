@@ -1,6 +1,7 @@
 """Creating models by name: a thin face on timm's registry.
 
-B-cos models live in timm's own registry (``bcos_*``), so everything that creates timm models creates
+B-cos models live in timm's own registry (``bcos_*``), so everything that creates timm models
+creates
 them. Here are their shared defaults, the table of conventional twins, and an error that suggests.
 """
 
@@ -27,7 +28,7 @@ TWINS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def default_cfg(first_conv: str, classifier: str, **extra: Any) -> dict[str, Any]:
-    """timm's data config of a B-cos model: six channels in [0, 1], no mean or deviation."""
+    """The data config of a B-cos model: six channels in [0, 1], no mean or deviation."""
     return {
         "num_classes": 1000,
         "input_size": (6, 224, 224),

@@ -1,11 +1,11 @@
 """B-cos ResNet.
 
-Boehle et al., TPAMI 2024 (arXiv:2306.10898): no ReLU, no bias, average instead of max pooling, norms
-that divide but do not shift, and a 1 x 1 B-cos classifier *before* global average pooling, so that a
-logit is the mean of local logits.
+Boehle et al., TPAMI 2024 (arXiv:2306.10898): no ReLU, no bias, average instead of max pooling,
+norms
+that divide but do not shift, and a 1 x 1 B-cos classifier *before* global average pooling, so that
+a logit is the mean of local logits.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -165,9 +165,7 @@ class BcosResNet(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, height, width)`` to ``(batch, 512, height / 32, width / 32)``."""
         x = self.pool(self.bn1(self.conv1(x)))
-        stages: list[Callable[[Tensor], Tensor]] = [
-            self.layer1, self.layer2, self.layer3, self.layer4
-        ]  # fmt: skip
+        stages = [self.get_submodule(f"layer{i}") for i in (1, 2, 3, 4)]
         if self.grad_checkpointing and self.training and not is_explaining():
             checkpointed: Tensor = checkpoint_seq(stages, x)
             return checkpointed

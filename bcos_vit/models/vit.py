@@ -9,7 +9,7 @@ additive code) an explanation carries the code's share as a term of its own.
 No class token: tokens are averaged, normed and classified by one B-cos layer.
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -164,7 +164,8 @@ class BcosVisionTransformer(nn.Module):
         )
         self.reset_classifier(num_classes, global_pool)
         for block in self.blocks:
-            trunc_normal_(block.attn.qkv.weight, std=0.02)
+            if isinstance(block, BcosBlock):
+                trunc_normal_(block.attn.qkv.weight, std=0.02)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the head; its logit bias follows the class count unless one was given."""
@@ -210,10 +211,8 @@ class BcosVisionTransformer(nn.Module):
             x = self.pos_embed(x, grid)
         rope = None if self.rope is None else self.rope(grid, x.device)
         if self.grad_checkpointing and self.training and not is_explaining():
-            blocks: list[Callable[[Tensor], Tensor]] = [
-                lambda y, block=block: block(y, rope) for block in self.blocks
-            ]
-            checkpointed: Tensor = checkpoint_seq(blocks, x)
+            steps = [partial(block, rope=rope) for block in self.blocks]
+            checkpointed: Tensor = checkpoint_seq(steps, x)
             return checkpointed
         for block in self.blocks:
             x = block(x, rope)

@@ -1,6 +1,7 @@
 """The command line: ``pathology VERB ...``.
 
-Verbs are imported when asked for, so that ``--help`` answers at once. Errors that are ours to explain
+Verbs are imported when asked for, so that ``--help`` answers at once. Errors that are ours to
+explain
 become one line on stderr and exit code 2; ``--traceback`` before the verb shows where they arose.
 """
 

@@ -120,7 +120,7 @@ def _draw_regions(regions: Path, picture: Path) -> None:
 
 
 def _agreement(explained: Path, tiles: Path) -> str:
-    """How well tile contributions tell the annotated classes apart; the model never saw the slide."""
+    """How well tile contributions tell annotated classes apart on a slide new to the model."""
     import pandas as pd
     import torch
     from torchmetrics.functional.classification import binary_auroc

@@ -31,8 +31,8 @@ def explain(
 ) -> int:
     """Write exact slide-level heatmaps: report.html, overlay.png, heatmap.ome.tif, tiles.parquet.
 
-    Each slide and class gets a folder OUT/SLIDE/CLASS; slides that are done by the same model, tiles
-    and settings are skipped.
+    Each slide and class gets a folder OUT/SLIDE/CLASS; slides that are done by the same model,
+    tiles and settings are skipped.
 
     Args:
         run: folder of a trained run, or a checkpoint.

@@ -98,7 +98,8 @@ def train(arguments: Sequence[str]) -> int:
     if cli.trainer.interrupted:
         raise KeyboardInterrupt
     best = cli.trainer.checkpoint_callback
-    score = float(best.best_model_score) if best and best.best_model_score is not None else None
+    assert isinstance(best, ModelCheckpoint)
+    score = float("nan") if best.best_model_score is None else float(best.best_model_score)
     run.finished.write_text(yaml.safe_dump({MONITOR: score, "epochs": cli.trainer.current_epoch}))
     print(f"{run.folder}: {MONITOR} {score:.4f} (best epoch), weights in {run.best}")
     return 0

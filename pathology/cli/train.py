@@ -5,8 +5,8 @@ from collections.abc import Sequence
 HELP = """usage: pathology train --config FILE --out DIR [--SETTING VALUE ...]
 
 Train a model on labelled tiles. The config holds everything (see configs/train); any setting can be
-overruled by its name. Run again with the same arguments: a run that was interrupted goes on, one that
-is finished is left as it is.
+overruled by its name. Run again with the same arguments: a run that was interrupted goes on, one
+that is finished is left as it is.
 
 options:
   --config FILE           YAML; given twice, the later overrules the earlier

@@ -1,1 +1,1 @@
-"""Manifests, datasets and data modules; import from the modules (`manifest` starts without torch)."""
+"""Manifests, datasets and data modules, one module each; `manifest` starts without torch."""

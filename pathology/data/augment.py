@@ -15,7 +15,8 @@ def tile_augmentation(augment: Augment) -> Compose:
     """A MONAI transform chain over ``{"image": uint8 tensor, ...}``.
 
     Args:
-        augment: ``"none"``; ``"turns"``: the eight flips and quarter turns, under which tissue has no
+        augment: ``"none"``; ``"turns"``: the eight flips and quarter turns, under which tissue has
+        no
             preferred direction; ``"turns+colour"``: also brightness, contrast, saturation and hue,
             as staining and scanners vary.
 

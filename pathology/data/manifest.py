@@ -10,6 +10,7 @@ whole before anything long starts; what is wrong with it is said in one line, wi
 """
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -77,7 +78,7 @@ def read_slide_manifest(path: str | Path, *, root: str | Path | None = None) -> 
     return table
 
 
-def _line(index: int) -> int:
+def _line(index: Any) -> int:
     """Line of the CSV file that a row came from, counted from 1, header included."""
     return int(index) + 2
 
@@ -131,7 +132,7 @@ def _check_splits(path: str | Path, table: pd.DataFrame) -> None:
         return
     known = table[table["patient_id"] != ""]
     splits = known.groupby("patient_id")["split"].agg(lambda s: sorted(set(s)))
-    shared = splits[splits.str.len() > 1]
+    shared = splits[splits.map(len) > 1]
     if len(shared):
         raise LeakageError(
             f"{path}: {len(shared)} patients are in more than one split, e.g."

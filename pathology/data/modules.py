@@ -107,13 +107,13 @@ class TileDataModule(lightning.LightningDataModule):
         return self._datasets[split]
 
     def loader(self, split: str) -> DataLoader:
-        """Batches of ``{"image": uint8 (batch, 3, h, w), "label": (batch,)}``; train is shuffled."""
+        """Batches of ``{"image": uint8 (batch, 3, h, w), "label": (batch,)}``."""
         dataset = self.dataset(split)
         train = split == "train"
         sampler = None
         if train and self.balance:
             counts = np.bincount(dataset.labels, minlength=len(self.classes))
-            weights = torch.from_numpy(1.0 / counts[dataset.labels])
+            weights = (1.0 / counts[dataset.labels]).tolist()
             sampler = WeightedRandomSampler(weights, len(dataset))
         return DataLoader(
             dataset,

@@ -15,7 +15,7 @@ class Pooling(Protocol):
     """Gives each tile of a slide its weight."""
 
     needs_logits: bool
-    """Whether weights depend on logits, so that these must be known before anything is explained."""
+    """Whether weights depend on logits, which then must be known before explaining."""
 
     def weights(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
         """``(tiles,)`` logits of the target to ``(tiles,)`` weights, at least 0, sum 1."""

@@ -28,8 +28,8 @@ def write_results(
     """Write everything there is to know about an explanation.
 
     ``report.html`` and ``overlay.png`` to look at; ``heatmap.ome.tif`` (additive map, logits per
-    pixel) and ``tiles.parquet`` (one row per tile) to compute with; ``explanation.json`` with ledger,
-    settings and provenance, which both files carry in their metadata too.
+    pixel) and ``tiles.parquet`` (one row per tile) to compute with; ``explanation.json`` with
+    ledger, settings and provenance, which both files carry in their metadata too.
 
     Args:
         result: the explanation; its scratch map must still exist.

@@ -12,6 +12,7 @@ import heapq
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +87,20 @@ class _Gallery:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.heap: list[tuple[float, int, Callable[[], ReportTile], ReportTile]] = []
+        self.heap: list[tuple[float, int, ReportTile]] = []
 
     def offer(self, strength: float, index: int, make: Callable[[], ReportTile]) -> None:
-        if strength <= 0 or self.size == 0:
+        """Keep the tile that ``make`` gives if it is among the strongest so far."""
+        if strength <= 0 or not self.size:
             return
-        if len(self.heap) < self.size or strength > self.heap[0][0]:
-            heapq.heappush(self.heap, (strength, index, make, make()))
-            del self.heap[self.size + 1 :]
-            if len(self.heap) > self.size:
-                heapq.heappop(self.heap)
+        if len(self.heap) < self.size:
+            heapq.heappush(self.heap, (strength, index, make()))
+        elif strength > self.heap[0][0]:
+            heapq.heapreplace(self.heap, (strength, index, make()))
 
     def tiles(self) -> list[ReportTile]:
-        return [entry[3] for entry in sorted(self.heap, reverse=True, key=lambda e: e[:2])]
+        """The strongest first."""
+        return [tile for *_, tile in sorted(self.heap, key=lambda entry: -entry[0])]
 
 
 def explain_slide(
@@ -183,17 +185,15 @@ def explain_slide(
         for row, index in enumerate(chosen):
             stitcher.add(grid[index].box, values[row], weights[index])
             strength = float(weights[index] * columns["contribution"][index])
-
-            def tile(row: int = row, index: int = index) -> ReportTile:
-                return _report_tile(
-                    tiles[row],
-                    explanation,
-                    row,
-                    grid[index].box,
-                    weights[index],
-                    logits[index, place],
-                )
-
+            tile = partial(
+                _report_tile,
+                tiles[row],
+                explanation,
+                row,
+                grid[index].box,
+                float(weights[index]),
+                float(logits[index, place]),
+            )
             best.offer(strength, index, tile)
             worst.offer(-strength, index, tile)
     stitched = stitcher.finish()
@@ -223,6 +223,7 @@ def explain_slide(
 def _report_tile(
     tile: Tensor, explanation: Explanation, row: int, box: Box, weight: float, logit: float
 ) -> ReportTile:
+    """One tile with its pixels, in shares of the slide's score."""
     contributions = explanation.contributions[row].double().cpu().numpy()
     weights = explanation.weights[row].cpu().numpy()
     picture = colour_explanation(weights, contributions) if len(weights) == 6 else None
@@ -230,6 +231,6 @@ def _report_tile(
         image=tile.permute(1, 2, 0).numpy(),
         contributions=contributions * weight,
         box=box,
-        logit=float(logit),
+        logit=logit,
         weights_picture=picture,
     )

@@ -1,10 +1,11 @@
 """Reading the tiles of a grid in batches, one batch ahead of whoever uses them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pathology.slides import Slide
@@ -12,7 +13,7 @@ from pathology.tiling import TileGrid
 
 
 def read_batches(
-    slide: Slide, grid: TileGrid, indices: Sequence[int], batch_size: int, threads: int = 2
+    slide: Slide, grid: TileGrid, indices: NDArray[np.integer], batch_size: int, threads: int = 2
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Tiles of ``grid`` at its own mpp, in the order given.
 

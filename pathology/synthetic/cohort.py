@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -129,5 +130,6 @@ def _put(path: Path, text: str) -> None:
         draft.write_text(text)
         os.replace(draft, path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -19,7 +19,8 @@ from pathology.tasks.encoding import TileEncoding
 class TileClassification(lightning.LightningModule):
     """Trains any timm model, B-cos or conventional, on labelled tiles.
 
-    B-cos models are trained as published: binary cross-entropy on each logit, Adam, adaptive gradient
+    B-cos models are trained as published: binary cross-entropy on each logit, Adam, adaptive
+    gradient
     clipping, linear warm-up and cosine decay (Boehle et al., TPAMI 2024, arXiv:2306.10898).
     Conventional ones get cross-entropy by default, all else equal.
 
@@ -101,9 +102,9 @@ class TileClassification(lightning.LightningModule):
             adaptive_clip_grad(self.model.parameters(), clip_factor=self.hparams["agc"], eps=1e-3)
 
     def configure_optimizers(self) -> Any:
-        spared = self.model.no_weight_decay() if hasattr(self.model, "no_weight_decay") else set()
+        spare: Any = getattr(self.model, "no_weight_decay", set)
         groups = param_groups_weight_decay(
-            self.model, self.hparams["weight_decay"], no_weight_decay_list=spared
+            self.model, self.hparams["weight_decay"], no_weight_decay_list=spare()
         )
         optimizer = torch.optim.AdamW(groups, lr=self.hparams["lr"])
         total = max(1, int(self.trainer.estimated_stepping_batches))
