@@ -1,4 +1,4 @@
-"""Fixtures shared by every test: one thread, fixed seeds, small models with nothing left at 1 or 0."""
+"""Fixtures shared by every test: one thread, fixed seeds, small models with no weight at 1 or 0."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def unsettle(model: nn.Module) -> nn.Module:
 
 
 def settle_statistics(model: nn.Module, images: torch.Tensor) -> nn.Module:
-    """Take every batch norm's running variance from one batch, so that signals stay of order one."""
+    """Take every batch norm's variance from one batch, so that signals stay of order one."""
     norms = [module for module in model.modules() if hasattr(module, "momentum")]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

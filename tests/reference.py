@@ -3,8 +3,9 @@
 A layer is given by the matrix W(x) that acts on its flattened input; its output is ``W(x) @ x``.
 A network is the product of its layers' matrices. Nothing here knows about gradients.
 
-Boehle et al., CVPR 2022 (arXiv:2205.10268) for the B-cos transform; TPAMI 2024 (arXiv:2306.10898) for
-norms, attention and the constants 1e-12 (linear, outside the root) and 1e-6 (convolution, inside it).
+Boehle et al., CVPR 2022 (arXiv:2205.10268) for the B-cos transform; TPAMI 2024 (arXiv:2306.10898)
+for norms, attention and the constants 1e-12 (linear, outside the root) and 1e-6 (convolution,
+inside it).
 """
 
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def bcos_conv_matrix(
     weight, x, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1, mode="zeros", b=2.0,
     max_out=1,
 ):  # fmt: skip
-    """Matrix ``(out * h' * w', in * h * w)`` of a B-cos convolution at ``x``, and its output shape."""
+    """Matrix ``(out * h' * w', in * h * w)`` of a B-cos convolution at ``x``; its output shape."""
     chans, height, width = x.shape
     per_group, rows, columns = weight.shape[1:]
     units = unit_rows(weight).reshape(-1, max_out, per_group, rows, columns)

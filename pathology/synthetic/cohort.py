@@ -39,7 +39,7 @@ def make_cohort(
 
     Args:
         out: folder; made where missing.
-        train: slides for training, each with both classes of tissue.
+        train: slides for training, each with both classes of tissue (of about 0.3 mm and more).
         val: slides for validation, the same.
         test: slides for testing, the same.
         size_px: (width, height) of each slide.

@@ -179,9 +179,9 @@ def test_channels_last_gives_the_same():
     [
         ({"b": 0.5}, r"b must be at least 1, got 0\.5"),
         ({"max_out": 0}, "max_out must be at least 1, got 0"),
-        ({"groups": 3}, "groups must divide in_chans and out_chans, got 3 for 4, 6"),
-        ({"groups": 4}, "groups must divide in_chans and out_chans, got 4 for 4, 6"),
-        ({"groups": 0}, "groups must divide in_chans and out_chans, got 0 for 4, 6"),
+        ({"groups": 3}, r"groups must divide in_chans and out_chans, got 3 for 4\D+6"),
+        ({"groups": 4}, r"groups must divide in_chans and out_chans, got 4 for 4\D+6"),
+        ({"groups": 0}, r"groups must divide in_chans and out_chans, got 0 for 4\D+6"),
         ({"padding_mode": "mirror"}, r"padding_mode must be one of .*zeros.*got 'mirror'"),
         ({"padding": "full"}, r"padding must be a number, \"same\" or \"valid\", got 'full'"),
         ({"padding": "same", "stride": 2}, r"padding=\"same\" needs stride 1, got \(2, 2\)"),

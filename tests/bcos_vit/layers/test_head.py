@@ -1,4 +1,4 @@
-"""Logits are evidence over temperature plus a bias that is stored, reported and follows the classes."""
+"""Logits are evidence over temperature plus a bias that is stored and reported."""
 
 import math
 

@@ -1,7 +1,7 @@
 """W(x) is the product of the layers' matrices, each built by the reference with its scale at x.
 
-Completeness alone would not show it: a network of degree one satisfies ``<gradient, x> = logit`` with
-its plain gradient too.
+Completeness alone would not show it: a network of degree one satisfies ``<gradient, x> = logit``
+with its plain gradient too.
 """
 
 import numpy as np

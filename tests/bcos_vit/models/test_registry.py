@@ -1,0 +1,73 @@
+"""Models are created by name; a name that does not exist says which might be meant."""
+
+import pytest
+import timm
+from torch import nn
+
+from bcos_vit.errors import BcosError, UnknownModelError, WeightsError
+from bcos_vit.models import TWINS, BcosResNet, BcosVisionTransformer, create_model, create_twin
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("bcos_resnet_18", "bcos_resnet18"),
+        ("bcos_vit_tiny_patch16", "bcos_vit_tiny_patch16_224"),
+        ("bcos_vit_tiny_patch16_244.in1k", "bcos_vit_tiny_patch16_224"),
+    ],
+)
+def test_a_near_miss_is_answered_with_what_may_be_meant(name, meant):
+    with pytest.raises(UnknownModelError, match=f"'{name}'; did you mean .*{meant}"):
+        create_model(name)
+
+
+def test_nothing_is_suggested_when_nothing_is_near():
+    with pytest.raises(UnknownModelError, match=r"^no model is called 'qqqqqqqq'$"):
+        create_model("qqqqqqqq")
+
+
+def test_an_unknown_model_is_a_failed_look_up():
+    assert issubclass(UnknownModelError, LookupError)
+    assert issubclass(UnknownModelError, BcosError)
+
+
+def test_weights_that_do_not_exist_are_one_of_our_errors():
+    with pytest.raises(WeightsError, match="bcos_resnet18"):
+        create_model("bcos_resnet18", pretrained=True)
+
+
+def test_a_tag_that_does_not_exist_is_one_of_our_errors():
+    with pytest.raises((WeightsError, UnknownModelError), match="no_such_tag"):
+        create_model("bcos_resnet18.no_such_tag", layers=(1, 1, 1, 1))
+
+
+def test_conventional_models_are_created_too():
+    model = create_model("resnet10t", num_classes=2)
+    assert type(model) is timm.models.resnet.ResNet
+
+
+@pytest.mark.parametrize("create", [create_model, timm.create_model])
+def test_both_registries_are_one(create):
+    model = create("bcos_vit_tiny_patch16_224", depth=1, num_classes=2)
+    assert type(model) is BcosVisionTransformer
+    assert type(create("bcos_resnet18", layers=(1, 1, 1, 1))) is BcosResNet
+
+
+def test_a_twin_takes_the_same_keywords():
+    twin = create_twin("bcos_vit_tiny_patch16_224", num_classes=2, depth=1)
+    assert isinstance(twin.head, nn.Linear)
+    assert twin.head.out_features == 2
+    assert twin.cls_token is None
+
+
+def test_a_keyword_outranks_the_twins_own():
+    assert create_twin("bcos_vit_tiny_patch16_224", depth=1, class_token=True).cls_token is not None
+
+
+def test_a_model_without_a_twin_says_which_have_one():
+    with pytest.raises(UnknownModelError, match=r"'resnet18' has no .*bcos_resnet18"):
+        create_twin("resnet18")
+
+
+def test_every_twin_belongs_to_a_registered_model():
+    assert set(TWINS) <= set(timm.list_models("bcos_*"))
