@@ -31,8 +31,10 @@ def explain(model: nn.Module, images: Tensor, target: Target = None) -> Explanat
         dimension for a single image.
 
     Raises:
-        NotExplainableError: a layer's dynamic scale cannot be held constant, or the model trains.
+        NotExplainableError: a layer's dynamic scale cannot be held constant, or a layer whose
+            training mode mixes or drops images is in it.
         ValueError: ``target`` outside ``[0, classes)`` or of the wrong length, images with NaN.
+        TypeError: images or targets of the wrong type.
 
     Source:
         Boehle et al., CVPR 2022 (arXiv:2205.10268), section 3; attention as in TPAMI 2024
@@ -46,34 +48,34 @@ def explain(model: nn.Module, images: Tensor, target: Target = None) -> Explanat
     if not torch.isfinite(images).all():
         raise ValueError("images hold NaN or infinite values; nothing can be attributed to them")
     single = images.ndim == 3
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast(images.device.type, enabled=False),
-        explanation_mode() as constants,
-    ):
+    with torch.inference_mode(False), torch.autocast(images.device.type, enabled=False):
         x = (images[None] if single else images).detach().clone().requires_grad_()
-        logits: Tensor = model(x)
+        gates = {name: x.new_ones(len(x), requires_grad=True) for name in _constant_terms(model)}
+        with torch.enable_grad(), explanation_mode(gates):
+            logits: Tensor = model(x)
         if logits.ndim != 2:
             raise ValueError(f"the model must return (batch, classes), got {tuple(logits.shape)}")
         chosen = _targets(target, logits.detach())
-        leaves = [leaf for _, leaf in constants.leaves]
-        weights, *slopes = torch.autograd.grad(
-            logits.gather(1, chosen[:, None]).sum(), [x, *leaves], materialize_grads=True
+        explained = logits.gather(1, chosen[:, None]).sum()
+        weights, *terms = torch.autograd.grad(
+            explained, [x, *gates.values()], materialize_grads=True
         )
-    terms: dict[str, Tensor] = {"bias": logits.new_zeros(len(x)).detach()}
-    for (name, leaf), slope in zip(constants.leaves, slopes, strict=True):
-        share = (leaf.detach() * slope).flatten(1).sum(1)
-        terms[name] = terms[name] + share if name in terms else share
-    explanation = Explanation(
-        logits=logits.detach(),
-        target=chosen,
-        bias=terms.pop("bias"),
-        weights=weights,
-        contributions=(x.detach() * weights).sum(1),
-        constants=terms,
-    )
-    return explanation[0] if single else explanation
+        constants = dict(zip(gates, terms, strict=True))
+        explanation = Explanation(
+            logits=logits.detach(),
+            target=chosen,
+            bias=constants.pop("bias", logits.new_zeros(len(x)).detach()),
+            weights=weights,
+            contributions=(x.detach() * weights).sum(1),
+            constants=constants,
+        )
+        return explanation[0] if single else explanation
+
+
+def _constant_terms(model: nn.Module) -> list[str]:
+    """Names of the constants that the model's layers add, each once, in order."""
+    names = (name for module in model.modules() for name in getattr(module, "constant_terms", ()))
+    return list(dict.fromkeys(names))
 
 
 def _targets(target: Target, logits: Tensor) -> Tensor:
@@ -81,14 +83,14 @@ def _targets(target: Target, logits: Tensor) -> Tensor:
     batch, classes = logits.shape
     if target is None:
         return logits.argmax(1)
-    chosen = torch.as_tensor(target, device=logits.device)
+    chosen = torch.as_tensor(target, device=logits.device).detach()
     if chosen.dtype.is_floating_point or chosen.dtype == torch.bool:
         raise TypeError(f"target must be class indices, got {chosen.dtype}")
     if chosen.ndim == 0:
         chosen = chosen.expand(batch)
     if chosen.shape != (batch,):
         raise ValueError(f"target must be one index, or {batch}, got shape {tuple(chosen.shape)}")
-    low, high = int(chosen.min()), int(chosen.max())
+    low, high = (int(chosen.min()), int(chosen.max())) if batch else (0, 0)
     if low < 0 or high >= classes:
         raise ValueError(f"target must be in [0, {classes}), got {low if low < 0 else high}")
-    return chosen.long()
+    return chosen.to(torch.int64, copy=True)  # never the caller's own tensor

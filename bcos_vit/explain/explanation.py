@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Explanation:
     """Why one logit of each image is what it is: ``logit = bias + constants + sum(contributions)``.
 
@@ -65,12 +66,18 @@ class Explanation:
     def save(self, path: str | Path) -> None:
         """Write all numbers to a compressed ``.npz``; complete or not at all."""
         path = Path(path)
+        names = ("logits", "target", "bias", "weights", "contributions")
+        tensors = {name: getattr(self, name) for name in names}
+        tensors |= {f"constant:{name}": term for name, term in self.constants.items()}
         arrays = {
-            name: getattr(self, name).cpu().numpy()
-            for name in ("logits", "target", "bias", "weights", "contributions")
+            # NumPy has no bfloat16; float32 holds each of its values.
+            name: (t.float() if t.dtype == torch.bfloat16 else t).cpu().numpy()
+            for name, t in tensors.items()
         }
-        arrays |= {f"constant:{name}": term.cpu().numpy() for name, term in self.constants.items()}
         partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        partial.replace(path)
+        try:
+            with partial.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from bcos_vit.errors import NotExplainableError
+from bcos_vit.layers import BcosBatchNorm2d
 
 # Linear, or linear once a selection that is constant almost everywhere is made.
 _PIECEWISE_LINEAR = (
@@ -24,7 +25,7 @@ _PIECEWISE_LINEAR = (
     nn.PixelShuffle,
     nn.PixelUnshuffle,
 )
-_BIASED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
+_LINEAR_WITHOUT_BIAS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 _RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, DropPath)
 
 
@@ -32,32 +33,53 @@ def check_explainable(model: nn.Module) -> None:
     """Refuse models whose gradient in explanation mode would not be their effective matrix.
 
     Every module must say so itself (a class attribute ``dynamic_linear = True``: "my output is a
-    matrix times my input, and what in that matrix depends on the input is marked by ``held``") or
-    be known to be linear. The check runs at each call, so layers swapped in later are seen.
+    matrix times my input, and what in that matrix depends on the input is marked by ``held``") or be
+    known to be linear. Saying so holds for the ``forward`` it stands beside: a subclass with another
+    ``forward`` says it again. The check runs at each call, so layers swapped in later are seen.
 
     Raises:
         NotExplainableError: naming the first layer at fault and what to do.
     """
+    # A compiled model is a shell around the one that was written.
+    model = getattr(model, "_orig_mod", model)
     for name, module in model.named_modules():
         where = f"layer {name!r}" if name else "the model itself"
         kind = type(module).__name__
-        if isinstance(module, _RANDOM):
+        if _is_a(module, _RANDOM):
             share = getattr(module, "p", None) or getattr(module, "drop_prob", None)
             if module.training and share:
                 raise NotExplainableError(
                     f"{where} ({kind}) is in training mode and random; call model.eval() first"
                 )
-        elif isinstance(module, _BIASED):
+        elif isinstance(module, BcosBatchNorm2d) and module.training:
+            raise NotExplainableError(
+                f"{where} ({kind}) is in training mode, where one image's explanation depends on"
+                " the others in the batch; call model.eval() first"
+            )
+        elif _is_a(module, _LINEAR_WITHOUT_BIAS):
             if module.bias is not None:
                 raise NotExplainableError(
                     f"{where} ({kind}) adds a bias that no pixel owns;"
                     " build it with bias=False, or use its B-cos form"
                 )
-        elif not (
-            getattr(module, "dynamic_linear", False) or isinstance(module, _PIECEWISE_LINEAR)
-        ):
+        elif not (_declares(module) or _is_a(module, _PIECEWISE_LINEAR)):
             raise NotExplainableError(
                 f"{where} ({kind}) is not known to be dynamic-linear: its scale cannot be held"
                 " constant. Use a B-cos layer, or mark factors that depend on the input with"
                 " bcos_vit.layers.held and set dynamic_linear = True on its class"
             )
+
+
+def _is_a(module: nn.Module, known: tuple[type[nn.Module], ...]) -> bool:
+    """Whether it is of a known kind and computes what that kind computes."""
+    return any(isinstance(module, k) and type(module).forward is k.forward for k in known)
+
+
+def _declares(module: nn.Module) -> bool:
+    """Whether the class that wrote this module's ``forward``, or a subclass, vouches for it."""
+    for kind in type(module).__mro__:
+        if "dynamic_linear" in vars(kind):
+            return bool(vars(kind)["dynamic_linear"])
+        if "forward" in vars(kind):
+            return False
+    return False

@@ -3,6 +3,7 @@
 from bcos_vit.layers.attention import BcosAttention
 from bcos_vit.layers.conv import BcosConv2d
 from bcos_vit.layers.head import Logits, default_logit_bias
+from bcos_vit.layers.layer_scale import BcosLayerScale
 from bcos_vit.layers.linear import BcosLinear
 from bcos_vit.layers.mlp import BcosMlp
 from bcos_vit.layers.mode import constant, explanation_mode, held, is_explaining
@@ -17,6 +18,7 @@ __all__ = [
     "BcosConvStem",
     "BcosGroupNorm",
     "BcosLayerNorm",
+    "BcosLayerScale",
     "BcosLinear",
     "BcosMlp",
     "BcosPatchEmbed",

@@ -15,6 +15,16 @@ from bcos_vit.layers.linear import BcosLinear
 from bcos_vit.layers.mode import held
 
 
+def check_heads(num_heads: int, dim: int) -> None:
+    """Refuse heads that do not share the embedding evenly.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide ``dim``.
+    """
+    if num_heads < 1 or dim % num_heads:
+        raise ValueError(f"num_heads must divide dim, got {num_heads} for {dim}")
+
+
 class BcosAttention(nn.Module):
     """Multi-head self-attention: plain bias-free queries, keys, values; B-cos projection.
 
@@ -37,8 +47,7 @@ class BcosAttention(nn.Module):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"num_heads must divide dim, got {num_heads} for {dim}")
+        check_heads(num_heads, dim)
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.proj = BcosLinear(dim, dim, b=b, max_out=max_out)

@@ -3,7 +3,6 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
 
 from bcos_vit.layers.mode import held
 from bcos_vit.layers.scale import apply_scale, check_exponent, max_out_units, unit_norm
@@ -11,6 +10,18 @@ from bcos_vit.layers.scale import apply_scale, check_exponent, max_out_units, un
 # Inside the root, as in the published networks.
 _EPS = 1e-6
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+def two_numbers(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
+    """``(rows, columns)`` from one number or two.
+
+    Raises:
+        ValueError: not one or two whole numbers of at least ``least``.
+    """
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(n, int) and n >= least for n in pair):
+        raise ValueError(f"{name} must be one or two whole numbers >= {least}, got {value!r}")
+    return pair
 
 
 class BcosConv2d(nn.Module):
@@ -62,9 +73,9 @@ class BcosConv2d(nn.Module):
             raise ValueError(f"padding_mode must be one of {_PADDING_MODES}, got {padding_mode!r}")
         self.in_chans = in_chans
         self.out_chans = out_chans
-        self.kernel_size: tuple[int, int] = _pair(kernel_size)
-        self.stride: tuple[int, int] = _pair(stride)
-        self.dilation: tuple[int, int] = _pair(dilation)
+        self.kernel_size = two_numbers("kernel_size", kernel_size, least=1)
+        self.stride = two_numbers("stride", stride, least=1)
+        self.dilation = two_numbers("dilation", dilation, least=1)
         self.groups = groups
         self.padding_mode = padding_mode
         self.b = check_exponent(b)
@@ -87,7 +98,7 @@ class BcosConv2d(nn.Module):
             if padding != "valid":
                 raise ValueError(f'padding must be a number, "same" or "valid", got {padding!r}')
             return 0, 0, 0, 0
-        rows, columns = _pair(padding)
+        rows, columns = two_numbers("padding", padding, least=0)
         return columns, columns, rows, rows
 
     def reset_parameters(self) -> None:

@@ -8,6 +8,17 @@ from torch import Tensor, nn
 from bcos_vit.layers.mode import constant
 
 
+def check_num_classes(num_classes: int) -> int:
+    """``num_classes`` itself.
+
+    Raises:
+        ValueError: it is negative.
+    """
+    if num_classes < 0:
+        raise ValueError(f"num_classes must be at least 0, got {num_classes}")
+    return num_classes
+
+
 def default_logit_bias(num_classes: int) -> float:
     """``logit(1 / num_classes)``, the published networks' constant; 0 for a single output."""
     return -math.log(num_classes - 1) if num_classes > 1 else 0.0
@@ -25,6 +36,7 @@ class Logits(nn.Module):
     """
 
     dynamic_linear = True
+    constant_terms = ("bias",)
     bias: Tensor
     temperature: Tensor
 
@@ -40,9 +52,7 @@ class Logits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, num_classes)`` to the same."""
-        return x / self.temperature.to(x.dtype) + constant(
-            "bias", self.bias[None].to(x.dtype), len(x)
-        )
+        return x / self.temperature.to(x.dtype) + constant("bias", self.bias[None].to(x.dtype))
 
     def extra_repr(self) -> str:
         return f"{len(self.bias)}"

@@ -123,3 +123,13 @@ class BcosBatchNorm2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps:g}, momentum={self.momentum:g}"
+
+
+def norm_parameters(model: nn.Module) -> set[str]:
+    """Names of the scales of all norms in ``model``, which weight decay should spare."""
+    kinds = (BcosLayerNorm, BcosGroupNorm, BcosBatchNorm2d)
+    return {
+        f"{name}.weight" if name else "weight"
+        for name, module in model.named_modules()
+        if isinstance(module, kinds)
+    }

@@ -20,6 +20,8 @@ def check_divisible(height: int, width: int, patch_size: int) -> None:
     Raises:
         ValueError: naming the nearest size that would do.
     """
+    if patch_size < 1:
+        raise ValueError(f"patch_size must be at least 1, got {patch_size}")
     if height % patch_size or width % patch_size or not (height and width):
         nearest = tuple(max(1, round(side / patch_size)) * patch_size for side in (height, width))
         raise ValueError(
@@ -44,6 +46,8 @@ class BcosPatchEmbed(nn.Module):
         self, patch_size: int, in_chans: int, embed_dim: int, *, b: float = 2.0, max_out: int = 1
     ) -> None:
         super().__init__()
+        if patch_size < 1:
+            raise ValueError(f"patch_size must be at least 1, got {patch_size}")
         self.patch_size = patch_size
         self.proj = BcosLinear(patch_size**2 * in_chans, embed_dim, b=b, max_out=max_out)
 
@@ -78,6 +82,8 @@ class BcosConvStem(nn.Module):
         max_out: int = 1,
     ) -> None:
         super().__init__()
+        if not chans or min(chans) < 1:
+            raise ValueError(f"chans must be one or more numbers of channels, got {chans}")
         layers: list[nn.Module] = []
         self.patch_size = 1
         for before, after in pairwise((0, *chans)):

@@ -18,7 +18,8 @@ class RotaryPosition(nn.Module):
 
     Args:
         head_dim: size of one attention head, a multiple of 4.
-        temperature: ratio of the longest to the shortest wavelength.
+        temperature: ``T`` in the frequencies ``T^(-4 i / head_dim)``; about the ratio of the longest
+            to the shortest wavelength.
 
     Source:
         Su et al., "RoFormer", 2021 (arXiv:2104.09864); per axis as in Heo et al., "Rotary Position
@@ -64,6 +65,7 @@ class SinCosPosition(nn.Module):
     """
 
     dynamic_linear = True
+    constant_terms = ("position",)
 
     def __init__(self, dim: int, temperature: float = 10_000.0) -> None:
         super().__init__()
@@ -75,14 +77,14 @@ class SinCosPosition(nn.Module):
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """``(batch, rows * columns, dim)`` tokens with the code of a ``(rows, columns)`` grid."""
         frequencies = self.dim // 4
-        steps = torch.arange(frequencies, device=tokens.device, dtype=torch.float64)
-        omega = self.temperature ** -(steps / (frequencies - 1))
-        rows = torch.arange(grid[0], device=tokens.device, dtype=torch.float64)
-        columns = torch.arange(grid[1], device=tokens.device, dtype=torch.float64)
+        wide = torch.promote_types(tokens.dtype, torch.float32)
+        options = {"device": tokens.device, "dtype": wide}
+        omega = self.temperature ** -(torch.arange(frequencies, **options) / (frequencies - 1))
+        rows, columns = torch.arange(grid[0], **options), torch.arange(grid[1], **options)
         y = (rows[:, None] * omega)[:, None].expand(*grid, frequencies)
         x = (columns[:, None] * omega)[None].expand(*grid, frequencies)
         code = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=-1).flatten(0, 1)
-        return tokens + constant("position", code[None].to(tokens.dtype), len(tokens))
+        return tokens + constant("position", code[None].to(tokens.dtype))
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, temperature={self.temperature:g}"

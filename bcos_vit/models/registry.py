@@ -11,7 +11,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from bcos_vit.errors import UnknownModelError
+from bcos_vit.errors import UnknownModelError, WeightsError
 
 # The conventional network of the same depth and width, and what makes it a fair opponent.
 TWINS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -49,6 +49,7 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
 
     Raises:
         UnknownModelError: no such model; names the nearest.
+        WeightsError: its weights are unknown or cannot be loaded.
         TypeError: a keyword that the model does not take.
     """
     architecture = name.split(".")[0]
@@ -56,7 +57,12 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise UnknownModelError(f"no model is called {name!r}{hint}")
-    model: nn.Module = timm.create_model(name, **kwargs)
+    try:
+        model: nn.Module = timm.create_model(name, **kwargs)
+    except RuntimeError as error:
+        if kwargs.get("pretrained") or "." in name:
+            raise WeightsError(f"weights of {name!r} cannot be had: {error}") from error
+        raise
     return model
 
 

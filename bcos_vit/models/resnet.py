@@ -15,6 +15,8 @@ from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_c
 from torch import Tensor, nn
 
 from bcos_vit.layers import BcosBatchNorm2d, BcosConv2d, Logits, is_explaining
+from bcos_vit.layers.head import check_num_classes
+from bcos_vit.layers.norm import norm_parameters
 from bcos_vit.models.registry import default_cfg
 
 
@@ -92,8 +94,9 @@ class BcosResNet(nn.Module):
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
+        if len(layers) != 4 or min(layers) < 1:
+            raise ValueError(f"layers must be four numbers of blocks, got {layers}")
         self.in_chans = in_chans
-        self.num_classes = num_classes
         self.num_features = self.head_hidden_size = 512
         self.grad_checkpointing = False
         self._logit_bias, self._temperature, self._b, self._max_out = (
@@ -136,7 +139,7 @@ class BcosResNet(nn.Module):
             self.global_pool = global_pool
         if num_classes and not self.global_pool:
             raise ValueError('global_pool="" leaves the feature map; it goes with num_classes=0')
-        self.num_classes = num_classes
+        self.num_classes = check_num_classes(num_classes)
         self.fc: nn.Module = nn.Identity()
         self.logits: nn.Module = nn.Identity()
         if num_classes:
@@ -151,7 +154,7 @@ class BcosResNet(nn.Module):
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Norm scales; directions of B-cos weights are unaffected by decay."""
-        return {name for name, _ in self.named_parameters() if "bn" in name}
+        return norm_parameters(self)
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -160,7 +163,7 @@ class BcosResNet(nn.Module):
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         blocks = r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"
-        return {"stem": r"^(conv1|bn1)", "blocks": blocks}
+        return {"stem": r"^(?:conv1|bn1)", "blocks": blocks}
 
     def forward_features(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, height, width)`` to ``(batch, 512, height / 32, width / 32)``."""

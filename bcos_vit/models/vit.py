@@ -21,6 +21,7 @@ from bcos_vit.layers import (
     BcosAttention,
     BcosConvStem,
     BcosLayerNorm,
+    BcosLayerScale,
     BcosLinear,
     BcosMlp,
     BcosPatchEmbed,
@@ -30,6 +31,9 @@ from bcos_vit.layers import (
     is_explaining,
 )
 from bcos_vit.layers.patch_embed import check_divisible
+from bcos_vit.layers.attention import check_heads
+from bcos_vit.layers.head import check_num_classes
+from bcos_vit.layers.norm import norm_parameters
 from bcos_vit.models.registry import default_cfg
 
 PosEmbed = Literal["rope", "sincos", "none"]
@@ -43,6 +47,7 @@ class BcosBlock(nn.Module):
         num_heads: attention heads.
         mlp_ratio: hidden size of the feed-forward part over ``dim``.
         b, max_out: of every B-cos layer inside.
+        init_values: what the learnt scales of both branches start as; no scales when omitted.
         drop: dropout probability of both branches.
         drop_path: probability of skipping a branch for an image (training only).
     """
@@ -57,6 +62,7 @@ class BcosBlock(nn.Module):
         *,
         b: float = 2.0,
         max_out: int = 1,
+        init_values: float | None = None,
         drop: float = 0.0,
         drop_path: float = 0.0,
     ) -> None:
@@ -66,11 +72,16 @@ class BcosBlock(nn.Module):
         self.norm2 = BcosLayerNorm(dim)
         self.mlp = BcosMlp(dim, int(dim * mlp_ratio), b=b, max_out=max_out, drop=drop)
         self.drop_path = DropPath(drop_path)
+        self.ls1: nn.Module = nn.Identity()
+        self.ls2: nn.Module = nn.Identity()
+        if init_values is not None:
+            self.ls1 = BcosLayerScale(dim, init_values)
+            self.ls2 = BcosLayerScale(dim, init_values)
 
     def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
         """``(batch, tokens, dim)`` to the same; ``rope`` as in :class:`BcosAttention`."""
-        x = x + self.drop_path(self.attn(self.norm1(x), rope))
-        y: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), rope)))
+        y: Tensor = x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
         return y
 
 
@@ -91,6 +102,7 @@ class BcosVisionTransformer(nn.Module):
             term) or ``"none"``.
         stem_chans: channels of a convolutional stem (``patch_size`` then is what it makes); a
             plain patch embedding when omitted.
+        init_values: what the learnt scales of residual branches start as; no scales when omitted.
         drop_rate, drop_path_rate: regularisation while training.
         logit_bias, temperature: see :class:`bcos_vit.layers.Logits`.
 
@@ -115,6 +127,7 @@ class BcosVisionTransformer(nn.Module):
         max_out: int = 1,
         pos_embed: PosEmbed = "rope",
         stem_chans: tuple[int, ...] | None = None,
+        init_values: float | None = None,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         logit_bias: float | None = None,
@@ -125,8 +138,8 @@ class BcosVisionTransformer(nn.Module):
         check_divisible(height, width, patch_size)
         if pos_embed not in ("rope", "sincos", "none"):
             raise ValueError(f'pos_embed must be "rope", "sincos" or "none", got {pos_embed!r}')
+        check_heads(num_heads, embed_dim)
         self.in_chans = in_chans
-        self.num_classes = num_classes
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
         self.grad_checkpointing = False
         self._logit_bias, self._temperature, self._b, self._max_out = (
@@ -156,12 +169,14 @@ class BcosVisionTransformer(nn.Module):
                     mlp_ratio,
                     b=b,
                     max_out=max_out,
+                    init_values=init_values,
                     drop=drop_rate,
                     drop_path=drop_path_rate * i / max(1, depth - 1),
                 )
                 for i in range(depth)
             )
         )
+        self.norm = BcosLayerNorm(embed_dim)
         self.reset_classifier(num_classes, global_pool)
         for block in self.blocks:
             if isinstance(block, BcosBlock):
@@ -175,8 +190,7 @@ class BcosVisionTransformer(nn.Module):
             self.global_pool = global_pool
         if num_classes and not self.global_pool:
             raise ValueError('global_pool="" leaves tokens; it goes with num_classes=0')
-        self.num_classes = num_classes
-        self.norm = BcosLayerNorm(self.embed_dim)
+        self.num_classes = check_num_classes(num_classes)
         self.head: nn.Module = nn.Identity()
         self.logits: nn.Module = nn.Identity()
         if num_classes:
@@ -189,7 +203,7 @@ class BcosVisionTransformer(nn.Module):
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Norm scales; directions of B-cos weights are unaffected by decay."""
-        return {name for name, _ in self.named_parameters() if "norm" in name}
+        return norm_parameters(self)
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -242,6 +256,8 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(variant: str, pretrained: bool, **kwargs: Any) -> BcosVisionTransformer:
+    if kwargs.get("features_only"):
+        raise RuntimeError(f"features_only is for networks with feature maps; {variant} has tokens")
     model: BcosVisionTransformer = build_model_with_cfg(
         BcosVisionTransformer, variant, pretrained, **kwargs
     )

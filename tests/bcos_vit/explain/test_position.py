@@ -27,6 +27,7 @@ def test_two_codes_of_one_name_are_one_term(make_vit, images):
 
     class Twice(torch.nn.Module):
         dynamic_linear = True
+        constant_terms = ("position",)
 
         def forward(self, tokens, grid):
             return position(position(tokens, grid), grid)

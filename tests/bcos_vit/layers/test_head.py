@@ -40,12 +40,12 @@ def test_bias_and_temperature_are_stored_with_the_weights():
     assert torch.equal(new(x), old(x))
 
 
-def test_bias_is_recorded_with_a_row_per_image():
-    with explanation_mode() as constants:
-        Logits(3, bias=-1.5)(torch.zeros(4, 3))
-    [(name, leaf)] = constants.leaves
-    assert name == "bias"
-    assert torch.equal(leaf, torch.full((4, 3), -1.5))
+def test_bias_stands_behind_its_gate_with_a_row_per_image():
+    layer, gate = Logits(3, bias=-1.5), torch.tensor([0.0, 1.0, 2.0, 3.0])
+    assert layer.constant_terms == ("bias",)
+    with explanation_mode({"bias": gate}):
+        y = layer(torch.zeros(4, 3))
+    assert torch.equal(y, -1.5 * gate[:, None].expand(4, 3))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

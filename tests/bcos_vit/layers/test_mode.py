@@ -5,6 +5,7 @@ from threading import Thread
 import pytest
 import torch
 
+from bcos_vit.errors import NotExplainableError
 from bcos_vit.layers import constant, explanation_mode, held, is_explaining
 
 
@@ -45,25 +46,35 @@ def test_held_cuts_the_graph_only_while_explaining():
         assert not held(x).requires_grad
 
 
-def test_constants_are_plain_values_outside():
+def test_constants_are_plain_values_without_gates():
     value = torch.ones(1, 3)
-    assert constant("bias", value, 4) is value
-
-
-def test_constants_are_gathered_by_the_innermost_mode():
-    value = torch.ones(1, 3)
-    with explanation_mode() as outer:
-        constant("first", value, 2)
-        with explanation_mode() as inner:
-            constant("second", value, 2)
-        constant("third", value, 2)
-    assert [name for name, _ in outer.leaves] == ["first", "third"]
-    assert [name for name, _ in inner.leaves] == ["second"]
-
-
-def test_a_recorded_constant_shares_no_memory_with_its_value():
-    value = torch.ones(1, 3)
+    assert constant("bias", value) is value
     with explanation_mode():
-        leaf = constant("bias", value, 1)
-    value.zero_()
-    assert (leaf == 1).all()
+        assert constant("bias", value) is value
+
+
+def test_the_gradient_of_a_gate_is_what_its_constant_carries():
+    gate = torch.ones(2, requires_grad=True)
+    value = torch.tensor([[1.0, 10.0, 100.0]], requires_grad=True)
+    with explanation_mode({"bias": gate}):
+        y = constant("bias", value)
+    assert y.shape == (2, 3)
+    (y * torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])).sum().backward()
+    assert gate.grad.tolist() == [1.0, 110.0]
+    assert value.grad is None
+
+
+def test_the_innermost_gates_count():
+    outer, inner = torch.tensor([2.0]), torch.tensor([3.0])
+    with explanation_mode({"bias": outer}):
+        with explanation_mode({"bias": inner}):
+            assert constant("bias", torch.ones(1, 1)).item() == 3
+        assert constant("bias", torch.ones(1, 1)).item() == 2
+
+
+def test_a_constant_that_nobody_declared_is_an_error():
+    with (
+        explanation_mode({"bias": torch.ones(1)}),
+        pytest.raises(NotExplainableError, match="'class token'"),
+    ):
+        constant("class token", torch.ones(1, 1))

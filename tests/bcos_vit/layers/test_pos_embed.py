@@ -74,15 +74,13 @@ def test_sincos_temperature_is_used():
     np.testing.assert_allclose(array(added), sincos_code((1, 2), 8, 10.0), rtol=0, atol=1e-10)
 
 
-def test_sincos_code_is_recorded_as_position_with_a_row_per_image():
-    with explanation_mode() as constants:
-        SinCosPosition(8)(torch.zeros(3, 4, 8, dtype=torch.float64), (2, 2))
-    [(name, leaf)] = constants.leaves
-    assert name == "position"
-    assert leaf.requires_grad
-    assert leaf.is_leaf
-    reference = np.broadcast_to(sincos_code((2, 2), 8), (3, 4, 8))
-    np.testing.assert_allclose(array(leaf), reference, rtol=0, atol=1e-10)
+def test_sincos_code_stands_behind_the_gate_position_with_a_row_per_image():
+    layer, gate = SinCosPosition(8), torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
+    assert layer.constant_terms == ("position",)
+    with explanation_mode({"position": gate}):
+        added = layer(torch.zeros(3, 4, 8, dtype=torch.float64), (2, 2))
+    reference = gate.numpy()[:, None, None] * sincos_code((2, 2), 8)
+    np.testing.assert_allclose(array(added), reference, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
