@@ -33,9 +33,10 @@ def check_explainable(model: nn.Module) -> None:
     """Refuse models whose gradient in explanation mode would not be their effective matrix.
 
     Every module must say so itself (a class attribute ``dynamic_linear = True``: "my output is a
-    matrix times my input, and what in that matrix depends on the input is marked by ``held``") or be
-    known to be linear. Saying so holds for the ``forward`` it stands beside: a subclass with another
-    ``forward`` says it again. The check runs at each call, so layers swapped in later are seen.
+    matrix times my input; what in that matrix depends on the input is marked by ``held``") or be
+    known to be linear. Saying so holds for the ``forward`` it stands beside: a subclass with
+    another ``forward`` says it again. The check runs at each call, so layers swapped in later are
+    seen.
 
     Raises:
         NotExplainableError: naming the first layer at fault and what to do.

@@ -20,8 +20,13 @@ def check_num_classes(num_classes: int) -> int:
 
 
 def default_logit_bias(num_classes: int) -> float:
-    """``logit(1 / num_classes)``, the published networks' constant; 0 for a single output."""
-    return -math.log(num_classes - 1) if num_classes > 1 else 0.0
+    """``logit(1 / num_classes)``, the published networks' constant, but at most -3.
+
+    A B-cos head has no slope where its evidence is zero. With few classes the published constant
+    (0 for two) makes zero evidence the best answer before anything is learnt, and training stays
+    there; at -3 no evidence means no class (5 %), and evidence has to be found for each.
+    """
+    return min(-3.0, -math.log(num_classes - 1)) if num_classes > 1 else -3.0
 
 
 class Logits(nn.Module):
@@ -31,7 +36,7 @@ class Logits(nn.Module):
 
     Args:
         num_classes: size of the last dimension.
-        bias: added to every logit; ``logit(1 / num_classes)`` when omitted. 0 is kept as 0.
+        bias: added to every logit; :func:`default_logit_bias` when omitted. 0 is kept as 0.
         temperature: divides the evidence; contributions are divided with it.
     """
 

@@ -4,8 +4,9 @@ A B-cos network computes ``W(x) x``. Its gradient with respect to ``x`` equals `
 every factor that depends on ``x`` (cosines, norm statistics, attention weights) is held constant.
 Layers mark those factors with :func:`held`; :func:`explanation_mode` turns the marks on.
 
-The switch is a ``contextvars.ContextVar``: each thread has its own, nesting restores what was found,
-exceptions too, and ``torch.compile`` guards on it (a ``threading.local`` it would bake in unseen).
+The switch is a ``contextvars.ContextVar``: each thread has its own, nesting restores what was
+found, exceptions too, and ``torch.compile`` guards on it (a ``threading.local`` it would bake in
+unseen).
 No state lives on modules, so a head swapped in later obeys like any other layer.
 """
 

@@ -18,8 +18,8 @@ class RotaryPosition(nn.Module):
 
     Args:
         head_dim: size of one attention head, a multiple of 4.
-        temperature: ``T`` in the frequencies ``T^(-4 i / head_dim)``; about the ratio of the longest
-            to the shortest wavelength.
+        temperature: ``T`` in the frequencies ``T^(-4 i / head_dim)``; about the ratio of the
+            longest to the shortest wavelength.
 
     Source:
         Su et al., "RoFormer", 2021 (arXiv:2104.09864); per axis as in Heo et al., "Rotary Position
@@ -78,9 +78,12 @@ class SinCosPosition(nn.Module):
         """``(batch, rows * columns, dim)`` tokens with the code of a ``(rows, columns)`` grid."""
         frequencies = self.dim // 4
         wide = torch.promote_types(tokens.dtype, torch.float32)
-        options = {"device": tokens.device, "dtype": wide}
-        omega = self.temperature ** -(torch.arange(frequencies, **options) / (frequencies - 1))
-        rows, columns = torch.arange(grid[0], **options), torch.arange(grid[1], **options)
+
+        def count(n: int) -> Tensor:
+            return torch.arange(n, device=tokens.device, dtype=wide)
+
+        omega = self.temperature ** -(count(frequencies) / (frequencies - 1))
+        rows, columns = count(grid[0]), count(grid[1])
         y = (rows[:, None] * omega)[:, None].expand(*grid, frequencies)
         x = (columns[:, None] * omega)[None].expand(*grid, frequencies)
         code = torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=-1).flatten(0, 1)

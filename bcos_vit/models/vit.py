@@ -30,10 +30,10 @@ from bcos_vit.layers import (
     SinCosPosition,
     is_explaining,
 )
-from bcos_vit.layers.patch_embed import check_divisible
 from bcos_vit.layers.attention import check_heads
 from bcos_vit.layers.head import check_num_classes
 from bcos_vit.layers.norm import norm_parameters
+from bcos_vit.layers.patch_embed import check_divisible
 from bcos_vit.models.registry import default_cfg
 
 PosEmbed = Literal["rope", "sincos", "none"]
@@ -268,6 +268,7 @@ def _create(variant: str, pretrained: bool, **kwargs: Any) -> BcosVisionTransfor
 def bcos_vit_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> BcosVisionTransformer:
     """ViT-Ti/16: 12 blocks of width 192, 3 heads."""
     args: dict[str, Any] = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
+    args["init_values"] = 0.1
     return _create("bcos_vit_tiny_patch16_224", pretrained, **(args | kwargs))
 
 
@@ -275,5 +276,5 @@ def bcos_vit_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> BcosVi
 def bcos_vitc_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> BcosVisionTransformer:
     """ViT-Ti with a convolutional stem in the place of one block."""
     args: dict[str, Any] = {"patch_size": 16, "embed_dim": 192, "depth": 11, "num_heads": 3}
-    args["stem_chans"] = (24, 48, 96, 192)
+    args |= {"stem_chans": (24, 48, 96, 192), "init_values": 0.1}
     return _create("bcos_vitc_tiny_patch16_224", pretrained, **(args | kwargs))

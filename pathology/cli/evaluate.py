@@ -38,10 +38,10 @@ def evaluate(
     import torch
     from tqdm import tqdm
 
-    from pathology.cli.outputs import writable_folder
     from pathology.cli.trained import load_trained
     from pathology.data.modules import TileDataModule
     from pathology.data.tiles import ImageTiles
+    from pathology.outputs import complete_file, writable_folder
     from pathology.tasks.checkpoint import Run
     from pathology.tasks.intervals import measure
 
@@ -76,9 +76,8 @@ def evaluate(
     predictions.insert(0, "label", [task.classes[i] for i in dataset.labels])
     if groups is not None:
         predictions.insert(0, group_column, groups)
-    partial = folder / f".{split}.parquet.partial"
-    predictions.to_parquet(partial)
-    partial.replace(folder / f"{split}.parquet")
+    with complete_file(folder / f"{split}.parquet") as draft:
+        predictions.to_parquet(draft)
     record = {
         "split": split,
         "tiles": len(scores),
@@ -86,9 +85,8 @@ def evaluate(
         "checkpoint": trained.checkpoint,
         "metrics": {name: asdict(estimate) for name, estimate in estimates.items()},
     }
-    partial = folder / f".{split}.json.partial"
-    partial.write_text(json.dumps(record, indent=2))
-    partial.replace(folder / f"{split}.json")
+    with complete_file(folder / f"{split}.json") as draft:
+        draft.write_text(json.dumps(record, indent=2))
     drawn = f"{record['groups']} by {group_column}" if groups is not None else "tiles one by one"
     print(f"{run}: {len(scores)} tiles of split {split}, 95 % intervals over {drawn}")
     for name, estimate in estimates.items():

@@ -48,12 +48,12 @@ def explain(
         overwrite: replace results made by another model or other settings.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
-    from pathology.cli.outputs import complete_folder, writable_folder
     from pathology.cli.slide_list import each_slide, list_slides, slide_mpp
     from pathology.cli.trained import load_trained
     from pathology.explain.pooling import parse_pooling
     from pathology.explain.results import check_settings, write_results
     from pathology.explain.slide import explain_slide
+    from pathology.outputs import complete_folder, writable_folder
     from pathology.slides import open_slide
     from pathology.tiling import TileGrid
 

@@ -11,11 +11,11 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from pathology.cli.outputs import writable_folder
 from pathology.cli.trained import write_tile_spec
 from pathology.data.modules import TileDataModule
 from pathology.data.tiles import SlideTiles
 from pathology.errors import StampMismatchError
+from pathology.outputs import complete_file, writable_folder
 from pathology.tasks.checkpoint import Run
 from pathology.tasks.tile_classification import TileClassification
 
@@ -56,24 +56,33 @@ class TrainCLI(LightningCLI):
         )
 
 
-def train(arguments: Sequence[str]) -> int:
-    """Train, or go on with, or recognise as finished, the run that ``--out`` names."""
-    torch.set_float32_matmul_precision("high")
-    cli = TrainCLI(
-        TileClassification,
-        TileDataModule,
-        args=list(arguments),
-        run=False,
-        save_config_callback=None,
-        seed_everything_default=0,
-        trainer_defaults={"max_epochs": 10, "accelerator": "auto", "log_every_n_steps": 10},
-        parser_kwargs={
+def make_parser_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """What :class:`TrainCLI` is made with, for these words of a command line."""
+    return {
+        "model_class": TileClassification,
+        "datamodule_class": TileDataModule,
+        "args": list(arguments),
+        "run": False,
+        "save_config_callback": None,  # config.yaml is written by train(), also when resuming
+        "seed_everything_default": 0,
+        "trainer_defaults": {
+            "max_epochs": 10,
+            "log_every_n_steps": 10,
+            "enable_model_summary": False,
+        },
+        "parser_kwargs": {
             "prog": "pathology train",
             "description": "Train a model on labelled tiles.",
         },
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-    )
+        "auto_configure_optimizers": False,
+        "load_from_checkpoint_support": False,
+    }
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train, or go on with, or recognise as finished, the run that ``--out`` names."""
+    torch.set_float32_matmul_precision("high")
+    cli = TrainCLI(**make_parser_arguments(arguments))
     run = Run(writable_folder(Path(cli.config["out"])))
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
     config.pop("config", None)
@@ -83,9 +92,8 @@ def train(arguments: Sequence[str]) -> int:
             print(f"{run.folder}: already trained by this config; nothing to do")
             return 0
     else:
-        partial = run.config.with_suffix(".partial")
-        partial.write_text(yaml.safe_dump(config, sort_keys=False))
-        partial.replace(run.config)
+        with complete_file(run.config) as draft:
+            draft.write_text(yaml.safe_dump(config, sort_keys=False))
     tiles = cli.datamodule.dataset("train")
     if isinstance(tiles, SlideTiles):
         write_tile_spec(run, tiles.spec.size_px, tiles.spec.mpp)

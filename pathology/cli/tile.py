@@ -44,8 +44,8 @@ def tile(
         label_fraction: least fraction of a tile's annotated area that its label covers.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
-    from pathology.cli.outputs import writable_folder
     from pathology.cli.slide_list import each_slide, list_slides, slide_mpp
+    from pathology.outputs import writable_folder
     from pathology.slides import open_slide
     from pathology.tiling import OtsuTissue, TileGrid, TileSpec, label_tiles, tile_slide
 
@@ -90,15 +90,16 @@ def _preview(slide: "Slide", grid: "TileGrid", path: Path) -> None:
     """The slide with its tiles drawn in, to look at."""
     from PIL import Image, ImageDraw
 
+    from pathology.outputs import complete_file
+
     image = Image.fromarray(slide.thumbnail(PREVIEW_PX))
     draw = ImageDraw.Draw(image)
     scale_x, scale_y = image.width / slide.size.width, image.height / slide.size.height
     for x, y, width, height in grid.boxes():
         corners = (x * scale_x, y * scale_y, (x + width) * scale_x, (y + height) * scale_y)
         draw.rectangle(corners, outline=(0, 90, 200))
-    partial = path.with_name(f".{path.name}.partial")
-    image.save(partial, "PNG")
-    partial.replace(path)
+    with complete_file(path) as draft:
+        image.save(draft, "PNG")
 
 
 def main(arguments: Sequence[str]) -> int:

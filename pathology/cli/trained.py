@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from pathology.errors import StampMismatchError
+from pathology.outputs import complete_file
 from pathology.tasks.checkpoint import Run, load_task
 from pathology.tasks.tile_classification import TileClassification
 from pathology.tiling import TileSpec
@@ -39,10 +40,8 @@ class Trained:
 
 def write_tile_spec(run: Run, size_px: int | None, mpp: float | None) -> None:
     """Note in a run's folder what tiles it is trained on."""
-    path = run.folder / SPEC_FILE
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"size_px": size_px, "mpp": mpp}))
-    partial.replace(path)
+    with complete_file(run.folder / SPEC_FILE) as draft:
+        draft.write_text(json.dumps({"size_px": size_px, "mpp": mpp}))
 
 
 def load_trained(run: Path, device: str = "auto") -> Trained:

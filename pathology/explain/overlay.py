@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bcos_vit.render import PALETTE, heat, symmetric_limit
-from pathology.errors import OutputError
 from pathology.geometry import Box, Mpp, Size
 from pathology.maps.pyramid import shrink
 from pathology.maps.slide_map import SlideMap
+from pathology.outputs import complete_file
 
 
 @dataclass(frozen=True)
@@ -196,12 +196,8 @@ def overlay_png(
     note = f"logits per mm²: blue against, orange for; {layer.clipped_text}"
     figure.text(left, 0.12 / total, note, fontsize=8, **words)
 
-    part = path.with_name(f".{path.name}.part")
-    try:
-        figure.savefig(part, format="png")
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write the overlay: {error}") from error
+    with complete_file(path) as draft:
+        figure.savefig(draft, format="png")
     return layer
 
 

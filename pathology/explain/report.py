@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bcos_vit.render import diverging, heat, symmetric_limit
-from pathology.errors import OutputError
 from pathology.explain.ledger import Ledger
 from pathology.explain.overlay import (
     HeatLayer,
@@ -33,6 +32,7 @@ from pathology.explain.overlay import (
 )
 from pathology.geometry import Box, Mpp, Size
 from pathology.maps.slide_map import SlideMap
+from pathology.outputs import complete_file
 
 CARRIED_SHARE = 0.8
 """The share of the evidence whose carriers are counted."""
@@ -122,12 +122,8 @@ def write_report(path: str | Path, report: Report, *, max_side: int = 1400) -> P
     """
     path = Path(path)
     html = render_report(report, max_side=max_side)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(html, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write the report: {error}") from error
+    with complete_file(path) as draft:
+        draft.write_text(html, encoding="utf-8")
     return path
 
 

@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from pathology.errors import OutputError
 from pathology.geometry import Box, Mpp, Size
 from pathology.maps.slide_map import SlideMap
+from pathology.outputs import complete_file
 
 Floats = NDArray[np.float64]
 
@@ -159,14 +160,9 @@ class Stitched:
         """
         path = self.folder / "density.f32"
         if not path.exists():
-            part = path.with_suffix(".part")
-            try:
-                with part.open("wb") as file:
-                    for band in self._density_bands():
-                        file.write(band.data)
-                part.replace(path)
-            except OSError as error:
-                raise OutputError(f"{path}: cannot write the density map: {error}") from error
+            with complete_file(path) as draft, draft.open("wb") as file:
+                for band in self._density_bands():
+                    file.write(band.data)
         return self._map(path.name, f"{self.unit}/mm2")
 
     def _density_bands(self, rows: int = 64) -> Iterator[NDArray[np.float32]]:

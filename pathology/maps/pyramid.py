@@ -17,7 +17,6 @@ import json
 import math
 import mmap
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +27,10 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from pathology.errors import OutputError, PathologyError
+from pathology.errors import PathologyError
 from pathology.geometry import Box, Mpp
 from pathology.maps.slide_map import SlideMap
+from pathology.outputs import complete_file
 
 Levels = Literal["sum", "mean"]
 
@@ -84,19 +84,13 @@ def write_ome_tiff(
     if tile_px <= 0 or tile_px % 16:
         raise ValueError(f"tile_px must be a positive multiple of 16, got {tile_px}")
     description = _ome_xml(slide_map, levels, metadata or {})
-    # The name does not end in .tiff, so that nobody takes an unfinished file for a result.
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pyramid-") as scratch:
-            base = Level(slide_map.values, weights, levels)
-            pyramid = _reduce(base, Path(scratch), tile_px)
-            _write(pyramid, part, slide_map.mpp, description, tile_px)
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write the pyramid: {error}") from error
-    finally:
-        if part.exists():
-            part.unlink()
+    with (
+        complete_file(path) as draft,
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=".pyramid-") as scratch,
+    ):
+        base = Level(slide_map.values, weights, levels)
+        pyramid = _reduce(base, Path(scratch), tile_px)
+        _write(pyramid, draft, slide_map.mpp, description, tile_px)
     return path
 
 

@@ -3,13 +3,12 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from pathology.errors import OutputError
+from pathology.outputs import complete_file
 from pathology.synthetic.layout import NORMAL, TUMOUR
 from pathology.synthetic.spec import SyntheticSlideSpec
 from pathology.synthetic.write import companion_paths, write_slide
@@ -124,12 +123,5 @@ def _slide(
 
 def _put(path: Path, text: str) -> None:
     """Writes a small file all at once."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with complete_file(path) as draft:
         draft.write_text(text)
-        os.replace(draft, path)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error

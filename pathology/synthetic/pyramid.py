@@ -51,7 +51,7 @@ class PyramidWriter:
         self._files: list[IO[bytes]] = []
         try:
             for _ in self._sizes:
-                self._files.append(tempfile.TemporaryFile(dir=folder))
+                self._files.append(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 -- closed by close()
         except OSError:
             self.close()
             raise

@@ -114,7 +114,7 @@ def _write(
             for (writer, _), draft in zip(outputs, drafts, strict=True):
                 writer.write(draft)
             for (_, final), draft in zip(outputs, drafts, strict=True):
-                os.replace(draft, final)
+                draft.replace(final)
         finally:
             for draft in drafts:
                 draft.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """TileGrid: the tiles of one slide as columns, and as a table on disk."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology.errors import ManifestError, OutputError, StampMismatchError
+from pathology.errors import ManifestError, StampMismatchError
 from pathology.geometry import Box, Mpp, Size, level0_length
+from pathology.outputs import complete_file
 from pathology.slides.slide import Slide
 from pathology.tiling.spec import TileSpec
 
@@ -166,16 +166,8 @@ class TileGrid(Sequence[Tile]):
         }
         metadata = {METADATA: json.dumps(self._header(), sort_keys=True).encode()}
         table = pa.table(columns).replace_schema_metadata(metadata)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                pq.write_table(table, temporary)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{path}: tiles cannot be written: {error}") from error
+        with complete_file(path) as draft:
+            pq.write_table(table, draft)
 
     @classmethod
     def load(

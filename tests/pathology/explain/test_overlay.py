@@ -80,9 +80,10 @@ def test_drawing_leaves_no_figure_behind(slide_map, tmp_path):
     assert plt.get_fignums() == []
 
 
-def test_a_missing_folder_is_one_line(slide_map, tmp_path):
-    with pytest.raises(OutputError, match="cannot write the overlay") as error:
-        draw(slide_map, tmp_path / "missing" / "overlay.png")
+def test_a_file_where_the_folder_should_be_is_one_line(slide_map, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written") as error:
+        draw(slide_map, tmp_path / "file" / "overlay.png")
     assert "\n" not in str(error.value)
 
 

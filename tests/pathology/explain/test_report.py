@@ -196,6 +196,6 @@ def test_carriers_are_the_fewest(amounts, share, count):
 
 def test_a_folder_in_the_way_is_one_line(report, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="cannot write the report") as error:
+    with pytest.raises(OutputError, match="cannot be written") as error:
         write_report(tmp_path / "file" / "report.html", report)
     assert "\n" not in str(error.value)

@@ -209,9 +209,10 @@ def test_an_unfinished_file_is_removed(slide_map, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_folder_is_one_line(slide_map, tmp_path):
-    with pytest.raises(OutputError, match="cannot write the pyramid") as error:
-        write_ome_tiff(slide_map, tmp_path / "missing" / "map.tiff")
+def test_a_file_where_the_folder_should_be_is_one_line(slide_map, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written") as error:
+        write_ome_tiff(slide_map, tmp_path / "file" / "map.tiff")
     assert "\n" not in str(error.value)
 
 

@@ -11,7 +11,8 @@ def test_uniforms_depend_on_the_cell_only() -> None:
     order = np.random.default_rng(0).permutation(len(x))
     assert np.array_equal(uniforms(3, 1, x[order], y[order], 4), every[order])
     assert np.array_equal(uniforms(3, 1, x, y, 2), every[:, :2])
-    assert every.min() >= 0 and every.max() < 1
+    assert every.min() >= 0
+    assert every.max() < 1
     assert len(np.unique(every)) == every.size
     # 25 600 draws: the mean of uniforms is known to within 0.0018, five deviations are 0.009.
     assert abs(every.mean() - 0.5) < 0.009

@@ -1,4 +1,4 @@
-"""Output folders: checked before long work starts, filled completely or not at all."""
+"""Files and folders that appear under their name complete, or not at all."""
 
 import os
 import shutil
@@ -28,11 +28,37 @@ def writable_folder(folder: Path) -> Path:
 
 
 @contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """A draft beside ``path`` that takes its name only when the block succeeds.
+
+    Yields:
+        The draft's path; what is written there replaces ``path`` in one step.
+
+    Raises:
+        OutputError: the folder cannot be made, or the file not be written.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield draft
+        draft.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        # Where the folder itself is no folder there is no draft to remove either.
+        if draft.parent.is_dir():
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
 def complete_folder(folder: Path) -> Iterator[Path]:
     """A scratch folder beside ``folder`` that takes its name only when the block succeeds.
 
     Yields:
         The scratch folder, empty. A killed or failing block leaves nothing under the final name.
+
+    Raises:
+        OutputError: it cannot be made, or not be written.
     """
     scratch = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -43,6 +69,6 @@ def complete_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(folder)
         scratch.rename(folder)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error}") from error
+        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,31 @@
+"""Every shipped config parses; smoke configs run through the real entry point."""
+
+from pathlib import Path
+
+import pytest
+
+from pathology.cli import main
+from pathology.cli.lightning_train import TrainCLI, make_parser_arguments
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("train/*.yaml")), ids=lambda p: p.stem)
+def test_it_parses_and_its_classes_can_be_made(path, tmp_path):
+    cli = TrainCLI(**make_parser_arguments(["--config", str(path), "--out", str(tmp_path)]))
+    assert cli.model.classes == cli.datamodule.classes
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("train/*.yaml")), ids=lambda p: p.stem)
+def test_it_says_what_it_is(path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert path.relative_to(CONFIGS).as_posix() in (CONFIGS / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("smoke/*.yaml")), ids=lambda p: p.stem)
+def test_smoke_configs_run(path, cohort, cohort_tiles, tmp_path):
+    arguments = ["train", "--config", str(path), "--out", str(tmp_path / "run")]
+    arguments += ["--data.manifest", str(cohort), "--data.tiles", str(cohort_tiles)]
+    assert main([*arguments, "--trainer.accelerator", "cpu"]) == 0
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
