@@ -80,7 +80,8 @@ def load_task(run: str | Path) -> tuple[TileClassification, str]:
         )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        hyper_parameters = dict(checkpoint["hyper_parameters"])
+        # Its own weights follow; those it began with may be gone.
+        hyper_parameters = dict(checkpoint["hyper_parameters"]) | {"init_from": None}
         task = TileClassification(**hyper_parameters)
         task.load_state_dict(checkpoint["state_dict"])
     except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:

@@ -1,5 +1,8 @@
 """Supervised classification of tiles."""
 
+import copy
+import pickle
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning
@@ -33,6 +36,11 @@ class TileClassification(lightning.LightningModule):
         weight_decay: AdamW's; norm scales are spared.
         warmup_epochs: linear warm-up from 1 % of ``lr``; cosine decay to 0 follows.
         agc: adaptive gradient clipping factor; 0 for none.
+        init_from: checkpoint of another run of the same model, whose weights to start from; the
+            head starts anew, since classes differ.
+
+    Raises:
+        WeightsError: ``init_from`` cannot be read, or is of another model.
     """
 
     def __init__(
@@ -45,6 +53,7 @@ class TileClassification(lightning.LightningModule):
         weight_decay: float = 0.0,
         warmup_epochs: float = 1.0,
         agc: float = 0.01,
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
         if not lr > 0:
@@ -54,6 +63,8 @@ class TileClassification(lightning.LightningModule):
         self.save_hyperparameters()
         self.classes = list(classes)
         self.model = create_model(model, num_classes=len(classes), **(model_args or {}))
+        if init_from is not None:
+            load_backbone(self.model, init_from)
         self.encoding = TileEncoding(self.model)
         is_bcos = getattr(self.model, "dynamic_linear", False)
         self.loss_name = loss or ("bce" if is_bcos else "ce")
@@ -135,3 +146,31 @@ class TileClassification(lightning.LightningModule):
                 f"the checkpoint is of model {stored['model']!r}, this run's is"
                 f" {self.hparams['model']!r}"
             )
+
+
+def load_backbone(model: nn.Module, path: str | Path) -> None:
+    """Give ``model`` the weights of a checkpoint, except those of its head.
+
+    Args:
+        model: a timm model.
+        path: a ``.ckpt`` file of a run of the same architecture.
+
+    Raises:
+        WeightsError: the file cannot be read, or its tensors do not fit.
+    """
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{path}: not a usable checkpoint: {error or type(error)}") from error
+    tensors = {k.removeprefix("model."): v for k, v in stored.items() if k.startswith("model.")}
+    # What the head is made of is what goes when there are no classes.
+    headless = copy.deepcopy(model)
+    headless.reset_classifier(0)  # type: ignore[operator]
+    wanted = headless.state_dict()
+    misfits = [k for k, v in wanted.items() if k not in tensors or tensors[k].shape != v.shape]
+    if misfits:
+        raise WeightsError(
+            f"{path}: holds no {misfits[0]!r} of the right shape"
+            f" ({len(misfits)} of {len(wanted)} tensors do not fit); it is of another model"
+        )
+    model.load_state_dict({k: tensors[k] for k in wanted}, strict=False)

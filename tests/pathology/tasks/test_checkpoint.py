@@ -55,3 +55,23 @@ def test_resuming_with_other_classes_is_refused(checkpoint):
     other = TileClassification("bcos_resnet18", ["a", "b", "c"])
     with pytest.raises(WeightsError, match=r"2 classes \(normal, tumour\), this run has 3"):
         other.on_load_checkpoint(torch.load(path))
+
+
+def test_a_task_can_start_from_another_ones_weights(checkpoint):
+    task, path = checkpoint
+    other = TileClassification("bcos_resnet18", ["a", "b", "c"], init_from=str(path))
+    for name, value in other.model.state_dict().items():
+        if not name.startswith(("fc", "logits")):
+            assert torch.equal(value, task.model.state_dict()[name]), name
+    assert other.model.fc.weight.shape[0] == 3
+
+
+def test_weights_of_another_model_are_refused_to_start_from(checkpoint):
+    _, path = checkpoint
+    with pytest.raises(WeightsError, match="it is of another model"):
+        TileClassification("bcos_vit_tiny_patch16_224", ["a", "b"], init_from=str(path))
+
+
+def test_no_weights_to_start_from_is_said_so(tmp_path):
+    with pytest.raises(WeightsError, match="not a usable checkpoint"):
+        TileClassification("bcos_resnet18", ["a", "b"], init_from=str(tmp_path / "none.ckpt"))
