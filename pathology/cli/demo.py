@@ -129,8 +129,8 @@ def _agreement(explained: Path, tiles: Path) -> str:
     label = pd.read_parquet(tiles)["label"]
     contribution = pd.read_parquet(explained)["contribution"]
     known = label.isin(["normal", "tumour"])
-    scores = torch.from_numpy(contribution[known].to_numpy())
-    truth = torch.from_numpy((label[known] == "tumour").to_numpy().astype(int))
+    scores = torch.tensor(contribution[known].tolist())
+    truth = torch.tensor((label[known] == "tumour").tolist()).long()
     # Rank-based, so no squashing of the scores beforehand.
     value = float(binary_auroc(scores.argsort().argsort().double() / len(scores), truth))
     return (

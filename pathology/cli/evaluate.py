@@ -83,7 +83,11 @@ def evaluate(
         "tiles": len(scores),
         "groups": None if groups is None else len(np.unique(groups)),
         "checkpoint": trained.checkpoint,
-        "metrics": {name: asdict(estimate) for name, estimate in estimates.items()},
+        # JSON has no NaN; an interval that does not exist is null.
+        "metrics": {
+            name: {k: v if np.isfinite(v) else None for k, v in asdict(estimate).items()}
+            for name, estimate in estimates.items()
+        },
     }
     with complete_file(folder / f"{split}.json") as draft:
         draft.write_text(json.dumps(record, indent=2))

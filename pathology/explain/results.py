@@ -53,11 +53,10 @@ def write_results(
     tiles = table.replace_schema_metadata(metadata)
     pq.write_table(tiles, folder / "tiles.parquet", compression="zstd")
     write_ome_tiff(result.contributions, folder / "heatmap.ome.tif", metadata=record)
-    density = result.stitched.density()
     thumbnail = slide.thumbnail(THUMBNAIL_PX)
     overlay_png(
         thumbnail,
-        density,
+        result.contributions,
         folder / "overlay.png",
         slide_size=slide.size,
         slide_id=result.slide_id,
@@ -71,7 +70,7 @@ def write_results(
         slide_size=slide.size,
         slide_mpp=slide.mpp,
         thumbnail=thumbnail,
-        slide_map=density,
+        slide_map=result.contributions,
         ledger=result.ledger,
         tile_contributions=share.to_numpy(),
         tiles_for=result.tiles_for,

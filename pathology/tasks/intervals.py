@@ -1,5 +1,6 @@
 """Metrics of predictions with bootstrap intervals over patients, or images where none are known."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,13 +26,15 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A metric with its percentile bootstrap interval."""
+    """A metric with its percentile bootstrap interval; NaN where none can be drawn."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
+        if math.isnan(self.low):
+            return f"{self.value:.3f} (no interval: one group)"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
@@ -65,6 +68,9 @@ def measure(
     truth = torch.from_numpy(np.asarray(labels, dtype=np.int64))
     _, owner = np.unique(np.arange(count) if groups is None else groups, return_inverse=True)
     members = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
+    if len(members) < 2:
+        # Drawing the only group again and again would give an interval without width.
+        repeats = 0
     random = np.random.default_rng(seed)
     samples: dict[str, list[float]] = {name: [] for name in METRICS}
     while len(samples["auroc"]) < repeats:
@@ -78,7 +84,7 @@ def measure(
     return {
         name: Estimate(
             float(metric(scores, truth, classes)),
-            *(float(q) for q in np.quantile(samples[name], [tail, 1 - tail])),
+            *(float(q) for q in np.quantile(samples[name] or [np.nan], [tail, 1 - tail])),
         )
         for name, metric in METRICS.items()
     }

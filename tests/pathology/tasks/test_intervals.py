@@ -46,3 +46,11 @@ def test_groups_are_drawn_as_a_whole(rng):
 def test_a_class_without_images_is_an_error():
     with pytest.raises(ValueError, match="no image of class index 1"):
         measure(np.zeros((4, 2)), np.zeros(4, dtype=int))
+
+
+def test_one_patient_has_no_interval(rng):
+    labels = np.arange(20) % 2
+    estimate = measure(rng.normal(size=(20, 2)), labels, np.zeros(20))["auroc"]
+    assert 0 < estimate.value < 1
+    assert np.isnan(estimate.low)
+    assert "no interval" in str(estimate)
