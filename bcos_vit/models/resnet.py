@@ -14,9 +14,8 @@ from timm.layers import DropPath
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from bcos_vit.layers import BcosBatchNorm2d, BcosConv2d, Logits, is_explaining
-from bcos_vit.layers.head import check_num_classes
-from bcos_vit.layers.norm import norm_parameters
+from bcos_vit.layers import BcosBatchNorm2d, BcosConv2d
+from bcos_vit.models.base import BcosModel
 from bcos_vit.models.registry import default_cfg
 
 
@@ -62,7 +61,7 @@ class BcosBasicBlock(nn.Module):
         return z
 
 
-class BcosResNet(nn.Module):
+class BcosResNet(BcosModel):
     """B-cos ResNet of basic blocks following timm's model contract.
 
     Args:
@@ -79,7 +78,7 @@ class BcosResNet(nn.Module):
         ValueError: an unknown option.
     """
 
-    dynamic_linear = True
+    classifier_name = "fc"
 
     def __init__(
         self,
@@ -93,18 +92,9 @@ class BcosResNet(nn.Module):
         logit_bias: float | None = None,
         temperature: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(in_chans, 512, b, max_out, logit_bias, temperature)
         if len(layers) != 4 or min(layers) < 1:
             raise ValueError(f"layers must be four numbers of blocks, got {layers}")
-        self.in_chans = in_chans
-        self.num_features = self.head_hidden_size = 512
-        self.grad_checkpointing = False
-        self._logit_bias, self._temperature, self._b, self._max_out = (
-            logit_bias,
-            temperature,
-            b,
-            max_out,
-        )
         self.conv1 = BcosConv2d(in_chans, 64, 7, 2, 3, b=b, max_out=max_out)
         self.bn1 = BcosBatchNorm2d(64)
         # Averaging is linear; the published networks count the padding too.
@@ -131,34 +121,8 @@ class BcosResNet(nn.Module):
             self.feature_info.append({"num_chs": chans, "reduction": 4 * 2**stage, "module": name})
         self.reset_classifier(num_classes, global_pool)
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the head; its logit bias follows the class count unless one was given."""
-        if global_pool is not None:
-            if global_pool not in ("avg", ""):
-                raise ValueError(f'global_pool must be "avg" or "", got {global_pool!r}')
-            self.global_pool = global_pool
-        if num_classes and not self.global_pool:
-            raise ValueError('global_pool="" leaves the feature map; it goes with num_classes=0')
-        self.num_classes = check_num_classes(num_classes)
-        self.fc: nn.Module = nn.Identity()
-        self.logits: nn.Module = nn.Identity()
-        if num_classes:
-            self.fc = BcosConv2d(
-                self.num_features, num_classes, 1, b=self._b, max_out=self._max_out
-            )
-            self.logits = Logits(num_classes, self._logit_bias, self._temperature)
-
-    def get_classifier(self) -> nn.Module:
-        return self.fc
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Norm scales; directions of B-cos weights are unaffected by decay."""
-        return norm_parameters(self)
-
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        self.grad_checkpointing = enable
+    def make_classifier(self, num_classes: int) -> nn.Module:
+        return BcosConv2d(self.num_features, num_classes, 1, b=self.b, max_out=self.max_out)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -169,7 +133,7 @@ class BcosResNet(nn.Module):
         """``(batch, in_chans, height, width)`` to ``(batch, 512, height / 32, width / 32)``."""
         x = self.pool(self.bn1(self.conv1(x)))
         stages = [self.get_submodule(f"layer{i}") for i in (1, 2, 3, 4)]
-        if self.grad_checkpointing and self.training and not is_explaining():
+        if self.recomputes:
             checkpointed: Tensor = checkpoint_seq(stages, x)
             return checkpointed
         for stage in stages:
@@ -180,12 +144,8 @@ class BcosResNet(nn.Module):
         """Feature map to logits ``(batch, num_classes)``, or to pooled features."""
         if pre_logits or not self.num_classes:
             return F.adaptive_avg_pool2d(x, 1).flatten(1) if self.global_pool else x
-        y: Tensor = self.logits(self.fc(x).mean((2, 3)))
+        y: Tensor = self.logits(self.get_classifier()(x).mean((2, 3)))
         return y
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(batch, in_chans, height, width)`` to logits ``(batch, num_classes)``."""
-        return self.forward_head(self.forward_features(x))
 
 
 default_cfgs = generate_default_cfgs({"bcos_resnet18": default_cfg("conv1", "fc", pool=(7, 7))})

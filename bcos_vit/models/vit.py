@@ -25,15 +25,12 @@ from bcos_vit.layers import (
     BcosLinear,
     BcosMlp,
     BcosPatchEmbed,
-    Logits,
     RotaryPosition,
     SinCosPosition,
-    is_explaining,
 )
 from bcos_vit.layers.attention import check_heads
-from bcos_vit.layers.head import check_num_classes
-from bcos_vit.layers.norm import norm_parameters
 from bcos_vit.layers.patch_embed import check_divisible
+from bcos_vit.models.base import BcosModel
 from bcos_vit.models.registry import default_cfg
 
 PosEmbed = Literal["rope", "sincos", "none"]
@@ -85,7 +82,7 @@ class BcosBlock(nn.Module):
         return y
 
 
-class BcosVisionTransformer(nn.Module):
+class BcosVisionTransformer(BcosModel):
     """B-cos ViT following timm's model contract.
 
     Args:
@@ -110,7 +107,7 @@ class BcosVisionTransformer(nn.Module):
         ValueError: sizes that do not divide, an unknown option.
     """
 
-    dynamic_linear = True
+    classifier_name = "head"
 
     def __init__(
         self,
@@ -133,21 +130,13 @@ class BcosVisionTransformer(nn.Module):
         logit_bias: float | None = None,
         temperature: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(in_chans, embed_dim, b, max_out, logit_bias, temperature)
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         check_divisible(height, width, patch_size)
+        check_heads(num_heads, embed_dim)
         if pos_embed not in ("rope", "sincos", "none"):
             raise ValueError(f'pos_embed must be "rope", "sincos" or "none", got {pos_embed!r}')
-        check_heads(num_heads, embed_dim)
-        self.in_chans = in_chans
-        self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
-        self.grad_checkpointing = False
-        self._logit_bias, self._temperature, self._b, self._max_out = (
-            logit_bias,
-            temperature,
-            b,
-            max_out,
-        )
+        self.embed_dim = embed_dim
 
         self.patch_embed: BcosPatchEmbed | BcosConvStem
         if stem_chans is None:
@@ -182,32 +171,8 @@ class BcosVisionTransformer(nn.Module):
             if isinstance(block, BcosBlock):
                 trunc_normal_(block.attn.qkv.weight, std=0.02)
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the head; its logit bias follows the class count unless one was given."""
-        if global_pool is not None:
-            if global_pool not in ("avg", ""):
-                raise ValueError(f'global_pool must be "avg" or "", got {global_pool!r}')
-            self.global_pool = global_pool
-        if num_classes and not self.global_pool:
-            raise ValueError('global_pool="" leaves tokens; it goes with num_classes=0')
-        self.num_classes = check_num_classes(num_classes)
-        self.head: nn.Module = nn.Identity()
-        self.logits: nn.Module = nn.Identity()
-        if num_classes:
-            self.head = BcosLinear(self.embed_dim, num_classes, b=self._b, max_out=self._max_out)
-            self.logits = Logits(num_classes, self._logit_bias, self._temperature)
-
-    def get_classifier(self) -> nn.Module:
-        return self.head
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Norm scales; directions of B-cos weights are unaffected by decay."""
-        return norm_parameters(self)
-
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        self.grad_checkpointing = enable
+    def make_classifier(self, num_classes: int) -> nn.Module:
+        return BcosLinear(self.num_features, num_classes, b=self.b, max_out=self.max_out)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -224,7 +189,7 @@ class BcosVisionTransformer(nn.Module):
         if self.pos_embed is not None:
             x = self.pos_embed(x, grid)
         rope = None if self.rope is None else self.rope(grid, x.device)
-        if self.grad_checkpointing and self.training and not is_explaining():
+        if self.recomputes:
             steps = [partial(block, rope=rope) for block in self.blocks]
             checkpointed: Tensor = checkpoint_seq(steps, x)
             return checkpointed
@@ -239,12 +204,8 @@ class BcosVisionTransformer(nn.Module):
         x = self.norm(x)
         if pre_logits or not self.num_classes:
             return x
-        y: Tensor = self.logits(self.head(x))
+        y: Tensor = self.logits(self.get_classifier()(x))
         return y
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(batch, in_chans, height, width)`` to logits ``(batch, num_classes)``."""
-        return self.forward_head(self.forward_features(x))
 
 
 default_cfgs = generate_default_cfgs(

@@ -9,14 +9,14 @@ from bcos_vit.layers import Logits, default_logit_bias, explanation_mode
 
 
 @pytest.mark.parametrize(
-    ("classes", "bias"), [(1, 0), (2, 0), (3, -math.log(2)), (1000, -6.906755)]
+    ("classes", "bias"), [(1, -3), (2, -3), (21, -3), (22, -math.log(21)), (1000, -6.906755)]
 )
-def test_default_bias_is_the_logit_of_chance(classes, bias):
+def test_default_bias_is_the_logit_of_chance_but_at_most_minus_three(classes, bias):
     assert default_logit_bias(classes) == pytest.approx(bias, abs=1e-6)
 
 
-@pytest.mark.parametrize("classes", [2, 7])
-def test_default_bias_gives_each_class_its_chance(classes):
+@pytest.mark.parametrize("classes", [50, 700])
+def test_default_bias_gives_each_of_many_classes_its_chance(classes):
     probability = torch.tensor(default_logit_bias(classes)).sigmoid()
     # float32 sigmoid.
     assert probability.item() == pytest.approx(1 / classes, abs=1e-6)
