@@ -276,3 +276,56 @@ def test_doctor_is_well(pathology):
     code, out, _ = pathology("doctor")
     assert code == 0
     assert "all well" in out
+
+
+def test_a_killed_explanation_leaves_nothing_half_done(trained, cohort, cohort_tiles, tmp_path):
+    out = tmp_path / "out"
+    slide = cohort.parent / "test_000.tif"
+    arguments = explain_arguments(trained, slide, cohort_tiles, out, "--target", "tumour")
+    command = [sys.executable, "-m", "pathology.cli", *(str(a) for a in arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = out / "test_000" / "tumour"
+    deadline = time.monotonic() + 120
+    while not (folder.with_name(".tumour.partial") / "stitch").exists():
+        assert process.poll() is None, "explaining ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not folder.exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "report.html").exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["tumour"]
+
+
+@pytest.mark.parametrize("verb", ["tile", "train", "evaluate", "explain"])
+def test_an_output_that_cannot_be_written_is_refused_by_every_verb(
+    refused, verb, trained, cohort, cohort_tiles, tmp_path
+):
+    (tmp_path / "taken").write_text("")
+    out = tmp_path / "taken" / "out"
+    slide = cohort.parent / "test_000.tif"
+    arguments = {
+        "tile": ["tile", "--slides", slide, "--out", out],
+        "train": train_arguments(cohort, cohort_tiles, out),
+        "evaluate": ["evaluate", "--run", trained, "--split", "test", "--out", out],
+        "explain": explain_arguments(trained, slide, cohort_tiles, out),
+    }[verb]
+    assert "cannot be written" in refused(*arguments)
+
+
+def test_a_missing_image_is_said_before_training(refused, tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "tiles.csv").write_text("path,label,split\na.png,x,train\nb.png,y,val\n")
+    line = refused(
+        "train", "--out", tmp_path / "run", "--model.model", "bcos_resnet18",
+        "--data.manifest", tmp_path / "tiles.csv", "--data.classes", "[x, y]",
+    )  # fmt: skip
+    assert "b.png (row 3)" in line
+
+
+def test_an_unknown_model_suggests(refused, cohort, cohort_tiles, tmp_path):
+    arguments = train_arguments(cohort, cohort_tiles, tmp_path / "run")
+    arguments[arguments.index("--model.model") + 1] = "bcos_resnet_18"
+    assert "did you mean bcos_resnet18" in refused(*arguments)
