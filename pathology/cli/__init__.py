@@ -33,6 +33,14 @@ def help_text() -> str:
     )
 
 
+def one_line(error: Exception) -> str:
+    """An error's message in one line; of one that a reading process met, only the message."""
+    text = str(error).strip()
+    if " in DataLoader worker process " in text:
+        text = text.splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     rest = list(sys.argv[1:] if arguments is None else arguments)
@@ -65,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BcosError, PathologyError, ValueError) as error:
         if traceback:
             raise
-        print(f"pathology {verb}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"pathology {verb}: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"pathology {verb}: interrupted; run it again to continue", file=sys.stderr)

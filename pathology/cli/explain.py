@@ -1,5 +1,6 @@
 """``pathology explain``: exact heatmaps of slides, each folder complete or not there."""
 
+import hashlib
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ def explain(
     from pathology.cli.slide_list import each_slide, list_slides, slide_mpp
     from pathology.cli.trained import load_trained
     from pathology.explain.pooling import parse_pooling
-    from pathology.explain.results import check_settings, write_results
+    from pathology.explain.results import check_replaceable, check_settings, write_results
     from pathology.explain.slide import explain_slide
     from pathology.outputs import complete_folder, writable_folder
     from pathology.slides import open_slide
@@ -79,7 +80,9 @@ def explain(
             settings = _settings(grid, trained, str(pool), out_mpp, target)
             # One folder per slide and class asked for; "predicted" when the model chooses.
             folder = out / str(row["slide_id"]) / (target or "predicted")
-            if folder.exists() and not overwrite:
+            if folder.exists() and overwrite:
+                check_replaceable(folder)
+            elif folder.exists():
                 check_settings(folder, settings)
                 return f"{folder / 'report.html'}: made before by the same model and settings"
             with complete_folder(folder) as scratch:
@@ -113,7 +116,7 @@ def _settings(
         "slide_mpp": list(grid.source.mpp),
         "checkpoint": trained.checkpoint,
         "tiles": grid.spec.to_dict(),
-        "tile_count": len(grid),
+        "tile_positions": hashlib.sha256(grid.boxes().tobytes()).hexdigest()[:16],
         "pooling": pooling,
         "out_mpp": out_mpp,
         "target": target,

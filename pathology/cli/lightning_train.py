@@ -1,19 +1,21 @@
 """The LightningCLI behind ``pathology train``: a run folder that is complete and can be resumed."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from pathology.cli.trained import write_tile_spec
+from pathology.cli.trained import write_origin
 from pathology.data.modules import TileDataModule
-from pathology.data.tiles import SlideTiles
+from pathology.data.tiles import ImageTiles, SlideTiles
 from pathology.errors import StampMismatchError
 from pathology.outputs import complete_file, writable_folder
 from pathology.tasks.checkpoint import Run
@@ -50,7 +52,7 @@ class TrainCLI(LightningCLI):
         ]
         return super().instantiate_trainer(
             logger=loggers,
-            callbacks=[*(self.config["trainer"]["callbacks"] or []), *callbacks],
+            callbacks=[*(self.config_init["trainer"]["callbacks"] or []), *callbacks],
             default_root_dir=str(run.folder),
             **kwargs,
         )
@@ -82,23 +84,28 @@ def make_parser_arguments(arguments: Sequence[str]) -> dict[str, Any]:
 def train(arguments: Sequence[str]) -> int:
     """Train, or go on with, or recognise as finished, the run that ``--out`` names."""
     torch.set_float32_matmul_precision("high")
-    cli = TrainCLI(**make_parser_arguments(arguments))
+    try:
+        cli = TrainCLI(**make_parser_arguments(arguments))
+    except MisconfigurationException as error:
+        raise ValueError(f"the trainer cannot be set up: {error}") from error
     run = Run(writable_folder(Path(cli.config["out"])))
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
-    config.pop("config", None)
+    for word in ("config", "out"):  # where it stands is not part of what it is
+        config.pop(word, None)
+    tiles = cli.datamodule.dataset("train", training=True)
+    cli.datamodule.dataset("val")
     if run.config.is_file():
         _check_same(yaml.safe_load(run.config.read_text()), config, run)
-        if run.finished.exists():
-            print(f"{run.folder}: already trained by this config; nothing to do")
-            return 0
     else:
         with complete_file(run.config) as draft:
             draft.write_text(yaml.safe_dump(config, sort_keys=False))
-    tiles = cli.datamodule.dataset("train")
-    if isinstance(tiles, SlideTiles):
-        write_tile_spec(run, tiles.spec.size_px, tiles.spec.mpp)
-    else:
-        write_tile_spec(run, tiles.size_px, None)
+    spec = tiles.spec if isinstance(tiles, SlideTiles) else None
+    size_px = tiles.size_px if isinstance(tiles, ImageTiles) else tiles.spec.size_px
+    digest = _digest(cli.datamodule, config["model"]["init_from"])
+    write_origin(run, size_px, spec.mpp if spec else None, digest)
+    if run.finished.exists():
+        print(f"{run.folder}: already trained by this config; nothing to do")
+        return 0
     resume = str(run.last) if run.last.is_file() else None
     if resume:
         print(f"{run.folder}: resuming from {run.last.name}")
@@ -108,9 +115,19 @@ def train(arguments: Sequence[str]) -> int:
     best = cli.trainer.checkpoint_callback
     assert isinstance(best, ModelCheckpoint)
     score = float("nan") if best.best_model_score is None else float(best.best_model_score)
-    run.finished.write_text(yaml.safe_dump({MONITOR: score, "epochs": cli.trainer.current_epoch}))
+    if not run.best.is_file():
+        print(f"{run.folder}: no checkpoint was asked for, none was written")
+        return 0
+    with complete_file(run.finished) as draft:
+        draft.write_text(yaml.safe_dump({MONITOR: score, "epochs": cli.trainer.current_epoch}))
     print(f"{run.folder}: {MONITOR} {score:.4f} (best epoch), weights in {run.best}")
     return 0
+
+
+def _digest(data: TileDataModule, init_from: str | None) -> str:
+    """Fingerprint of what a run is made from besides its settings: tables and first weights."""
+    first = Path(init_from).read_bytes() if init_from else b""
+    return hashlib.sha256(data.digest().encode() + first).hexdigest()[:16]
 
 
 def _check_same(stored: dict[str, Any], wanted: dict[str, Any], run: Run) -> None:

@@ -75,7 +75,7 @@ def each_slide(
                 tqdm.write(work({str(key): value for key, value in row.items()}))
             except OutputError:
                 raise  # a full or read-only disk fails every slide alike
-            except (PathologyError, BcosError) as error:
+            except (PathologyError, BcosError, ValueError) as error:
                 if not keep_going:
                     raise
                 failures.append(f"{row['slide_id']}: {error}")

@@ -1,6 +1,7 @@
 """``pathology tile``: from slides to tables of tiles."""
 
 import json
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ def tile(
     `regions.json` beside it names the indices.
 
     Args:
-        slides: manifest (slides.csv), folder of slides, or one slide.
+        slides: manifest (slides.csv), folder that holds nothing but slides, or one slide.
         out: folder for the tables.
         size_px: side of a tile in pixels at tile_mpp.
         tile_mpp: micrometres per pixel of the tiles.
@@ -44,6 +45,8 @@ def tile(
         label_fraction: least fraction of a tile's annotated area that its label covers.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
+    import numpy as np
+
     from pathology.cli.slide_list import each_slide, list_slides, slide_mpp
     from pathology.outputs import writable_folder
     from pathology.slides import open_slide
@@ -57,33 +60,46 @@ def tile(
     def work(row: dict[str, Any]) -> str:
         path = out / f"{row['slide_id']}.parquet"
         with open_slide(row["path"], slide_mpp(row)) as slide:
-            if path.exists():
-                grid = TileGrid.load(path, spec=spec, slide=slide)
-                return f"{path}: {len(grid)} tiles, made before by the same specification"
-            grid = tile_slide(slide, spec, OtsuTissue())
-            labels = ""
-            if classes and row.get("regions"):
-                grid = label_tiles(grid, row["regions"], classes, label_fraction)
-                counts = {name: int((grid.columns["label"] == name).sum()) for name in classes}
-                labels = "; " + ", ".join(f"{name} {count}" for name, count in counts.items())
-            _preview(slide, grid, out / f"{row['slide_id']}.png")
+            before = TileGrid.load(path, spec=spec, slide=slide) if path.exists() else None
+            grid = before or tile_slide(slide, spec, OtsuTissue())
+            if classes:
+                # Always from the regions as they are now: labels are quick to make and go stale.
+                if row["regions"]:
+                    grid = label_tiles(grid, row["regions"], classes, label_fraction)
+                else:
+                    grid = grid.with_columns(label=np.full(len(grid), ""))
+            line = f"{path}: {len(grid)} tiles{_counts(grid, classes)}"
+            if before is not None and _labels(before) == _labels(grid):
+                return f"{line}, made before by the same specification"
+            if before is None:
+                _preview(slide, grid, out / f"{row['slide_id']}.png")
             # The table comes last: where it stands, everything stands.
             grid.save(path)
-        return f"{path}: {len(grid)} tiles{labels}"
+        return line if before is None else f"{line}, labels made anew"
 
     return each_slide(table, work, "tiling", keep_going)
+
+
+def _labels(grid: "TileGrid") -> list[str] | None:
+    return list(grid.columns["label"]) if "label" in grid.columns else None
+
+
+def _counts(grid: "TileGrid", classes: dict[str, int] | None) -> str:
+    """How many tiles each class has, as words."""
+    labels = _labels(grid) or []
+    return "".join(f"; {name} {labels.count(name)}" for name in classes or {})
 
 
 def _region_classes(slides: Path) -> dict[str, int]:
     path = slides.parent / "regions.json"
     try:
         classes = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        return {str(name): operator.index(index) for name, index in classes.items()}
+    except (OSError, json.JSONDecodeError, AttributeError, TypeError) as error:
         raise ManifestError(
             f"{path}: cannot read the names of the regions ({error}); write it as"
             ' {"name": index, ...} or drop the manifest\'s regions column'
         ) from error
-    return {str(name): int(index) for name, index in classes.items()}
 
 
 def _preview(slide: "Slide", grid: "TileGrid", path: Path) -> None:

@@ -9,6 +9,8 @@ Paths are relative to the manifest's own folder unless a root is given. A manife
 whole before anything long starts; what is wrong with it is said in one line, with the row.
 """
 
+import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ def read_slide_manifest(path: str | Path, *, root: str | Path | None = None) -> 
     if "regions" in table:
         _resolve(path, table, "regions", root)
     if "mpp" in table:
-        table["mpp"] = pd.to_numeric(table["mpp"], errors="coerce")
+        table["mpp"] = [_positive(path, i, cell) for i, cell in table["mpp"].items()]
     if "split" in table:
         _check_splits(path, table)
     return table
@@ -83,13 +85,31 @@ def _line(index: Any) -> int:
     return int(index) + 2
 
 
+def _positive(path: str | Path, index: Any, cell: str) -> float:
+    """The number in a cell, NaN when it is empty."""
+    try:
+        number = float(cell) if cell.strip() else math.nan
+    except ValueError:
+        number = 0.0
+    if number <= 0 or math.isinf(number):
+        raise ManifestError(
+            f"{path}: row {_line(index)} has mpp {cell!r}; wanted micrometres per pixel, e.g. 0.25"
+        )
+    return number
+
+
 def _read(path: str | Path, required: tuple[str, ...]) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise ManifestError(f"{path}: no such manifest; give the path of a CSV file")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        with warnings.catch_warnings():
+            # Rows longer than the header would be cut, or shift every column.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+        raise ManifestError(f"{path}: not a CSV table: {str(error).strip()}") from error
+    except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not a CSV table: {str(error).strip()}") from error
     missing = [column for column in required if column not in table]
     if missing:

@@ -1,5 +1,6 @@
 """Lightning data modules."""
 
+import hashlib
 from pathlib import Path
 
 import lightning
@@ -10,7 +11,7 @@ from monai.data import DataLoader
 from torch.utils.data import WeightedRandomSampler
 
 from pathology.data.augment import Augment, tile_augmentation
-from pathology.data.manifest import read_slide_manifest, read_tile_manifest
+from pathology.data.manifest import SPLITS, read_slide_manifest, read_tile_manifest
 from pathology.data.tiles import ImageTiles, SlideTiles
 from pathology.errors import ManifestError
 
@@ -59,7 +60,7 @@ class TileDataModule(lightning.LightningDataModule):
         self.classes, self.path_column, self.size_px = classes, path_column, size_px
         self.batch_size, self.num_workers = batch_size, num_workers
         self.augment, self.balance = augment, balance
-        self._datasets: dict[str, TileDataset] = {}
+        self._datasets: dict[tuple[str, bool], TileDataset] = {}
 
     def table(self) -> pd.DataFrame:
         """The checked manifest."""
@@ -73,19 +74,30 @@ class TileDataModule(lightning.LightningDataModule):
         Raises:
             ManifestError: a split that is needed has no tiles, or none of some class.
         """
-        needed = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (stage,))
-        table = self.table()
-        if "split" not in table:
-            raise ManifestError(f"{self.manifest}: column 'split' is missing")
-        for split in needed:
-            if split not in self._datasets:
-                self._datasets[split] = self._dataset(table[table["split"] == split], split)
+        for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (stage,)):
+            self.dataset(split, training=stage == "fit" and split == "train")
 
-    def _dataset(self, table: pd.DataFrame, split: str) -> TileDataset:
+    def dataset(self, split: str, training: bool = False) -> TileDataset:
+        """The tiles of a split, augmented only for training; indexed on first use.
+
+        Raises:
+            ValueError: no such split.
+            ManifestError: it has no tiles, or none of some class.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
+        if (split, training) not in self._datasets:
+            table = self.table()
+            if "split" not in table:
+                raise ManifestError(f"{self.manifest}: column 'split' is missing")
+            chosen = table[table["split"] == split].reset_index(drop=True)
+            self._datasets[split, training] = self._index(chosen, split, training)
+        return self._datasets[split, training]
+
+    def _index(self, table: pd.DataFrame, split: str, training: bool) -> TileDataset:
         if table.empty:
             raise ManifestError(f"{self.manifest}: no row has split {split!r}")
-        transform = tile_augmentation(self.augment if split == "train" else "none")
-        table = table.reset_index(drop=True)
+        transform = tile_augmentation(self.augment if training else "none")
         dataset: TileDataset
         if self.tiles is not None:
             dataset = SlideTiles(table, Path(self.tiles), self.classes, transform)
@@ -100,34 +112,40 @@ class TileDataModule(lightning.LightningDataModule):
             )
         return dataset
 
-    def dataset(self, split: str) -> TileDataset:
-        """The tiles of a split, set up on first use."""
-        if split not in self._datasets:
-            self.setup(split)
-        return self._datasets[split]
+    def digest(self) -> str:
+        """SHA-256 over the manifest and all tile tables it names: what a run is made from."""
+        content = hashlib.sha256(Path(self.manifest).read_bytes())
+        if self.tiles is not None:
+            for name in self.table()["slide_id"]:
+                path = Path(self.tiles) / f"{name}.parquet"
+                content.update(path.read_bytes() if path.is_file() else b"none")
+        return content.hexdigest()
 
-    def loader(self, split: str) -> DataLoader:
-        """Batches of ``{"image": uint8 (batch, 3, h, w), "label": (batch,)}``."""
-        dataset = self.dataset(split)
-        train = split == "train"
+    def loader(self, split: str, training: bool = False) -> DataLoader:
+        """Batches of ``{"image": uint8 (batch, 3, h, w), "label": (batch,)}``.
+
+        Each tile once and in the manifest's order, unless for training: then shuffled or balanced,
+        augmented, and without a last batch that is too small.
+        """
+        dataset = self.dataset(split, training)
         sampler = None
-        if train and self.balance:
+        if training and self.balance:
             counts = np.bincount(dataset.labels, minlength=len(self.classes))
             weights = (1.0 / counts[dataset.labels]).tolist()
             sampler = WeightedRandomSampler(weights, len(dataset))
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            shuffle=train and sampler is None,
+            shuffle=training and sampler is None,
             sampler=sampler,
-            drop_last=train and len(dataset) > self.batch_size,
+            drop_last=training and len(dataset) > self.batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
     def train_dataloader(self) -> DataLoader:
-        return self.loader("train")
+        return self.loader("train", training=True)
 
     def val_dataloader(self) -> DataLoader:
         return self.loader("val")

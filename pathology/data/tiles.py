@@ -39,6 +39,11 @@ class ImageTiles(Dataset[Sample]):
         self.labels = label_indices(table["label"], classes)
         self.size_px = size_px
         self.transform = transform
+        try:
+            with Image.open(self.paths[0]) as first:
+                self.first_size = first.size
+        except (OSError, UnidentifiedImageError) as error:
+            raise ManifestError(f"{self.paths[0]}: not a readable image: {error}") from error
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -56,6 +61,11 @@ class ImageTiles(Dataset[Sample]):
         if image.width != image.height:
             raise ManifestError(
                 f"{path}: tiles must be square, got {image.width} x {image.height} px; cut it first"
+            )
+        if self.size_px is None and image.size != self.first_size:
+            raise ManifestError(
+                f"{path}: {image.width} px wide, the first tile {self.first_size[0]} px;"
+                " set size_px to resize all tiles to one size"
             )
         if self.size_px is not None and image.size != (self.size_px, self.size_px):
             image = image.resize((self.size_px, self.size_px), Image.Resampling.BICUBIC)
@@ -94,8 +104,12 @@ class SlideTiles(Dataset[Sample]):
                     f"{path}: no tile table for slide {record['slide_id']!r};"
                     " run `pathology tile` on this manifest first"
                 )
+            source = TileGrid.load(path).source
             mpp = record.get("mpp")
-            slide = open_slide(record["path"], mpp=None if pd.isna(mpp) else float(mpp))
+            if mpp is None or pd.isna(mpp):
+                # What was said when tiling still holds; the file may not know.
+                mpp = source.mpp.x if source.mpp_source == "given" else None
+            slide = open_slide(record["path"], mpp=mpp)
             grid = TileGrid.load(path, slide=slide)
             if self.grids and grid.spec != self.spec:
                 raise StampMismatchError(

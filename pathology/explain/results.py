@@ -81,18 +81,28 @@ def write_results(
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 
 
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder that holds something else than an explanation.
+
+    Raises:
+        StampMismatchError: it does.
+    """
+    try:
+        dict(json.loads((folder / RECORD).read_text())["settings"])
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise StampMismatchError(
+            f"{folder}: holds something else than an explanation; choose another --out"
+        ) from error
+
+
 def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Refuse a folder that holds an explanation made with other settings.
 
     Raises:
         StampMismatchError: naming the first setting that differs, or that it is no explanation.
     """
-    try:
-        stored = json.loads((folder / RECORD).read_text())["settings"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise StampMismatchError(
-            f"{folder}: holds something else than an explanation; choose another --out"
-        ) from error
+    check_replaceable(folder)
+    stored = json.loads((folder / RECORD).read_text())["settings"]
     # Through JSON, so that tuples and lists compare equal.
     for name, value in json.loads(json.dumps(settings)).items():
         if stored.get(name) != value:

@@ -62,7 +62,10 @@ class TileClassification(lightning.LightningModule):
             raise ValueError("agc, warmup_epochs and weight_decay must be at least 0")
         self.save_hyperparameters()
         self.classes = list(classes)
-        self.model = create_model(model, num_classes=len(classes), **(model_args or {}))
+        try:
+            self.model = create_model(model, num_classes=len(classes), **(model_args or {}))
+        except TypeError as error:
+            raise ValueError(f"model_args {model_args} do not suit {model}: {error}") from error
         if init_from is not None:
             load_backbone(self.model, init_from)
         self.encoding = TileEncoding(self.model)

@@ -329,3 +329,132 @@ def test_an_unknown_model_suggests(refused, cohort, cohort_tiles, tmp_path):
     arguments = train_arguments(cohort, cohort_tiles, tmp_path / "run")
     arguments[arguments.index("--model.model") + 1] = "bcos_resnet_18"
     assert "did you mean bcos_resnet18" in refused(*arguments)
+
+
+# --- what went stale, or would have been mixed
+
+
+def test_evaluating_the_training_split_takes_each_tile_once_and_unchanged(pathology, trained):
+    arguments = ["evaluate", "--run", trained, "--split", "train", "--device", "cpu"]
+    assert pathology(*arguments)[0] == 0
+    path = trained / "evaluation" / "train.parquet"
+    first = pd.read_parquet(path)
+    assert pathology(*arguments)[0] == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(path), first)
+
+
+def test_figures_of_another_manifest_are_not_replaced(refused, trained, cohort, cohort_tiles):
+    table = pd.read_csv(cohort)
+    other = cohort.parent / "swapped.csv"
+    table.assign(split=["val", "test", "train"]).to_csv(other, index=False)
+    (trained / "evaluation").mkdir(exist_ok=True)
+    record = {"made_from": {"manifest": "mine.csv", "digest": "0"}}
+    (trained / "evaluation" / "val.json").write_text(json.dumps(record))
+    line = refused(
+        "evaluate", "--run", trained, "--split", "val", "--manifest", other,
+        "--tiles", cohort_tiles, "--device", "cpu",
+    )  # fmt: skip
+    assert "holds figures for mine.csv" in line
+    (trained / "evaluation" / "val.json").unlink()
+
+
+def test_a_group_column_that_is_not_there_and_an_unknown_split_are_refused(refused, trained):
+    line = refused("evaluate", "--run", trained, "--split", "test", "--group-column", "patient")
+    assert "no column 'patient'" in line
+    assert "train, val, test" in refused("evaluate", "--run", trained, "--split", "validate")
+
+
+def test_labels_are_made_anew_when_the_regions_or_the_rule_change(pathology, cohort, tmp_path):
+    same = ["tile", "--slides", cohort, "--out", tmp_path, "--size-px", "64"]
+    assert pathology(*same, "--label-fraction", "0.5")[0] == 0
+    before = pd.read_parquet(tmp_path / "train_000.parquet")
+    code, out, _ = pathology(*same, "--label-fraction", "1.0")
+    assert (code, "labels made anew" in out) == (0, True)
+    after = pd.read_parquet(tmp_path / "train_000.parquet")
+    assert (before["label"] != after["label"]).any()
+    pd.testing.assert_frame_equal(before.drop(columns="label"), after.drop(columns="label"))
+
+
+def test_a_run_whose_data_changed_is_refused(refused, pathology, cohort, cohort_tiles, tmp_path):
+    manifest = cohort.parent / "changing.csv"
+    shutil.copy(cohort, manifest)
+    arguments = train_arguments(manifest, cohort_tiles, tmp_path / "run")
+    assert pathology(*arguments)[0] == 0
+    table = pd.read_csv(manifest)
+    table.assign(split=["val", "train", "test"]).to_csv(manifest, index=False)
+    assert "have changed" in refused(*arguments)
+
+
+def test_a_run_that_failed_before_it_began_can_be_corrected(
+    refused, pathology, cohort, cohort_tiles, tmp_path
+):
+    arguments = train_arguments(cohort, cohort_tiles, tmp_path / "run")
+    place = arguments.index("--data.classes") + 1
+    wrong = [*arguments[:place], "[normal, cancer]", *arguments[place + 1 :]]
+    assert "'cancer'" in refused(*wrong)
+    assert pathology(*arguments)[0] == 0
+
+
+def test_a_saved_config_runs_again(pathology, trained, tmp_path):
+    config = trained / "config.yaml"
+    assert "out:" not in config.read_text()
+    code, out, _ = pathology("train", "--config", config, "--out", tmp_path / "again")
+    assert (code, "val_auroc" in out) == (0, True)
+
+
+def test_arguments_a_model_does_not_take_are_refused(refused, cohort, cohort_tiles, tmp_path):
+    arguments = train_arguments(cohort, cohort_tiles, tmp_path / "run")
+    arguments[arguments.index("--model.model_args") + 1] = "{foo: 3}"
+    assert "do not suit bcos_vit_tiny_patch16_224" in refused(*arguments)
+
+
+def test_replacing_leaves_folders_alone_that_hold_something_else(
+    refused, trained, cohort, cohort_tiles, tmp_path
+):
+    folder = tmp_path / "test_000" / "tumour"
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").write_text("precious")
+    slide = cohort.parent / "test_000.tif"
+    same = explain_arguments(trained, slide, cohort_tiles, tmp_path, "--target", "tumour")
+    assert "something else" in refused(*same, "--overwrite")
+    assert (folder / "mine.txt").read_text() == "precious"
+
+
+def test_other_tiles_of_the_same_number_are_refused(
+    refused, pathology, explained, trained, cohort, cohort_tiles, tmp_path
+):
+    from pathology.tiling import TileGrid
+
+    grid = TileGrid.load(cohort_tiles / "test_000.parquet")
+    TileGrid(grid.spec, grid.source, grid.x + 1, grid.y, grid.tissue, grid.columns).save(
+        tmp_path / "test_000.parquet"
+    )
+    slide = cohort.parent / "test_000.tif"
+    same = explain_arguments(trained, slide, tmp_path, explained, "--target", "tumour")
+    assert "tile_positions" in refused(*same)
+
+
+def test_slides_tiled_with_a_given_mpp_can_be_trained_on(pathology, rng, tmp_path):
+    import numpy as np
+
+    from pathology.data.tiles import SlideTiles
+    from pathology.tiling import TileGrid
+
+    pixels = rng.integers(60, 200, (256, 256, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "s.tif", pixels, tile=(128, 128), photometric="rgb")
+    arguments = ["tile", "--slides", tmp_path / "s.tif", "--out", tmp_path, "--size-px", "32"]
+    assert pathology(*arguments, "--mpp", "0.5", "--min-tissue", "0")[0] == 0
+    grid = TileGrid.load(tmp_path / "s.parquet")
+    grid.with_columns(label=np.array(["a", "b"] * (len(grid) // 2))).save(tmp_path / "s.parquet")
+    table = pd.DataFrame({"slide_id": ["s"], "path": [str(tmp_path / "s.tif")]})
+    assert SlideTiles(table, tmp_path, ["a", "b"])[0]["image"].shape == (3, 32, 32)
+
+
+def test_an_error_in_a_reading_process_is_one_line():
+    from pathology.cli import one_line
+
+    text = (
+        "Caught ManifestError in DataLoader worker process 0.\nOriginal Traceback ...\n"
+        "pathology.errors.ManifestError: x.png: tiles must be square, got 10 x 12 px\n"
+    )
+    assert one_line(RuntimeError(text)).startswith("x.png: tiles must be square")

@@ -77,3 +77,14 @@ def test_slides_have_numbers_for_mpp(write):
 def test_a_slide_twice_is_refused(write):
     with pytest.raises(ManifestError, match=r"'s1' stands in more than one row \(row 3\)"):
         read_slide_manifest(write("slide_id,path\ns1,a.png\ns1,b.png\n"))
+
+
+@pytest.mark.parametrize("mpp", ["0;25", "-1", "0", "inf", "half"])
+def test_an_mpp_that_is_no_length_is_refused(write, mpp):
+    with pytest.raises(ManifestError, match=r"row 2 has mpp .*wanted micrometres per pixel"):
+        read_slide_manifest(write(f"slide_id,path,mpp\ns1,a.png,{mpp}\n"))
+
+
+def test_rows_longer_than_the_header_are_refused(write):
+    with pytest.raises(ManifestError, match="not a CSV table"):
+        read_tile_manifest(write("path,label,split\na.png,x,train,9\nb.png,y,val,9\n"))

@@ -112,7 +112,9 @@ def test_balance_draws_classes_equally(image_table, tmp_path):
         str(tmp_path / "tiles.csv"), CLASSES, batch_size=8, num_workers=0, balance=True
     )
     torch.manual_seed(0)
-    labels = torch.cat([batch["label"] for _ in range(8) for batch in data.loader("train")])
+    labels = torch.cat(
+        [batch["label"] for _ in range(8) for batch in data.loader("train", training=True)]
+    )
     assert 0.35 < labels.float().mean() < 0.65  # 2 of 32 without balance
 
 
