@@ -27,9 +27,11 @@ def write_results(
 ) -> None:
     """Write everything there is to know about an explanation.
 
-    ``report.html`` and ``overlay.png`` to look at; ``heatmap.ome.tif`` (additive map, logits per
-    pixel) and ``tiles.parquet`` (one row per tile) to compute with; ``explanation.json`` with
-    ledger, settings and provenance, which both files carry in their metadata too.
+    To look at: ``report.html`` and ``overlay.png``. To compute with: ``heatmap.ome.tif`` (additive
+    map in logits per pixel, the sum kept on every level), ``density.ome.tif`` (the tiles' own
+    logits per mm2, averaged where they overlap, the same height on every level) and
+    ``tiles.parquet`` (one row per tile). ``explanation.json`` holds ledger, settings and
+    provenance, which the maps and the table carry in their metadata too.
 
     Args:
         result: the explanation; its scratch map must still exist.
@@ -53,6 +55,13 @@ def write_results(
     tiles = table.replace_schema_metadata(metadata)
     pq.write_table(tiles, folder / "tiles.parquet", compression="zstd")
     write_ome_tiff(result.contributions, folder / "heatmap.ome.tif", metadata=record)
+    write_ome_tiff(
+        result.stitched.density(),
+        folder / "density.ome.tif",
+        levels="mean",
+        metadata=record,
+        weights=result.stitched.coverage.values,
+    )
     thumbnail = slide.thumbnail(THUMBNAIL_PX)
     overlay_png(
         thumbnail,

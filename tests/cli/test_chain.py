@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import tifffile
@@ -97,8 +98,6 @@ def test_a_slide_without_mpp_says_how_to_give_it(refused, pathology, rng, tmp_pa
 
 
 def test_a_blank_slide_has_no_tissue(refused, tmp_path):
-    import numpy as np
-
     white = np.full((512, 512, 3), 245, np.uint8)
     tifffile.imwrite(tmp_path / "x.tif", white, tile=(128, 128), photometric="rgb")
     line = refused("tile", "--slides", tmp_path / "x.tif", "--out", tmp_path, "--mpp", "0.5")
@@ -213,13 +212,20 @@ def test_an_explanation_is_complete_and_closed(explained):
     folder = explained / "test_000" / "tumour"
     files = {path.name for path in folder.iterdir()}
     assert files == {
-        "report.html", "overlay.png", "heatmap.ome.tif", "tiles.parquet", "explanation.json"
+        "report.html", "overlay.png", "heatmap.ome.tif", "density.ome.tif", "tiles.parquet",
+        "explanation.json",
     }  # fmt: skip
     ledger = json.loads((folder / "explanation.json").read_text())["ledger"]
     assert ledger["is_closed"]
     slide_map, metadata = read_ome_tiff(folder / "heatmap.ome.tif")
     assert slide_map.sum() == pytest.approx(ledger["map_sum"], abs=1e-9)
     assert metadata["ledger"] == ledger
+    density, _ = read_ome_tiff(folder / "density.ome.tif")
+    assert density.unit == "logit/mm2"
+    # Without overlap each covered pixel is one tile's: its weight is 1/n.
+    count = len(pd.read_parquet(folder / "tiles.parquet"))
+    inner = np.nanmax(slide_map.values) / density.pixel_area_mm2 * count
+    assert np.nanmax(density.values) == pytest.approx(inner, rel=1e-3)
     tiles = pd.read_parquet(folder / "tiles.parquet")
     total = ledger["bias"] + (tiles["weight"] * tiles["contribution"]).sum()
     assert total == pytest.approx(ledger["score"], abs=ledger["tolerance"])
@@ -435,8 +441,6 @@ def test_other_tiles_of_the_same_number_are_refused(
 
 
 def test_slides_tiled_with_a_given_mpp_can_be_trained_on(pathology, rng, tmp_path):
-    import numpy as np
-
     from pathology.data.tiles import SlideTiles
     from pathology.tiling import TileGrid
 
