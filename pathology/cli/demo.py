@@ -13,7 +13,7 @@ SLIDE_PX = 3072
 MODELS = {
     "bcos_resnet18": ["--model.lr", "1e-3", "--trainer.max_epochs", "4"],
     "bcos_vitc_tiny_patch16_224": [
-        "--model.lr", "5e-4", "--trainer.max_epochs", "4", "--model.model_args", "{img_size: 96}",
+        "--model.lr", "5e-4", "--trainer.max_epochs", "6", "--model.model_args", "{img_size: 96}",
     ],
 }  # fmt: skip
 
