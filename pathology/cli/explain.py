@@ -52,7 +52,7 @@ def explain(
     from pathology.cli.slide_list import each_slide, list_slides, slide_mpp
     from pathology.cli.trained import load_trained
     from pathology.explain.pooling import parse_pooling
-    from pathology.explain.results import check_replaceable, check_settings, write_results
+    from pathology.explain.results import check_settings, stored_settings, write_results
     from pathology.explain.slide import explain_slide
     from pathology.outputs import complete_folder, writable_folder
     from pathology.slides import open_slide
@@ -81,7 +81,7 @@ def explain(
             # One folder per slide and class asked for; "predicted" when the model chooses.
             folder = out / str(row["slide_id"]) / (target or "predicted")
             if folder.exists() and overwrite:
-                check_replaceable(folder)
+                stored_settings(folder)  # replace explanations, nothing else
             elif folder.exists():
                 check_settings(folder, settings)
                 return f"{folder / 'report.html'}: made before by the same model and settings"

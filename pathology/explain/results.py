@@ -90,14 +90,14 @@ def write_results(
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 
 
-def check_replaceable(folder: Path) -> None:
-    """Refuse a folder that holds something else than an explanation.
+def stored_settings(folder: Path) -> dict[str, Any]:
+    """The settings of the explanation in ``folder``.
 
     Raises:
-        StampMismatchError: it does.
+        StampMismatchError: it holds something else than an explanation.
     """
     try:
-        dict(json.loads((folder / RECORD).read_text())["settings"])
+        return dict(json.loads((folder / RECORD).read_text())["settings"])
     except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise StampMismatchError(
             f"{folder}: holds something else than an explanation; choose another --out"
@@ -110,8 +110,7 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     Raises:
         StampMismatchError: naming the first setting that differs, or that it is no explanation.
     """
-    check_replaceable(folder)
-    stored = json.loads((folder / RECORD).read_text())["settings"]
+    stored = stored_settings(folder)
     # Through JSON, so that tuples and lists compare equal.
     for name, value in json.loads(json.dumps(settings)).items():
         if stored.get(name) != value:
