@@ -294,7 +294,7 @@ def vit_logits(model, image, patch_size, heads):
     trace, shape = Trace.of(image), image.shape
     if hasattr(model.patch_embed, "convs"):
         for conv, norm in zip(
-            model.patch_embed.convs[::2], model.patch_embed.convs[1::2], strict=True
+            model.patch_embed.convs[::3], model.patch_embed.convs[1::3], strict=True
         ):
             stride = (
                 2 if conv.weight.shape[0] // conv.max_out > shape[0] or shape == image.shape else 1

@@ -1,17 +1,25 @@
 """The layers of B-cos networks: each computes ``W(x) x``, and marks what ``W`` owes to ``x``."""
 
+from bcos_vit.layers.activation import GatedGelu, GatedSilu
 from bcos_vit.layers.attention import BcosAttention
 from bcos_vit.layers.conv import BcosConv2d
 from bcos_vit.layers.head import Logits, default_logit_bias
+from bcos_vit.layers.kit import BCOS, LayerKit
 from bcos_vit.layers.layer_scale import BcosLayerScale
-from bcos_vit.layers.linear import BcosLinear
-from bcos_vit.layers.mlp import BcosMlp
+from bcos_vit.layers.linear import BcosLinear, PlainLinear
+from bcos_vit.layers.mlp import BcosMlp, BcosSwiGlu
 from bcos_vit.layers.mode import constant, explanation_mode, held, is_explaining
-from bcos_vit.layers.norm import BcosBatchNorm2d, BcosGroupNorm, BcosLayerNorm
+from bcos_vit.layers.norm import BcosBatchNorm2d, BcosGroupNorm, BcosLayerNorm, BcosPositionNorm2d
 from bcos_vit.layers.patch_embed import BcosConvStem, BcosPatchEmbed
-from bcos_vit.layers.pos_embed import RotaryPosition, SinCosPosition
+from bcos_vit.layers.pos_embed import (
+    ConstantTokens,
+    LearnedPosition,
+    RotaryPosition,
+    SinCosPosition,
+)
 
 __all__ = [
+    "BCOS",
     "BcosAttention",
     "BcosBatchNorm2d",
     "BcosConv2d",
@@ -22,7 +30,15 @@ __all__ = [
     "BcosLinear",
     "BcosMlp",
     "BcosPatchEmbed",
+    "BcosPositionNorm2d",
+    "BcosSwiGlu",
+    "ConstantTokens",
+    "GatedGelu",
+    "GatedSilu",
+    "LayerKit",
+    "LearnedPosition",
     "Logits",
+    "PlainLinear",
     "RotaryPosition",
     "SinCosPosition",
     "constant",

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
-from bcos_vit.layers.linear import BcosLinear
+from bcos_vit.layers.bias import add_bias
+from bcos_vit.layers.kit import BCOS, LayerKit
+from bcos_vit.layers.linear import PlainLinear
 from bcos_vit.layers.mode import held
 
 
@@ -25,13 +27,36 @@ def check_heads(num_heads: int, dim: int) -> None:
         raise ValueError(f"num_heads must divide dim, got {num_heads} for {dim}")
 
 
+def queries_keys_values(
+    qkv: PlainLinear, x: Tensor, num_heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys, held while explaining, and values, each ``(..., H, D)``.
+
+    Args:
+        qkv: one layer from C to 3 C, in that order.
+        x: ``(..., C)``.
+        num_heads: H.
+    """
+    chans = x.shape[-1]
+    weight_qk, weight_v = held(qkv.weight).split([2 * chans, chans])
+    # Held before the projection, so that explaining neither stores nor walks this branch.
+    qk, v = F.linear(held(x), weight_qk), F.linear(x, weight_v)
+    if qkv.bias is not None:
+        bias_qk, bias_v = qkv.bias.split([2 * chans, chans])
+        qk = qk + held(bias_qk) * qkv.bias_share
+        v = add_bias(v, bias_v, qkv.bias_share)
+    q, k = qk.unflatten(-1, (2, num_heads, -1)).unbind(-3)
+    return q, k, v.unflatten(-1, (num_heads, -1))
+
+
 class BcosAttention(nn.Module):
-    """Multi-head self-attention: plain bias-free queries, keys, values; B-cos projection.
+    """Multi-head self-attention: plain queries, keys, values; B-cos projection.
 
     Args:
         dim: embedding size C.
         num_heads: divides ``dim``.
-        b, max_out: of the projection, see :class:`BcosLinear`.
+        kit: what layers are made of.
+        qkv_bias, proj_bias: whether a conventional network has these biases.
         proj_drop: dropout probability of the output.
     """
 
@@ -42,15 +67,16 @@ class BcosAttention(nn.Module):
         dim: int,
         num_heads: int,
         *,
-        b: float = 2.0,
-        max_out: int = 1,
+        kit: LayerKit = BCOS,
+        qkv_bias: bool = True,
+        proj_bias: bool = True,
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
         check_heads(num_heads, dim)
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.proj = BcosLinear(dim, dim, b=b, max_out=max_out)
+        self.qkv = kit.plain_linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = kit.linear(dim, dim, bias=proj_bias)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
@@ -60,14 +86,12 @@ class BcosAttention(nn.Module):
             x: tokens.
             rope: ``(N, 2 D)`` sines and cosines that turn queries and keys by their position.
         """
-        weight_qk, weight_v = held(self.qkv.weight).split([2 * x.shape[-1], x.shape[-1]])
-        # Held before the projection, so that explaining neither stores nor walks this branch.
-        qk = F.linear(held(x), weight_qk).unflatten(-1, (2, self.num_heads, -1))
-        q, k = qk.permute(2, 0, 3, 1, 4).unbind(0)  # B H N D each
-        v = F.linear(x, weight_v).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # B H N D
+        q, k, v = (
+            each.transpose(1, 2) for each in queries_keys_values(self.qkv, x, self.num_heads)
+        )
         if rope is not None:
             q = apply_rot_embed_cat(q, rope).to(v.dtype)
             k = apply_rot_embed_cat(k, rope).to(v.dtype)
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # B H N D
         y: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
         return y

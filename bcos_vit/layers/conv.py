@@ -4,8 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcos_vit.layers.bias import add_bias, make_bias
 from bcos_vit.layers.mode import held
-from bcos_vit.layers.scale import apply_scale, check_exponent, max_out_units, unit_norm
+from bcos_vit.layers.scale import (
+    apply_scale,
+    check_exponent,
+    check_units,
+    max_out_units,
+    unit_norm,
+    weight_length,
+)
 
 # Inside the root, as in the published networks.
 _EPS = 1e-6
@@ -40,12 +48,15 @@ class BcosConv2d(nn.Module):
         padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
         b: exponent, at least 1.
         max_out: linear filters behind each output channel.
+        unit_norm, bias: see :class:`bcos_vit.layers.BcosLinear`.
 
     Source:
         Boehle et al., CVPR 2022 (arXiv:2205.10268); TPAMI 2024 (arXiv:2306.10898).
     """
 
     dynamic_linear = True
+    bias: nn.Parameter | None
+    bias_share: float
 
     def __init__(
         self,
@@ -60,10 +71,11 @@ class BcosConv2d(nn.Module):
         padding_mode: str = "zeros",
         b: float = 2.0,
         max_out: int = 1,
+        unit_norm: bool = True,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        if max_out < 1:
-            raise ValueError(f"max_out must be at least 1, got {max_out}")
+        check_units(max_out, unit_norm)
         if groups < 1 or in_chans % groups or out_chans % groups:
             raise ValueError(
                 f"groups must divide in_chans and out_chans, got {groups} for"
@@ -80,10 +92,12 @@ class BcosConv2d(nn.Module):
         self.padding_mode = padding_mode
         self.b = check_exponent(b)
         self.max_out = max_out
+        self.unit_norm = unit_norm
         self.pads = self._pads(padding)
         self.weight = nn.Parameter(
             torch.empty(out_chans * max_out, in_chans // groups, *self.kernel_size)
         )
+        make_bias(self, out_chans if bias else None)
         self.reset_parameters()
 
     def _pads(self, padding: int | tuple[int, int] | str) -> tuple[int, int, int, int]:
@@ -113,10 +127,16 @@ class BcosConv2d(nn.Module):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self.pads, mode=mode)
             padding = (0, 0)
-        weight = unit_norm(held(self.weight))
+        weight = held(self.weight)
+        weight = unit_norm(weight) if self.unit_norm else weight
         linear = F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
         linear = max_out_units(linear, self.max_out, 1)
-        return apply_scale(linear, self._patch_norm(x, padding), self.b)
+        if self.b != 1:
+            norm = self._patch_norm(x, padding)
+            if not self.unit_norm:
+                norm = norm * weight_length(weight)[:, None, None]
+            linear = apply_scale(linear, norm, self.b)
+        return add_bias(linear, self.bias, self.bias_share, dim=1)
 
     def _patch_norm(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
         """Length of the patch under each output pixel, ``(batch, 1 or out_chans, h', w')``."""
@@ -146,4 +166,5 @@ class BcosConv2d(nn.Module):
             text += f", dilation={self.dilation}"
         if self.groups != 1:
             text += f", groups={self.groups}"
-        return f"{text}, b={self.b:g}, max_out={self.max_out}"
+        text += f", b={self.b:g}, max_out={self.max_out}"
+        return text if self.unit_norm else f"{text}, unit_norm=False, bias={self.bias is not None}"

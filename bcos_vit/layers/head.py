@@ -1,6 +1,7 @@
 """The end of a network: temperature and logit bias, inside the model and in its weights."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,9 +52,17 @@ class Logits(nn.Module):
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
-        value = default_logit_bias(num_classes) if bias is None else bias
-        self.register_buffer("bias", torch.full((num_classes,), float(value)))
+        self.given = float(default_logit_bias(num_classes) if bias is None else bias)
+        self.register_buffer("bias", torch.full((num_classes,), self.given))
         self.register_buffer("temperature", torch.tensor(float(temperature)))
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "Logits":
+        """Moving to float64 tells the bias exactly, where it still is the one given."""
+        module: Logits = super()._apply(*args, **kwargs)
+        if self.bias.dtype == torch.float64 and self.bias.device.type != "meta":
+            rounded = torch.tensor(self.given, dtype=torch.float32).double()
+            self.bias.masked_fill_(self.bias == rounded.to(self.bias.device), self.given)
+        return module
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, num_classes)`` to the same."""

@@ -9,9 +9,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from bcos_vit.layers.conv import BcosConv2d
-from bcos_vit.layers.linear import BcosLinear
-from bcos_vit.layers.norm import BcosGroupNorm
+from bcos_vit.layers.kit import BCOS, LayerKit
 
 
 def check_divisible(height: int, width: int, patch_size: int) -> None:
@@ -30,6 +28,13 @@ def check_divisible(height: int, width: int, patch_size: int) -> None:
         )
 
 
+def flat_patches(x: Tensor, patch_size: int) -> Tensor:
+    """``(B, C, H, W)`` to ``(B, rows, columns, P * P * C)``: row, column, channel of each patch."""
+    p = patch_size
+    patches = x.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # B C rows p columns p
+    return patches.permute(0, 2, 4, 3, 5, 1).flatten(3)
+
+
 class BcosPatchEmbed(nn.Module):
     """One B-cos linear layer over the pixels of each square patch, ordered row, column, channel.
 
@@ -37,67 +42,81 @@ class BcosPatchEmbed(nn.Module):
         patch_size: side of a patch in pixels.
         in_chans: channels of the image.
         embed_dim: size of a token.
-        b, max_out: see :class:`BcosLinear`.
-    """
-
-    dynamic_linear = True
-
-    def __init__(
-        self, patch_size: int, in_chans: int, embed_dim: int, *, b: float = 2.0, max_out: int = 1
-    ) -> None:
-        super().__init__()
-        if patch_size < 1:
-            raise ValueError(f"patch_size must be at least 1, got {patch_size}")
-        self.patch_size = patch_size
-        self.proj = BcosLinear(patch_size**2 * in_chans, embed_dim, b=b, max_out=max_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(batch, in_chans, height, width)`` to ``(batch, rows, columns, embed_dim)``."""
-        p = self.patch_size
-        check_divisible(x.shape[2], x.shape[3], p)
-        patches = x.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # B C rows p columns p
-        tokens: Tensor = self.proj(patches.permute(0, 2, 4, 3, 5, 1).flatten(3))
-        return tokens
-
-
-class BcosConvStem(nn.Module):
-    """3 x 3 B-cos convolutions, each with a norm, halving the image four times: 16-px tokens.
-
-    Args:
-        in_chans: channels of the image.
-        chans: output channels of each convolution; it has stride 2 where channels grow.
-        embed_dim: size of a token.
-        b, max_out: see :class:`BcosConv2d`.
+        kit: what layers are made of.
+        bias: whether a conventional network has a bias here.
     """
 
     dynamic_linear = True
 
     def __init__(
         self,
+        patch_size: int,
+        in_chans: int,
+        embed_dim: int,
+        *,
+        kit: LayerKit = BCOS,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if patch_size < 1:
+            raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+        self.patch_size = patch_size
+        self.proj = kit.linear(patch_size**2 * in_chans, embed_dim, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, in_chans, height, width)`` to ``(batch, rows, columns, embed_dim)``."""
+        check_divisible(x.shape[2], x.shape[3], self.patch_size)
+        tokens: Tensor = self.proj(flat_patches(x, self.patch_size))
+        return tokens
+
+
+class BcosConvStem(nn.Module):
+    """3 x 3 B-cos convolutions, each with a norm, then one B-cos layer over what is left of a patch.
+
+    Args:
+        patch_size: pixels per token; the convolutions make a divisor of it.
+        in_chans: channels of the image.
+        chans: output channels of each convolution; it has stride 2 where channels grow.
+        embed_dim: size of a token.
+        kit: what layers are made of.
+
+    Raises:
+        ValueError: no channels, or convolutions that do not divide the patch.
+    """
+
+    dynamic_linear = True
+
+    def __init__(
+        self,
+        patch_size: int,
         in_chans: int,
         chans: tuple[int, ...],
         embed_dim: int,
         *,
-        b: float = 2.0,
-        max_out: int = 1,
+        kit: LayerKit = BCOS,
     ) -> None:
         super().__init__()
         if not chans or min(chans) < 1:
             raise ValueError(f"chans must be one or more numbers of channels, got {chans}")
         layers: list[nn.Module] = []
-        self.patch_size = 1
+        made = 1
         for before, after in pairwise((0, *chans)):
             stride = 2 if after > before else 1
-            self.patch_size *= stride
+            made *= stride
             layers += [
-                BcosConv2d(before or in_chans, after, 3, stride, 1, b=b, max_out=max_out),
-                BcosGroupNorm(after),
+                kit.conv(before or in_chans, after, 3, stride, 1),
+                kit.group_norm(after),
+                kit.act("gelu"),
             ]
+        if patch_size % made:
+            raise ValueError(f"stem_chans {chans} make {made} px, which do not divide {patch_size}")
+        self.patch_size = patch_size
+        self.rest = patch_size // made
         self.convs = nn.Sequential(*layers)
-        self.proj = BcosLinear(chans[-1], embed_dim, b=b, max_out=max_out)
+        self.proj = kit.linear(chans[-1] * self.rest**2, embed_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, height, width)`` to ``(batch, rows, columns, embed_dim)``."""
         check_divisible(x.shape[2], x.shape[3], self.patch_size)
-        tokens: Tensor = self.proj(self.convs(x).permute(0, 2, 3, 1))
+        tokens: Tensor = self.proj(flat_patches(self.convs(x), self.rest))
         return tokens

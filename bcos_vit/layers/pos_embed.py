@@ -1,16 +1,15 @@
-"""Position codes, and where they may be added.
+"""Position codes, and where they may be added; tokens that come from no pixel.
 
 A code added to the tokens is a constant that no pixel owns: in networks of that kind it carries
-much
-of the logit. Turned into queries and keys (rotary) it only changes the attention matrix, which is
+much of the logit. Turned into queries and keys (rotary) it only changes the attention matrix, which is
 held constant while explaining, so the pixels' contributions still sum to the logit.
 """
 
 import torch
-from timm.layers import build_rotary_pos_embed
+from timm.layers import build_rotary_pos_embed, resample_abs_pos_embed, trunc_normal_
 from torch import Tensor, nn
 
-from bcos_vit.layers.mode import constant
+from bcos_vit.layers.mode import constant, held
 
 
 class RotaryPosition(nn.Module):
@@ -91,3 +90,61 @@ class SinCosPosition(nn.Module):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, temperature={self.temperature:g}"
+
+
+class LearnedPosition(nn.Module):
+    """A learnt code per place of a grid, added to the tokens (constant term ``"position"``).
+
+    On another grid than its own it is resampled (bicubic, antialiased), as timm does.
+
+    Args:
+        grid: ``(rows, columns)`` it is learnt for.
+        dim: embedding size.
+    """
+
+    dynamic_linear = True
+    constant_terms = ("position",)
+
+    def __init__(self, grid: tuple[int, int], dim: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.code = nn.Parameter(torch.empty(1, grid[0] * grid[1], dim))
+        trunc_normal_(self.code, std=0.02)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """``(batch, rows * columns, dim)`` tokens with the code of a ``(rows, columns)`` grid."""
+        code = held(self.code)
+        if grid != self.grid:
+            code = resample_abs_pos_embed(code, list(grid), list(self.grid), num_prefix_tokens=0)
+        return tokens + constant("position", code.to(tokens.dtype))
+
+    def extra_repr(self) -> str:
+        return f"grid={self.grid}, dim={self.code.shape[-1]}"
+
+
+class ConstantTokens(nn.Module):
+    """Class token and registers: learnt tokens in front of those of the image.
+
+    What they carry of a logit is the constant term ``"tokens"``.
+
+    Args:
+        count: how many.
+        dim: embedding size.
+    """
+
+    dynamic_linear = True
+    constant_terms = ("tokens",)
+
+    def __init__(self, count: int, dim: int) -> None:
+        super().__init__()
+        self.code = nn.Parameter(torch.empty(1, count, dim))
+        trunc_normal_(self.code, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """``(batch, n, dim)`` to ``(batch, count + n, dim)``."""
+        code = constant("tokens", held(self.code).to(tokens.dtype))
+        return torch.cat([code.expand(len(tokens), -1, -1), tokens], dim=1)
+
+    def extra_repr(self) -> str:
+        _, count, dim = self.code.shape
+        return f"{count}, dim={dim}"

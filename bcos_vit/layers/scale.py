@@ -24,6 +24,26 @@ def check_exponent(b: float) -> float:
     return float(b)
 
 
+def check_units(max_out: int, unit_norm: bool) -> None:
+    """Refuse a number of units that makes no sense.
+
+    Raises:
+        ValueError: ``max_out`` below 1, or above 1 for weights that keep their length, where the
+            largest response would be that of the longest weight.
+    """
+    if max_out < 1:
+        raise ValueError(f"max_out must be at least 1, got {max_out}")
+    if max_out > 1 and not unit_norm:
+        raise ValueError(f"max_out must be 1 where weights keep their length, got {max_out}")
+
+
+def weight_length(weight: Tensor) -> Tensor:
+    """``|w|`` of every output row or filter, ``(out,)``, at least a tiny positive number."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=wide)
+    return norm.clamp_min(torch.finfo(wide).tiny ** 0.5)
+
+
 def unit_norm(weight: Tensor) -> Tensor:
     """``weight`` with every output row or filter scaled to length 1; ``(out, ...)`` in and out."""
     norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)

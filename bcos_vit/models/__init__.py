@@ -1,7 +1,14 @@
 """B-cos backbones; importing this registers them in timm."""
 
-from bcos_vit.models.registry import TWINS, create_model, create_twin
+from bcos_vit.models.registry import TWINS, create_model, create_twin, list_models
 from bcos_vit.models.resnet import BcosResNet
 from bcos_vit.models.vit import BcosVisionTransformer
 
-__all__ = ["TWINS", "BcosResNet", "BcosVisionTransformer", "create_model", "create_twin"]
+__all__ = [
+    "TWINS",
+    "BcosResNet",
+    "BcosVisionTransformer",
+    "create_model",
+    "create_twin",
+    "list_models",
+]

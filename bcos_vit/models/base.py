@@ -5,7 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bcos_vit.layers import Logits, is_explaining
+from bcos_vit.encodings import check_encoding
+from bcos_vit.layers import LayerKit, Logits, is_explaining
 from bcos_vit.layers.head import check_num_classes
 from bcos_vit.layers.norm import norm_parameters
 
@@ -19,27 +20,38 @@ class BcosModel(nn.Module):
     Args:
         in_chans: channels of the input.
         num_features: size of what the classifier sees.
-        b, max_out: of the classifier, see :class:`bcos_vit.layers.BcosLinear`.
-        logit_bias, temperature: see :class:`bcos_vit.layers.Logits`.
+        kit: what layers are made of.
+        logit_bias, temperature: see :class:`bcos_vit.layers.Logits`; a conventional network has no
+            logit bias unless one is given.
+        encoding: how pixels become the input's channels, see :mod:`bcos_vit.encodings`; the
+            complement for six channels, plain RGB for three, when omitted.
+
+    Raises:
+        ValueError: an encoding that is unknown or of another number of channels.
     """
 
     dynamic_linear = True
     classifier_name: ClassVar[str]
-    """Attribute of the classifier, called as in the conventional twin."""
+    """Attribute of the classifier, its name as in the conventional twin."""
+    global_pools: ClassVar[tuple[str, ...]] = ("avg", "")
+    """Ways to pool that the family knows."""
 
     def __init__(
         self,
         in_chans: int,
         num_features: int,
-        b: float,
-        max_out: int,
+        kit: LayerKit,
         logit_bias: float | None,
         temperature: float,
+        encoding: str | None = None,
     ) -> None:
         super().__init__()
         self.in_chans = in_chans
+        self.encoding = check_encoding(encoding, in_chans)
         self.num_features = self.head_hidden_size = num_features
-        self.b, self.max_out = b, max_out
+        self.kit = kit
+        if logit_bias is None and kit.conventional:
+            logit_bias = 0.0
         self.logit_bias, self.temperature = logit_bias, temperature
         self.grad_checkpointing = False
 
@@ -50,8 +62,8 @@ class BcosModel(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the head; its logit bias follows the class count unless one was given."""
         if global_pool is not None:
-            if global_pool not in ("avg", ""):
-                raise ValueError(f'global_pool must be "avg" or "", got {global_pool!r}')
+            if global_pool not in self.global_pools:
+                raise ValueError(f"global_pool must be in {self.global_pools}, got {global_pool!r}")
             self.global_pool = global_pool
         if num_classes and not self.global_pool:
             raise ValueError('global_pool="" leaves features unpooled; it goes with num_classes=0')

@@ -1,47 +1,125 @@
 """Creating models by name: a thin face on timm's registry.
 
 B-cos models live in timm's own registry (``bcos_*``), so everything that creates timm models
-creates
-them. Here are their shared defaults, the table of conventional twins, and an error that suggests.
+creates them. A family's file lists its variants as data and registers them here; from those rows
+come the data configs, the entry points and the table of conventional twins.
 """
 
 import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import timm
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
 from bcos_vit.errors import UnknownModelError, WeightsError
+from bcos_vit.models.weights import PUBLISHED, load_published, published
 
-# The conventional network of the same depth and width, and what makes it a fair opponent.
-TWINS: dict[str, tuple[str, dict[str, Any]]] = {
-    "bcos_vit_tiny_patch16_224": (
-        "vit_tiny_patch16_224",
-        {"global_pool": "avg", "class_token": False},
-    ),
-    "bcos_vitc_tiny_patch16_224": (
-        "vit_tiny_patch16_224",
-        {"global_pool": "avg", "class_token": False},
-    ),
-    "bcos_resnet18": ("resnet18", {}),
-}
+TWINS: dict[str, tuple[str, dict[str, Any]]] = {}
+"""The conventional network of the same depth and width as each B-cos model, and its arguments."""
 
 
-def default_cfg(first_conv: str, classifier: str, **extra: Any) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One model of a family.
+
+    Args:
+        doc: what it is, in a line.
+        args: arguments of the family's class that set it apart.
+        twin: timm's name of the conventional network of the same depth and width.
+        twin_args: what makes the twin a fair opponent.
+    """
+
+    doc: str
+    args: dict[str, Any] = field(default_factory=dict)
+    twin: str = ""
+    twin_args: dict[str, Any] = field(default_factory=dict)
+
+
+def register_variants(
+    family: type[nn.Module],
+    variants: Mapping[str, Variant],
+    *,
+    first_conv: str | Mapping[str, str],
+    classifier: str,
+    features_only: bool = True,
+    **config: Any,
+) -> None:
+    """Register every variant of ``family`` in timm, under the module that ``family`` lives in.
+
+    Args:
+        family: the model class.
+        variants: by model name.
+        first_conv: name of the first layer in the model; by variant where they differ.
+        classifier: name of the classifier in the model.
+        features_only: whether feature maps can be asked for.
+        config: further entries of the data config.
+    """
+    module: Any = sys.modules[family.__module__]
+    configs: dict[str, Any] = {}
+    for name in variants:
+        first = first_conv if isinstance(first_conv, str) else first_conv[name]
+        base = _data_config(first, classifier, **config)
+        tagged = {f"{name}.{w.tag}": base | w.data_config() for w in PUBLISHED if w.model == name}
+        configs |= tagged or {name: base}
+    module.default_cfgs = getattr(module, "default_cfgs", {}) | generate_default_cfgs(configs)
+    for name, variant in variants.items():
+        if variant.twin:
+            TWINS[name] = (variant.twin, variant.twin_args)
+        _register(family, name, variant, features_only)
+
+
+def _register(family: type[nn.Module], name: str, variant: Variant, features_only: bool) -> None:
+    """Make the entry point that timm calls for one model."""
+
+    def entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        if kwargs.get("features_only") and not features_only:
+            raise RuntimeError(
+                f"features_only is for networks with feature maps; {name} has tokens"
+            )
+        weights = published(name, kwargs.get("pretrained_cfg")) if pretrained else None
+        cache_dir = kwargs.pop("cache_dir", None)
+
+        def build(**arguments: Any) -> nn.Module:
+            model = family(**arguments)
+            if weights is not None:
+                load_published(model, weights, cache_dir)
+            return model
+
+        arguments = variant.args | (weights.model_args if weights else {}) | kwargs
+        # timm's own loading is left out: it neither checks hashes nor knows six channels.
+        model: nn.Module = build_model_with_cfg(build, name, pretrained=False, **arguments)
+        return model
+
+    entry.__name__ = entry.__qualname__ = name
+    entry.__module__ = family.__module__
+    entry.__doc__ = variant.doc
+    setattr(sys.modules[family.__module__], name, register_model(entry))
+
+
+def _data_config(first_conv: str, classifier: str, **extra: Any) -> dict[str, Any]:
     """The data config of a B-cos model: six channels in [0, 1], no mean or deviation."""
     return {
         "num_classes": 1000,
         "input_size": (6, 224, 224),
-        "pool_size": extra.pop("pool", None),
+        "pool_size": None,
         "crop_pct": 1.0,
         "interpolation": "bicubic",
         "mean": (0.0,) * 6,
         "std": (1.0,) * 6,
         "first_conv": first_conv,
         "classifier": classifier,
-        "license": "apache-2.0",
         **extra,
     }
+
+
+def list_models(pattern: str = "bcos_*") -> list[str]:
+    """Names of registered models that match a shell-style pattern; all B-cos models by default."""
+    names: list[str] = timm.list_models(pattern)
+    return names
 
 
 def create_model(name: str, **kwargs: Any) -> nn.Module:

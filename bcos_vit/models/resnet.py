@@ -11,12 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
-from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
-from bcos_vit.layers import BcosBatchNorm2d, BcosConv2d
+from bcos_vit.layers import BCOS, LayerKit
 from bcos_vit.models.base import BcosModel
-from bcos_vit.models.registry import default_cfg
+from bcos_vit.models.registry import Variant, register_variants
 
 
 class BcosBasicBlock(nn.Module):
@@ -25,7 +25,7 @@ class BcosBasicBlock(nn.Module):
     Args:
         in_chans, out_chans: channels in and out.
         stride: of the first convolution and the shortcut.
-        b, max_out: see :class:`BcosConv2d`.
+        kit: what layers are made of.
         drop_path: probability of skipping the branch for an image (training only).
     """
 
@@ -37,21 +37,20 @@ class BcosBasicBlock(nn.Module):
         out_chans: int,
         stride: int = 1,
         *,
-        b: float = 2.0,
-        max_out: int = 1,
+        kit: LayerKit = BCOS,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.conv1 = BcosConv2d(in_chans, out_chans, 3, stride, 1, b=b, max_out=max_out)
-        self.bn1 = BcosBatchNorm2d(out_chans)
-        self.conv2 = BcosConv2d(out_chans, out_chans, 3, 1, 1, b=b, max_out=max_out)
-        self.bn2 = BcosBatchNorm2d(out_chans)
+        self.conv1 = kit.conv(in_chans, out_chans, 3, stride, 1, bias=False)
+        self.bn1 = kit.batch_norm(out_chans)
+        self.conv2 = kit.conv(out_chans, out_chans, 3, 1, 1, bias=False)
+        self.bn2 = kit.batch_norm(out_chans)
         self.drop_path = DropPath(drop_path)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_chans != out_chans:
             self.downsample = nn.Sequential(
-                BcosConv2d(in_chans, out_chans, 1, stride, b=b, max_out=max_out),
-                BcosBatchNorm2d(out_chans),
+                kit.conv(in_chans, out_chans, 1, stride, bias=False),
+                kit.batch_norm(out_chans),
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,11 +91,12 @@ class BcosResNet(BcosModel):
         logit_bias: float | None = None,
         temperature: float = 1.0,
     ) -> None:
-        super().__init__(in_chans, 512, b, max_out, logit_bias, temperature)
+        kit = LayerKit(b, max_out)
+        super().__init__(in_chans, 512, kit, logit_bias, temperature)
         if len(layers) != 4 or min(layers) < 1:
             raise ValueError(f"layers must be four numbers of blocks, got {layers}")
-        self.conv1 = BcosConv2d(in_chans, 64, 7, 2, 3, b=b, max_out=max_out)
-        self.bn1 = BcosBatchNorm2d(64)
+        self.conv1 = kit.conv(in_chans, 64, 7, 2, 3, bias=False)
+        self.bn1 = kit.batch_norm(64)
         # Averaging is linear; the published networks count the padding too.
         self.pool = nn.AvgPool2d(3, 2, 1)
         self.feature_info = [{"num_chs": 64, "reduction": 2, "module": "bn1"}]
@@ -110,8 +110,7 @@ class BcosResNet(BcosModel):
                         chans,
                         after,
                         stride=2 if stage and not i else 1,
-                        b=b,
-                        max_out=max_out,
+                        kit=kit,
                         drop_path=drop_path_rate * index / max(1, sum(layers) - 1),
                     )
                 )
@@ -122,7 +121,7 @@ class BcosResNet(BcosModel):
         self.reset_classifier(num_classes, global_pool)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
-        return BcosConv2d(self.num_features, num_classes, 1, b=self.b, max_out=self.max_out)
+        return self.kit.conv(self.num_features, num_classes, 1)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -148,13 +147,16 @@ class BcosResNet(BcosModel):
         return y
 
 
-default_cfgs = generate_default_cfgs({"bcos_resnet18": default_cfg("conv1", "fc", pool=(7, 7))})
-
-
-@register_model
-def bcos_resnet18(pretrained: bool = False, **kwargs: Any) -> BcosResNet:
-    """ResNet-18: two basic blocks in each of four stages."""
-    model: BcosResNet = build_model_with_cfg(
-        BcosResNet, "bcos_resnet18", pretrained, **({"layers": (2, 2, 2, 2)} | kwargs)
-    )
-    return model
+register_variants(
+    BcosResNet,
+    {
+        "bcos_resnet18": Variant(
+            "ResNet-18: two basic blocks in each of four stages.",
+            {"layers": (2, 2, 2, 2)},
+            "resnet18",
+        ),
+    },
+    first_conv="conv1",
+    classifier="fc",
+    pool_size=(7, 7),
+)

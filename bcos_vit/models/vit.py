@@ -10,30 +10,35 @@ No class token: tokens are averaged, normed and classified by one B-cos layer.
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-from timm.layers import DropPath, trunc_normal_
-from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import DropPath
+from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from bcos_vit.layers import (
+    BCOS,
     BcosAttention,
     BcosConvStem,
-    BcosLayerNorm,
     BcosLayerScale,
-    BcosLinear,
     BcosMlp,
     BcosPatchEmbed,
+    BcosSwiGlu,
+    ConstantTokens,
+    LayerKit,
+    LearnedPosition,
     RotaryPosition,
     SinCosPosition,
 )
 from bcos_vit.layers.attention import check_heads
 from bcos_vit.layers.patch_embed import check_divisible
 from bcos_vit.models.base import BcosModel
-from bcos_vit.models.registry import default_cfg
+from bcos_vit.models.registry import Variant, register_variants
 
-PosEmbed = Literal["rope", "sincos", "none"]
+PosEmbed = Literal["rope", "sincos", "learned", "none"]
+MlpLayer = Literal["mlp", "swiglu"]
 
 
 class BcosBlock(nn.Module):
@@ -43,7 +48,10 @@ class BcosBlock(nn.Module):
         dim: embedding size.
         num_heads: attention heads.
         mlp_ratio: hidden size of the feed-forward part over ``dim``.
-        b, max_out: of every B-cos layer inside.
+        kit: what layers are made of.
+        mlp_layer: feed-forward part, ``"mlp"`` or ``"swiglu"``.
+        qkv_bias, proj_bias: of a conventional network's attention.
+        norm_eps: added to the variance in norms.
         init_values: what the learnt scales of both branches start as; no scales when omitted.
         drop: dropout probability of both branches.
         drop_path: probability of skipping a branch for an image (training only).
@@ -57,17 +65,23 @@ class BcosBlock(nn.Module):
         num_heads: int,
         mlp_ratio: float = 4.0,
         *,
-        b: float = 2.0,
-        max_out: int = 1,
+        kit: LayerKit = BCOS,
+        mlp_layer: MlpLayer = "mlp",
+        qkv_bias: bool = True,
+        proj_bias: bool = True,
+        norm_eps: float = 1e-5,
         init_values: float | None = None,
         drop: float = 0.0,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.norm1 = BcosLayerNorm(dim)
-        self.attn = BcosAttention(dim, num_heads, b=b, max_out=max_out, proj_drop=drop)
-        self.norm2 = BcosLayerNorm(dim)
-        self.mlp = BcosMlp(dim, int(dim * mlp_ratio), b=b, max_out=max_out, drop=drop)
+        self.norm1 = kit.layer_norm(dim, norm_eps)
+        self.attn = BcosAttention(
+            dim, num_heads, kit=kit, qkv_bias=qkv_bias, proj_bias=proj_bias, proj_drop=drop
+        )
+        self.norm2 = kit.layer_norm(dim, norm_eps)
+        make_mlp = BcosSwiGlu if mlp_layer == "swiglu" else BcosMlp
+        self.mlp = make_mlp(dim, int(dim * mlp_ratio), kit=kit, drop=drop)
         self.drop_path = DropPath(drop_path)
         self.ls1: nn.Module = nn.Identity()
         self.ls2: nn.Module = nn.Identity()
@@ -86,28 +100,36 @@ class BcosVisionTransformer(BcosModel):
     """B-cos ViT following timm's model contract.
 
     Args:
-        img_size: side, or (height, width), that the model is meant for; only checked against the
-            patch size, since no parameter depends on it: any divisible size can be fed.
+        img_size: side, or (height, width), that the model is meant for. Any size that divides into
+            patches can be fed; only ``pos_embed="learned"`` has a grid of its own.
         patch_size: side of a token's square in pixels.
         in_chans: channels of the input; 6 for ``[rgb, 1 - rgb]``.
         num_classes: logits; 0 returns pooled features.
-        global_pool: ``"avg"``, or ``""`` to leave tokens unpooled (``num_classes`` 0 only).
+        global_pool: ``"avg"`` of the image's tokens, ``"token"`` for the class token, or ``""`` to
+            leave tokens unpooled (``num_classes`` 0 only).
         embed_dim, depth, num_heads, mlp_ratio: as in timm.
         b: exponent of every B-cos layer, at least 1.
         max_out: linear units behind each B-cos output.
-        pos_embed: ``"rope"`` (exactly complete), ``"sincos"`` (additive, reported as its own
-            term) or ``"none"``.
-        stem_chans: channels of a convolutional stem (``patch_size`` then is what it makes); a
-            plain patch embedding when omitted.
+        conventional: plain weights, biases and activations, see :class:`LayerKit`.
+        pos_embed: ``"rope"`` (exactly complete), ``"sincos"`` or ``"learned"`` (additive, reported
+            as a term of its own) or ``"none"``.
+        stem_chans: channels of a convolutional stem; a plain patch embedding when omitted.
+        class_token, reg_tokens: learnt tokens in front, reported as a term of their own.
+        mlp_layer: ``"mlp"`` or ``"swiglu"``.
+        pre_norm: a norm before the first block.
+        fc_norm: norm after pooling (as published) rather than of every token before it.
+        qkv_bias, proj_bias: whether a conventional network's attention has these biases.
+        norm_eps: added to the variance in norms.
         init_values: what the learnt scales of residual branches start as; no scales when omitted.
         drop_rate, drop_path_rate: regularisation while training.
-        logit_bias, temperature: see :class:`bcos_vit.layers.Logits`.
+        logit_bias, temperature, encoding: see :class:`bcos_vit.models.base.BcosModel`.
 
     Raises:
         ValueError: sizes that do not divide, an unknown option.
     """
 
     classifier_name = "head"
+    global_pools = ("avg", "token", "")
 
     def __init__(
         self,
@@ -122,42 +144,72 @@ class BcosVisionTransformer(BcosModel):
         mlp_ratio: float = 4.0,
         b: float = 2.0,
         max_out: int = 1,
+        conventional: bool = False,
         pos_embed: PosEmbed = "rope",
         stem_chans: tuple[int, ...] | None = None,
+        class_token: bool = False,
+        reg_tokens: int = 0,
+        mlp_layer: MlpLayer = "mlp",
+        pre_norm: bool = False,
+        fc_norm: bool = True,
+        qkv_bias: bool = True,
+        proj_bias: bool = True,
+        norm_eps: float = 1e-5,
         init_values: float | None = None,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         logit_bias: float | None = None,
         temperature: float = 1.0,
+        encoding: str | None = None,
     ) -> None:
-        super().__init__(in_chans, embed_dim, b, max_out, logit_bias, temperature)
+        kit = LayerKit(b, max_out, conventional)
+        super().__init__(in_chans, embed_dim, kit, logit_bias, temperature, encoding)
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         check_divisible(height, width, patch_size)
         check_heads(num_heads, embed_dim)
-        if pos_embed not in ("rope", "sincos", "none"):
-            raise ValueError(f'pos_embed must be "rope", "sincos" or "none", got {pos_embed!r}')
+        for option, value, known in (
+            ("pos_embed", pos_embed, PosEmbed),
+            ("mlp_layer", mlp_layer, MlpLayer),
+        ):
+            if value not in get_args(known):
+                raise ValueError(f"{option} must be one of {get_args(known)}, got {value!r}")
+        if global_pool == "token" and not class_token:
+            raise ValueError('global_pool="token" needs class_token=True')
+        if pos_embed == "rope" and (class_token or reg_tokens):
+            raise ValueError("a rotary code has no place for class_token or reg_tokens")
         self.embed_dim = embed_dim
+        self.fc_norm = fc_norm
+        self.num_prefix_tokens = int(class_token) + reg_tokens
 
         self.patch_embed: BcosPatchEmbed | BcosConvStem
         if stem_chans is None:
-            self.patch_embed = BcosPatchEmbed(patch_size, in_chans, embed_dim, b=b, max_out=max_out)
+            self.patch_embed = BcosPatchEmbed(
+                patch_size, in_chans, embed_dim, kit=kit, bias=not pre_norm
+            )
         else:
-            self.patch_embed = BcosConvStem(in_chans, stem_chans, embed_dim, b=b, max_out=max_out)
-            if self.patch_embed.patch_size != patch_size:
-                raise ValueError(
-                    f"stem_chans {stem_chans} make tokens of {self.patch_embed.patch_size} px,"
-                    f" patch_size says {patch_size}"
-                )
+            self.patch_embed = BcosConvStem(patch_size, in_chans, stem_chans, embed_dim, kit=kit)
         self.rope = RotaryPosition(embed_dim // num_heads) if pos_embed == "rope" else None
-        self.pos_embed = SinCosPosition(embed_dim) if pos_embed == "sincos" else None
+        self.pos_embed: nn.Module | None = None
+        if pos_embed == "sincos":
+            self.pos_embed = SinCosPosition(embed_dim)
+        elif pos_embed == "learned":
+            grid = (height // patch_size, width // patch_size)
+            self.pos_embed = LearnedPosition(grid, embed_dim)
+        self.prefix: nn.Module = nn.Identity()
+        if self.num_prefix_tokens:
+            self.prefix = ConstantTokens(self.num_prefix_tokens, embed_dim)
+        self.norm_pre = kit.layer_norm(embed_dim, norm_eps) if pre_norm else nn.Identity()
         self.blocks = nn.Sequential(
             *(
                 BcosBlock(
                     embed_dim,
                     num_heads,
                     mlp_ratio,
-                    b=b,
-                    max_out=max_out,
+                    kit=kit,
+                    mlp_layer=mlp_layer,
+                    qkv_bias=qkv_bias,
+                    proj_bias=proj_bias,
+                    norm_eps=norm_eps,
                     init_values=init_values,
                     drop=drop_rate,
                     drop_path=drop_path_rate * i / max(1, depth - 1),
@@ -165,77 +217,144 @@ class BcosVisionTransformer(BcosModel):
                 for i in range(depth)
             )
         )
-        self.norm = BcosLayerNorm(embed_dim)
+        self.norm = kit.layer_norm(embed_dim, norm_eps)
         self.reset_classifier(num_classes, global_pool)
-        for block in self.blocks:
-            if isinstance(block, BcosBlock):
-                trunc_normal_(block.attn.qkv.weight, std=0.02)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
-        return BcosLinear(self.num_features, num_classes, b=self.b, max_out=self.max_out)
+        return self.kit.linear(self.num_features, num_classes)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return {
-            "stem": r"^patch_embed",
-            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
+            "stem": r"^patch_embed|^pos_embed|^prefix|^norm_pre",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm\.", (99999,))],
         }
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """``(batch, in_chans, height, width)`` to tokens ``(batch, rows * columns, embed_dim)``."""
+        """``(batch, in_chans, height, width)`` to tokens ``(batch, prefix + n, embed_dim)``."""
         x = self.patch_embed(x)
         grid = (x.shape[1], x.shape[2])
         x = x.flatten(1, 2)
         if self.pos_embed is not None:
             x = self.pos_embed(x, grid)
+        x = self.norm_pre(self.prefix(x))
         rope = None if self.rope is None else self.rope(grid, x.device)
         if self.recomputes:
-            steps = [partial(block, rope=rope) for block in self.blocks]
-            checkpointed: Tensor = checkpoint_seq(steps, x)
-            return checkpointed
-        for block in self.blocks:
-            x = block(x, rope)
-        return x
+            x = checkpoint_seq([partial(block, rope=rope) for block in self.blocks], x)
+        else:
+            for block in self.blocks:
+                x = block(x, rope)
+        return x if self.fc_norm else self.norm(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens to logits ``(batch, num_classes)``, or to pooled, normed features."""
-        if self.global_pool:
-            x = x.mean(dim=1)
-        x = self.norm(x)
+        if self.global_pool == "token":
+            x = x[:, 0]
+        elif self.global_pool:
+            x = x[:, self.num_prefix_tokens :].mean(dim=1)
+        if self.fc_norm:
+            x = self.norm(x)
         if pre_logits or not self.num_classes:
             return x
         y: Tensor = self.logits(self.get_classifier()(x))
         return y
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        "bcos_vit_tiny_patch16_224": default_cfg("patch_embed.proj", "head"),
-        "bcos_vitc_tiny_patch16_224": default_cfg("patch_embed.convs.0", "head"),
+# --- variants -----------------------------------------------------------------------------------
+
+# Width, depth, heads; channels of a stem that makes 16-px tokens. A stem stands for one block.
+_SIZES: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
+    "tiny": (192, 12, 3, (24, 48, 96, 192)),
+    "small": (384, 12, 6, (48, 96, 192, 384)),
+    "base": (768, 12, 12, (64, 128, 128, 256, 256, 512)),
+    "large": (1024, 24, 16, (64, 128, 128, 256, 256, 512)),
+}
+
+
+# What the reference calls "large" is shallower than timm's.
+_PUBLISHED_LARGE_DEPTH = 14
+_PATCH_SIZES = (8, 14, 16)
+
+
+def _stem(chans: tuple[int, ...], patch_size: int) -> tuple[int, ...]:
+    """A stem's channels for another patch: 8 px by one stride less, 14 px by 2 px and 7 x 7."""
+    return {16: chans, 8: chans[1:], 14: (chans[0], chans[0])}[patch_size]
+
+
+def _plain(size: str, patch_size: int, depth: int | None = None) -> dict[str, Any]:
+    """Arguments of a ViT with a plain patch embedding."""
+    width, usual_depth, heads, _ = _SIZES[size]
+    shape = {"embed_dim": width, "depth": depth or usual_depth, "num_heads": heads}
+    return {"patch_size": patch_size, **shape}
+
+
+def _with_stem(size: str, patch_size: int, depth: int | None = None) -> dict[str, Any]:
+    """Arguments of a ViT whose convolutional stem stands for one block."""
+    plain = _plain(size, patch_size, depth)
+    stem = _stem(_SIZES[size][3], patch_size)
+    return plain | {"depth": plain["depth"] - 1, "stem_chans": stem}
+
+
+def _size_names() -> dict[str, tuple[str, int, int | None]]:
+    """Name part, to size, patch and depth."""
+    names: dict[str, tuple[str, int, int | None]] = {
+        f"{size}_patch{patch}_224": (size, patch, None) for size in _SIZES for patch in _PATCH_SIZES
     }
+    names[f"large_depth{_PUBLISHED_LARGE_DEPTH}_patch16_224"] = (
+        "large", 16, _PUBLISHED_LARGE_DEPTH,
+    )  # fmt: skip
+    return names
+
+
+def _variants() -> tuple[dict[str, Variant], dict[str, Variant], dict[str, Variant]]:
+    """B-cos ViTs, B-cos ViTs with a stem, and the conventional twins of the latter."""
+    plain, stemmed, conventional = {}, {}, {}
+    for name, (size, patch, depth) in _size_names().items():
+        args, stem_args = _plain(size, patch, depth), _with_stem(size, patch, depth)
+        twin_args = {"global_pool": "avg", "class_token": False, "patch_size": patch}
+        if depth:
+            twin_args["depth"] = depth
+        # Branches start small: unit-length weights cannot.
+        plain[f"bcos_vit_{name}"] = Variant(
+            f"ViT-{size}/{patch}: {args['depth']} blocks of width {args['embed_dim']}.",
+            args | {"init_values": 0.1},
+            f"vit_{size}_patch16_224",
+            twin_args,
+        )
+        stemmed[f"bcos_vitc_{name}"] = Variant(
+            f"ViT-{size}/{patch} with a convolutional stem in the place of one block.",
+            stem_args | {"init_values": 0.1},
+            f"vitc_{name}",
+        )
+        conventional[f"vitc_{name}"] = Variant(
+            f"Conventional ViT-{size}/{patch} with a convolutional stem, twin of bcos_vitc_{name}.",
+            stem_args | {"conventional": True, "b": 1.0, "in_chans": 3, "pos_embed": "sincos"},
+        )
+    return plain, stemmed, conventional
+
+
+_plain_variants, _stem_variants, _conventional_variants = _variants()
+register_variants(
+    BcosVisionTransformer,
+    _plain_variants,
+    first_conv="patch_embed.proj",
+    classifier="head",
+    features_only=False,
 )
-
-
-def _create(variant: str, pretrained: bool, **kwargs: Any) -> BcosVisionTransformer:
-    if kwargs.get("features_only"):
-        raise RuntimeError(f"features_only is for networks with feature maps; {variant} has tokens")
-    model: BcosVisionTransformer = build_model_with_cfg(
-        BcosVisionTransformer, variant, pretrained, **kwargs
-    )
-    return model
-
-
-@register_model
-def bcos_vit_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> BcosVisionTransformer:
-    """ViT-Ti/16: 12 blocks of width 192, 3 heads."""
-    args: dict[str, Any] = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3}
-    args["init_values"] = 0.1
-    return _create("bcos_vit_tiny_patch16_224", pretrained, **(args | kwargs))
-
-
-@register_model
-def bcos_vitc_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> BcosVisionTransformer:
-    """ViT-Ti with a convolutional stem in the place of one block."""
-    args: dict[str, Any] = {"patch_size": 16, "embed_dim": 192, "depth": 11, "num_heads": 3}
-    args |= {"stem_chans": (24, 48, 96, 192), "init_values": 0.1}
-    return _create("bcos_vitc_tiny_patch16_224", pretrained, **(args | kwargs))
+register_variants(
+    BcosVisionTransformer,
+    _stem_variants,
+    first_conv="patch_embed.convs.0",
+    classifier="head",
+    features_only=False,
+)
+register_variants(
+    BcosVisionTransformer,
+    _conventional_variants,
+    first_conv="patch_embed.convs.0",
+    classifier="head",
+    features_only=False,
+    input_size=(3, 224, 224),
+    mean=IMAGENET_DEFAULT_MEAN,
+    std=IMAGENET_DEFAULT_STD,
+)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bcos_vit.layers import BcosAttention, RotaryPosition, explanation_mode
+from bcos_vit.layers import BcosAttention, LayerKit, RotaryPosition, explanation_mode
 from tests.conftest import unsettle
 from tests.reference import (
     array,
@@ -15,8 +15,8 @@ from tests.reference import (
 )
 
 
-def make(dim=8, heads=2, **options):
-    return unsettle(BcosAttention(dim, heads, **options)).double()
+def make(dim=8, heads=2, b=2.0, max_out=1, **options):
+    return unsettle(BcosAttention(dim, heads, kit=LayerKit(b, max_out), **options)).double()
 
 
 def softmax_attention(tokens, qkv, heads):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from bcos_vit.layers import BcosMlp
+from bcos_vit.layers import BcosMlp, LayerKit
 from tests.reference import array, bcos_linear_matrix
 
 
 @pytest.mark.parametrize("b", [1.5, 2])
 def test_output_is_two_bcos_layers(b):
-    layer = BcosMlp(5, 9, b=b, max_out=2).double()
+    layer = BcosMlp(5, 9, kit=LayerKit(b, 2)).double()
     x = torch.randn(5, dtype=torch.float64)
     hidden = bcos_linear_matrix(array(layer.fc1.weight), array(x), b, 2) @ array(x)
     expected = bcos_linear_matrix(array(layer.fc2.weight), hidden, b, 2) @ hidden
