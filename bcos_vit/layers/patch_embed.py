@@ -71,7 +71,7 @@ class BcosPatchEmbed(nn.Module):
 
 
 class BcosConvStem(nn.Module):
-    """3 x 3 B-cos convolutions, each with a norm, then one B-cos layer over what is left of a patch.
+    """3 x 3 B-cos convolutions, each with a norm, then one layer over what is left of a patch.
 
     Args:
         patch_size: pixels per token; the convolutions make a divisor of it.

@@ -1,8 +1,8 @@
 """Position codes, and where they may be added; tokens that come from no pixel.
 
 A code added to the tokens is a constant that no pixel owns: in networks of that kind it carries
-much of the logit. Turned into queries and keys (rotary) it only changes the attention matrix, which is
-held constant while explaining, so the pixels' contributions still sum to the logit.
+much of the logit. Turned into queries and keys (rotary) it only changes the attention matrix, which
+is held constant while explaining, so the pixels' contributions still sum to the logit.
 """
 
 import torch
