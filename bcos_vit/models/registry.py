@@ -7,7 +7,7 @@ come the data configs, the entry points and the table of conventional twins.
 
 import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,6 +122,12 @@ def list_models(pattern: str = "bcos_*") -> list[str]:
     return names
 
 
+def nearest(name: str, known: Sequence[str]) -> str:
+    """What an error message adds about names like ``name``; nothing where none is near."""
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"; did you mean {', '.join(near)}?" if near else ""
+
+
 def create_model(name: str, **kwargs: Any) -> nn.Module:
     """``timm.create_model`` for B-cos and conventional models alike.
 
@@ -132,9 +138,9 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
     """
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise UnknownModelError(f"no model is called {name!r}{hint}")
+        raise UnknownModelError(
+            f"no model is called {name!r}{nearest(architecture, timm.list_models())}"
+        )
     try:
         model: nn.Module = timm.create_model(name, **kwargs)
     except RuntimeError as error:

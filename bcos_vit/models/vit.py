@@ -52,7 +52,7 @@ class BcosBlock(nn.Module):
         mlp_layer: feed-forward part, ``"mlp"`` or ``"swiglu"``.
         qkv_bias, proj_bias: of a conventional network's attention.
         norm_eps: added to the variance in norms.
-        init_values: what the learnt scales of both branches start as; no scales when omitted.
+        init_values: what the learnt scales of both branches start as; no scales when 0 or omitted.
         drop: dropout probability of both branches.
         drop_path: probability of skipping a branch for an image (training only).
     """
@@ -85,7 +85,7 @@ class BcosBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.ls1: nn.Module = nn.Identity()
         self.ls2: nn.Module = nn.Identity()
-        if init_values is not None:
+        if init_values:
             self.ls1 = BcosLayerScale(dim, init_values)
             self.ls2 = BcosLayerScale(dim, init_values)
 
@@ -120,7 +120,8 @@ class BcosVisionTransformer(BcosModel):
         fc_norm: norm after pooling (as published) rather than of every token before it.
         qkv_bias, proj_bias: whether a conventional network's attention has these biases.
         norm_eps: added to the variance in norms.
-        init_values: what the learnt scales of residual branches start as; no scales when omitted.
+        init_values: what the learnt scales of residual branches start as; no scales when 0 or
+            omitted (timm drops arguments that are None, so names with scales need the 0).
         drop_rate, drop_path_rate: regularisation while training.
         logit_bias, temperature, encoding: see :class:`bcos_vit.models.base.BcosModel`.
 
@@ -307,51 +308,53 @@ def _size_names() -> dict[str, tuple[str, int, int | None]]:
 
 
 def _variants() -> tuple[dict[str, Variant], dict[str, Variant], dict[str, Variant]]:
-    """B-cos ViTs, B-cos ViTs with a stem, and the conventional twins of the latter."""
+    """B-cos ViTs, B-cos ViTs with a stem, and conventional ViTs that timm does not have."""
     plain, stemmed, conventional = {}, {}, {}
+    # As the reference's own conventional ViTs: an additive code, no biases in attention.
+    as_published = {
+        "conventional": True, "b": 1.0, "in_chans": 3, "pos_embed": "sincos",
+        "qkv_bias": False, "proj_bias": False,
+    }  # fmt: skip
     for name, (size, patch, depth) in _size_names().items():
         args, stem_args = _plain(size, patch, depth), _with_stem(size, patch, depth)
-        twin_args = {"global_pool": "avg", "class_token": False, "patch_size": patch}
-        if depth:
-            twin_args["depth"] = depth
+        twin_args: dict[str, Any] = {"global_pool": "avg", "class_token": False}
+        twin_args |= {"patch_size": patch, "depth": args["depth"]}
+        what = f"ViT-{size}/{patch}, {args['depth']} blocks of width {args['embed_dim']}"
         # Branches start small: unit-length weights cannot.
         plain[f"bcos_vit_{name}"] = Variant(
-            f"ViT-{size}/{patch}: {args['depth']} blocks of width {args['embed_dim']}.",
-            args | {"init_values": 0.1},
-            f"vit_{size}_patch16_224",
-            twin_args,
+            f"{what}.", args | {"init_values": 0.1}, f"vit_{size}_patch16_224", twin_args
         )
         stemmed[f"bcos_vitc_{name}"] = Variant(
-            f"ViT-{size}/{patch} with a convolutional stem in the place of one block.",
+            f"{what}, one of them replaced by a convolutional stem.",
             stem_args | {"init_values": 0.1},
             f"vitc_{name}",
         )
         conventional[f"vitc_{name}"] = Variant(
-            f"Conventional ViT-{size}/{patch} with a convolutional stem, twin of bcos_vitc_{name}.",
-            stem_args | {"conventional": True, "b": 1.0, "in_chans": 3, "pos_embed": "sincos"},
+            f"Conventional {what}, one of them replaced by a convolutional stem.",
+            stem_args | as_published,
         )
+        if patch == 16:
+            conventional[f"simple_vit_{name}"] = Variant(
+                f"Conventional {what}, no class token.", args | as_published
+            )
     return plain, stemmed, conventional
 
 
-_plain_variants, _stem_variants, _conventional_variants = _variants()
+_PLAIN, _STEMMED, _CONVENTIONAL = _variants()
+_FIRST_CONV = {name: "patch_embed.proj" for name in (*_PLAIN, *_CONVENTIONAL)} | {
+    name: "patch_embed.convs.0" for name in (*_STEMMED, *_CONVENTIONAL) if "vitc_" in name
+}
 register_variants(
     BcosVisionTransformer,
-    _plain_variants,
-    first_conv="patch_embed.proj",
+    _PLAIN | _STEMMED,
+    first_conv=_FIRST_CONV,
     classifier="head",
     features_only=False,
 )
 register_variants(
     BcosVisionTransformer,
-    _stem_variants,
-    first_conv="patch_embed.convs.0",
-    classifier="head",
-    features_only=False,
-)
-register_variants(
-    BcosVisionTransformer,
-    _conventional_variants,
-    first_conv="patch_embed.convs.0",
+    _CONVENTIONAL,
+    first_conv=_FIRST_CONV,
     classifier="head",
     features_only=False,
     input_size=(3, 224, 224),

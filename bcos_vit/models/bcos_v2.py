@@ -1,0 +1,237 @@
+"""Weights of the published B-cos v2 networks in our models.
+
+The reference's layout is known from its checkpoints: convolutions and linear layers hold their
+weight as ``linear.weight``, B-cos ViTs carry a prefix ``0.``, ConvNeXts count stem, stages and
+down-sampling in one sequence. Neither logit bias nor temperature are stored there.
+"""
+
+import math
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bcos_vit.errors import UnknownModelError, WeightsError
+from bcos_vit.layers import Logits
+from bcos_vit.models.base import BcosModel
+from bcos_vit.models.registry import create_model, nearest
+
+_VIT_SIZES = {"ti": "tiny", "s": "small", "b": "base", "l": "large_depth14"}
+_AS_PUBLISHED = {"pos_embed": "sincos", "init_values": 0}
+
+# The reference's entry points: our model, and what differs from its defaults.
+ENTRY_POINTS: dict[str, tuple[str, dict[str, Any]]] = (
+    {f"resnet{depth}": (f"bcos_resnet{depth}", {}) for depth in (18, 34, 50, 101, 152)}
+    | {f"resnet{depth}_long": (f"bcos_resnet{depth}", {}) for depth in (50, 152)}
+    | {"resnext50_32x4d": ("bcos_resnext50_32x4d", {})}
+    | {f"densenet{depth}": (f"bcos_densenet{depth}", {}) for depth in (121, 161, 169, 201)}
+    | {"densenet121_long": ("bcos_densenet121", {})}
+    | {"vgg11_bnu": ("bcos_vgg11_bnu", {})}
+    | {
+        f"convnext_{size}{norm}": (f"bcos_convnext_{size}{norm}", {})
+        for size in ("tiny", "base")
+        for norm in ("", "_bnu")
+    }
+    | {
+        f"simple_vit_{size}_patch16_224": (f"bcos_vit_{ours}_patch16_224", _AS_PUBLISHED)
+        for size, ours in _VIT_SIZES.items()
+    }
+    | {
+        f"vitc_{size}_patch1_14": (f"bcos_vitc_{ours}_patch16_224", _AS_PUBLISHED)
+        for size, ours in _VIT_SIZES.items()
+    }
+    | {
+        f"standard_simple_vit_{size}_patch16_224": (f"simple_vit_{ours}_patch16_224", {})
+        for size, ours in _VIT_SIZES.items()
+    }
+    | {
+        f"standard_vitc_{size}_patch1_14": (f"vitc_{ours}_patch16_224", {})
+        for size, ours in _VIT_SIZES.items()
+    }
+)
+
+# What wrappers and training frameworks put in front of a model's own names.
+_PREFIX = re.compile(r"^(?:(?:module|model|ema|_orig_mod|0)\.)*")
+
+# By family, names there to names here, applied in order.
+_RENAMES: dict[str, dict[str, str]] = {
+    "resnet": {},
+    "resnext": {},
+    "densenet": {},
+    "vgg": {
+        r"^classifier\.0\.": "pre_logits.fc1.",
+        r"^classifier\.1\.": "pre_logits.fc2.",
+        r"^classifier\.2\.": "head.",
+    },
+    "convnext": {
+        r"^features\.([01])\.": r"stem.\1.",
+        **{rf"^features\.{2 + 2 * i}\.": f"stages.{i}.blocks." for i in range(4)},
+        **{rf"^features\.{1 + 2 * i}\.": f"stages.{i}.downsample." for i in range(1, 4)},
+        r"\.block\.0\.": ".conv_dw.",
+        r"\.block\.1\.": ".norm.",
+        r"\.block\.2\.": ".mlp.fc1.",
+        r"\.block\.3\.": ".mlp.fc2.",
+        r"\.layer_scale$": ".gamma",
+        r"^classifier\.0\.": "norm.",
+        r"^classifier\.1\.": "head.",
+    },
+    "vit": {
+        r"^to_patch_embedding\.conv_stem\.": "patch_embed.convs.",
+        r"^to_patch_embedding\.linear\.": "patch_embed.proj.",
+        r"^transformer\.encoder_(\d+)\.": r"blocks.\1.",
+        r"\.attn\.norm\.": ".norm1.",
+        r"\.attn\.to_qkv\.": ".attn.qkv.",
+        r"\.attn\.to_out\.": ".attn.proj.",
+        r"\.ff\.net\.norm\.": ".norm2.",
+        r"\.ff\.net\.linear([12])\.": r".mlp.fc\1.",
+        r"^linear_head\.norm\.": "norm.",
+        r"^linear_head\.linear\.": "head.",
+    },
+}
+
+
+def from_bcos_v2(
+    entry: str,
+    state_dict: Mapping[str, Any] | str | Path,
+    *,
+    logit_bias: float | None = None,
+    temperature: float = 1.0,
+    prefix: str | None = None,
+) -> BcosModel:
+    """One of our models with the weights of a reference model; its outputs are the reference's.
+
+    Args:
+        entry: the reference's entry point, a key of :data:`ENTRY_POINTS`.
+        state_dict: the reference model's, or a Lightning checkpoint that holds one, or the path of
+            a file with either. Number of classes, channels and type are taken from it.
+        logit_bias, temperature: of the network that was trained, which its state dict does not
+            tell; the reference's defaults, ``logit(1 / classes)`` and 1, when omitted. The
+            conventional (``standard_*``) networks have no logit bias.
+        prefix: of the weights' names, where the state dict holds more than one set.
+
+    Returns:
+        The model in eval mode, on the weights' device.
+
+    Raises:
+        UnknownModelError: no such entry point.
+        WeightsError: the weights do not fit, or are not the only ones in the state dict.
+    """
+    tensors = convert_state_dict(entry, state_dict, prefix=prefix)
+    name, arguments = ENTRY_POINTS[entry]
+    head = next(reversed([key for key in tensors if key.endswith("weight")]))
+    classes = len(tensors[head])
+    model = create_model(
+        name, num_classes=classes, in_chans=_in_chans(tensors), temperature=temperature, **arguments
+    )
+    assert isinstance(model, BcosModel)
+    if not model.kit.conventional:
+        bias = -math.log(classes - 1) if logit_bias is None and classes > 1 else logit_bias
+        model.logits = Logits(classes, bias, temperature)
+    example = tensors[head]
+    model.to(example.device, example.dtype)
+    fit(model, tensors, f"a state dict of {entry!r}")
+    return model.eval()
+
+
+def convert_state_dict(
+    entry: str, state_dict: Mapping[str, Any] | str | Path, *, prefix: str | None = None
+) -> dict[str, Tensor]:
+    """The tensors of a reference state dict under our names; arguments as :func:`from_bcos_v2`.
+
+    Raises:
+        UnknownModelError, WeightsError: as there.
+    """
+    if entry not in ENTRY_POINTS:
+        raise UnknownModelError(
+            f"B-cos v2 has no entry point {entry!r}{nearest(entry, list(ENTRY_POINTS))}"
+        )
+    tensors = _only_set(_tensors(state_dict), prefix)
+    renames = _RENAMES[_family(entry)]
+    converted = {}
+    for key, value in tensors.items():
+        if key.endswith(".running_mean"):
+            # The reference has the buffer but neither reads nor writes it.
+            if value.any():
+                raise WeightsError(f"{key!r} is not zero: batch norm is centred, not B-cos v2's")
+            continue
+        name = key if entry.startswith("standard_") else key.replace(".linear.weight", ".weight")
+        for pattern, replacement in renames.items():
+            name = re.sub(pattern, replacement, name)
+        converted[name] = value.flatten() if name.endswith(".gamma") else value
+    if not any(key.endswith("weight") for key in converted):
+        raise WeightsError(f"a state dict of {entry!r} holds no weights")
+    return converted
+
+
+def fit(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Load ``tensors`` into ``model``; all of them, and all that it has but the logit bias.
+
+    Raises:
+        WeightsError: naming ``what`` and the first tensor that does not fit.
+    """
+    wanted = {k: v for k, v in model.state_dict().items() if not k.startswith("logits.")}
+    for problem, keys in (
+        ("lacks", [k for k in wanted if k not in tensors]),
+        ("has no use for", [k for k in tensors if k not in wanted]),
+        (
+            "has another shape of",
+            [k for k, v in wanted.items() if k in tensors and tensors[k].shape != v.shape],
+        ),
+    ):
+        if keys:
+            raise WeightsError(f"{what} {problem} {keys[0]!r} (and {len(keys) - 1} more tensors)")
+    model.load_state_dict(dict(tensors), strict=False)
+
+
+def _family(entry: str) -> str:
+    """Which renames an entry point needs."""
+    return next((family for family in _RENAMES if entry.startswith(family)), "vit")
+
+
+def _in_chans(tensors: Mapping[str, Tensor]) -> int:
+    """Channels of the input that the first layer's weight is for."""
+    first = next(iter(tensors.values()))
+    # A plain patch embedding is a linear layer over 16 x 16 pixels.
+    return first.shape[1] if first.ndim == 4 else first.shape[1] // 16**2
+
+
+def _tensors(state_dict: Mapping[str, Any] | str | Path) -> dict[str, Tensor]:
+    """What of a state dict, checkpoint or file are weights."""
+    if isinstance(state_dict, str | Path):
+        path = Path(state_dict)
+        try:
+            state_dict = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise WeightsError(
+                f"{path}: holds more than tensors, which is not loaded; if you trust its source,"
+                ' save torch.load(path, weights_only=False)["state_dict"] once and use that'
+            ) from error
+        except (OSError, EOFError, RuntimeError) as error:
+            raise WeightsError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(state_dict, Mapping):
+        raise WeightsError(f"expected a state dict, got {type(state_dict).__name__}")
+    inner = state_dict.get("state_dict", state_dict)
+    return {k: v for k, v in inner.items() if isinstance(v, Tensor)}
+
+
+def _only_set(tensors: Mapping[str, Tensor], prefix: str | None) -> dict[str, Tensor]:
+    """The weights under ``prefix``, or under the only one there is, without it."""
+    sets: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        match = _PREFIX.match(key)
+        found = match[0] if match else ""
+        sets.setdefault(found, {})[key.removeprefix(found)] = value
+    if prefix is None:
+        if len(sets) != 1:
+            raise WeightsError(
+                f"the state dict holds {len(sets)} sets of weights, under {sorted(sets)};"
+                " choose one with prefix="
+            )
+        return next(iter(sets.values()))
+    if prefix not in sets:
+        raise WeightsError(f"no weights under prefix {prefix!r}, only under {sorted(sets)}")
+    return sets[prefix]
