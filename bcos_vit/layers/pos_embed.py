@@ -76,12 +76,13 @@ class SinCosPosition(nn.Module):
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """``(batch, rows * columns, dim)`` tokens with the code of a ``(rows, columns)`` grid."""
         frequencies = self.dim // 4
-        wide = torch.promote_types(tokens.dtype, torch.float32)
 
         def count(n: int) -> Tensor:
-            return torch.arange(n, device=tokens.device, dtype=wide)
+            # A table in float32 whatever the tokens are, as in the published networks: in float64
+            # their logits would differ in the eighth digit.
+            return torch.arange(n, device=tokens.device, dtype=torch.float32)
 
-        omega = self.temperature ** -(count(frequencies) / (frequencies - 1))
+        omega = 1.0 / self.temperature ** (count(frequencies) / (frequencies - 1))
         rows, columns = count(grid[0]), count(grid[1])
         y = (rows[:, None] * omega)[:, None].expand(*grid, frequencies)
         x = (columns[:, None] * omega)[None].expand(*grid, frequencies)

@@ -9,15 +9,16 @@ from bcos_vit.layers import RotaryPosition, SinCosPosition, explanation_mode
 from tests.reference import array, rotary_angles, sincos_code
 
 CPU = torch.device("cpu")
+# Codes are tables in float32: 24 bits of sines of angles up to a grid's side.
+CODE_ROUNDING = 1e-6
 
 
 @pytest.mark.parametrize(("grid", "head_dim"), [((2, 3), 4), ((3, 2), 8), ((4, 4), 64)])
 def test_rotary_code_follows_the_formula(grid, head_dim):
     table = array(RotaryPosition(head_dim)(grid, CPU))
     angles = np.repeat(rotary_angles(grid, head_dim), 2, axis=1)
-    # timm builds the code in float32: 24 bits of sines of angles up to the grid's side.
     expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-    np.testing.assert_allclose(table, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(table, expected, rtol=0, atol=CODE_ROUNDING)
 
 
 def test_attention_logits_depend_on_offsets_only():
@@ -65,13 +66,13 @@ def test_sincos_code_follows_the_formula(grid, dim):
     tokens = torch.randn(2, grid[0] * grid[1], dim, dtype=torch.float64)
     added = SinCosPosition(dim)(tokens, grid) - tokens
     reference = np.broadcast_to(sincos_code(grid, dim), added.shape)
-    np.testing.assert_allclose(array(added), reference, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(array(added), reference, rtol=0, atol=CODE_ROUNDING)
 
 
 def test_sincos_temperature_is_used():
     tokens = torch.zeros(1, 2, 8, dtype=torch.float64)
     added = SinCosPosition(8, temperature=10.0)(tokens, (1, 2))[0]
-    np.testing.assert_allclose(array(added), sincos_code((1, 2), 8, 10.0), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(array(added), sincos_code((1, 2), 8, 10.0), rtol=0, atol=CODE_ROUNDING)
 
 
 def test_sincos_code_stands_behind_the_gate_position_with_a_row_per_image():
@@ -80,7 +81,7 @@ def test_sincos_code_stands_behind_the_gate_position_with_a_row_per_image():
     with explanation_mode({"position": gate}):
         added = layer(torch.zeros(3, 4, 8, dtype=torch.float64), (2, 2))
     reference = gate.numpy()[:, None, None] * sincos_code((2, 2), 8)
-    np.testing.assert_allclose(array(added), reference, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(array(added), reference, rtol=0, atol=CODE_ROUNDING)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
