@@ -3,12 +3,14 @@
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcos_vit.encodings import check_encoding
-from bcos_vit.layers import LayerKit, Logits, is_explaining
+from bcos_vit.layers import BcosConv2d, BcosLinear, LayerKit, Logits, is_explaining
 from bcos_vit.layers.head import check_num_classes
 from bcos_vit.layers.norm import norm_parameters
+from bcos_vit.layers.scale import check_exponent
 
 
 class BcosModel(nn.Module):
@@ -31,6 +33,10 @@ class BcosModel(nn.Module):
     """
 
     dynamic_linear = True
+    stage: tuple[float, float]
+    """Exponent and share of biases of a conventional network, see :meth:`set_homotopy`."""
+    homotopy: Tensor
+    """The same, as it is stored with the weights."""
     classifier_name: ClassVar[str]
     """Attribute of the classifier, its name as in the conventional twin."""
     global_pools: ClassVar[tuple[str, ...]] = ("avg", "")
@@ -54,6 +60,36 @@ class BcosModel(nn.Module):
             logit_bias = 0.0
         self.logit_bias, self.temperature = logit_bias, temperature
         self.grad_checkpointing = False
+        if kit.conventional:
+            self.stage = (float(kit.b), 1.0)
+            self.register_buffer("homotopy", torch.tensor(self.stage))
+            self.register_load_state_dict_post_hook(_restore_homotopy)
+
+    def set_homotopy(self, b: float, bias_share: float) -> None:
+        """Set where a conventional network stands on its way to a B-cos network.
+
+        It is stored with the weights. Copies (such as an average of weights) are set by themselves.
+
+        Args:
+            b: exponent of every B-cos layer, at least 1.
+            bias_share: share of every bias that is added, in [0, 1].
+
+        Raises:
+            ValueError: a value out of range, or a network without biases to begin with.
+        """
+        if not self.kit.conventional:
+            raise ValueError("only a network made with conventional=True has a way to go")
+        if not 0 <= bias_share <= 1:
+            raise ValueError(f"bias_share must be in [0, 1], got {bias_share}")
+        # As they will be read back: float32 is what is stored.
+        values = torch.tensor([check_exponent(b), bias_share], dtype=torch.float32, device="cpu")
+        self.homotopy.copy_(values)
+        self.stage = b, bias_share = tuple(values.tolist())
+        for module in self.modules():
+            if isinstance(module, BcosLinear | BcosConv2d):
+                module.b = b
+            if getattr(module, "bias", None) is not None and hasattr(module, "bias_share"):
+                module.bias_share = bias_share
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """A new B-cos layer from features to evidence."""
@@ -73,6 +109,8 @@ class BcosModel(nn.Module):
         self.logits: nn.Module = nn.Identity()
         if num_classes:
             self.logits = Logits(num_classes, self.logit_bias, self.temperature)
+        if self.kit.conventional:
+            self.set_homotopy(*self.stage)
 
     def get_classifier(self) -> nn.Module:
         return self.get_submodule(self.classifier_name)
@@ -102,3 +140,44 @@ class BcosModel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, height, width)`` to logits ``(batch, num_classes)``."""
         return self.forward_head(self.forward_features(x))
+
+
+def _restore_homotopy(model: BcosModel, _: object) -> None:
+    """After loading weights, give every layer the exponent and share of bias that came along."""
+    model.set_homotopy(*model.homotopy.tolist())
+
+
+class BcosConvNet(BcosModel):
+    """A backbone whose logits are means of local logits: 1 x 1 classifier, then average pooling.
+
+    A family writes ``forward_features``, sets ``min_size_px`` where pooling without padding needs
+    it, and makes ``head_drop`` after its last layer with a feature map.
+    """
+
+    head_drop: nn.Module
+    """Dropout of what the classifier sees."""
+    min_size_px: int = 1
+    """Least height and width of an image."""
+
+    def make_classifier(self, num_classes: int) -> nn.Module:
+        return self.kit.conv(self.head_hidden_size, num_classes, 1)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Feature map to logits ``(batch, num_classes)``, or to pooled features."""
+        if pre_logits or not self.num_classes:
+            return F.adaptive_avg_pool2d(x, 1).flatten(1) if self.global_pool else x
+        y: Tensor = self.logits(self.get_classifier()(self.head_drop(x)).mean((2, 3)))
+        return y
+
+    def check_size(self, x: Tensor) -> None:
+        """Refuse images of which no feature map would be left.
+
+        Raises:
+            ValueError: a side is shorter than ``min_size_px``.
+        """
+        height, width = x.shape[-2:]
+        if height < self.min_size_px or width < self.min_size_px:
+            raise ValueError(
+                f"images must be at least {self.min_size_px} px high and wide for this network,"
+                f" got {height} x {width}"
+            )
