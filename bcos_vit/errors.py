@@ -5,6 +5,7 @@
     BcosError
     +-- UnknownModelError     (also LookupError)  no model of that name; suggests the nearest
     +-- WeightsError          weights that do not fit: shape, class count, hash
+    +-- ConversionError       a conventional model that has no B-cos form here; names the part
     +-- NotExplainableError   a layer whose dynamic scale cannot be held constant; names the layer
 
 Arguments that are wrong by themselves raise ``ValueError`` or ``TypeError`` where they are given.
@@ -21,6 +22,10 @@ class UnknownModelError(BcosError, LookupError):
 
 class WeightsError(BcosError):
     """Weights do not fit the model they are loaded into."""
+
+
+class ConversionError(BcosError):
+    """A conventional model has no B-cos form here; the message names the part."""
 
 
 class NotExplainableError(BcosError):

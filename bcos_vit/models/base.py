@@ -1,6 +1,6 @@
 """What B-cos backbones share of timm's model contract."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,8 @@ class BcosModel(nn.Module):
     """
 
     dynamic_linear = True
+    pretrained_cfg: dict[str, Any]
+    """timm's data config; set where a model is made by name."""
     stage: tuple[float, float]
     """Exponent and share of biases of a conventional network, see :meth:`set_homotopy`."""
     homotopy: Tensor
@@ -84,11 +86,13 @@ class BcosModel(nn.Module):
         # As they will be read back: float32 is what is stored.
         values = torch.tensor([check_exponent(b), bias_share], dtype=torch.float32, device="cpu")
         self.homotopy.copy_(values)
-        self.stage = b, bias_share = tuple(values.tolist())
+        b, bias_share = values.tolist()
+        self.stage = (b, bias_share)
+        module: Any
         for module in self.modules():
             if isinstance(module, BcosLinear | BcosConv2d):
                 module.b = b
-            if getattr(module, "bias", None) is not None and hasattr(module, "bias_share"):
+            if hasattr(module, "bias_share"):
                 module.bias_share = bias_share
 
     def make_classifier(self, num_classes: int) -> nn.Module:

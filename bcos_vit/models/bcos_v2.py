@@ -108,9 +108,10 @@ def from_bcos_v2(
         entry: the reference's entry point, a key of :data:`ENTRY_POINTS`.
         state_dict: the reference model's, or a Lightning checkpoint that holds one, or the path of
             a file with either. Number of classes, channels and type are taken from it.
-        logit_bias, temperature: of the network that was trained, which its state dict does not
-            tell; the reference's defaults, ``logit(1 / classes)`` and 1, when omitted. The
-            conventional (``standard_*``) networks have no logit bias.
+        logit_bias: of the network that was trained, which its state dict does not tell; the
+            reference's default ``logit(1 / classes)`` when omitted. The conventional
+            (``standard_*``) networks have none.
+        temperature: likewise.
         prefix: of the weights' names, where the state dict holds more than one set.
 
     Returns:

@@ -21,8 +21,6 @@ from pathology.outputs import complete_file, writable_folder
 from pathology.tasks.checkpoint import Run
 from pathology.tasks.tile_classification import TileClassification
 
-MONITOR = "val_auroc"
-
 
 class TrainCLI(LightningCLI):
     """Training by config; ``--out`` says where the run goes."""
@@ -39,13 +37,14 @@ class TrainCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         run = Run(Path(self.config["out"]))
+        monitor = self.model.monitor
         callbacks: list[Any] = [
-            ModelCheckpoint(run.checkpoints, "best", monitor=MONITOR, mode="max", save_last=True,
+            ModelCheckpoint(run.checkpoints, "best", monitor=monitor, mode="max", save_last=True,
                             enable_version_counter=False),
             LearningRateMonitor("step"),
         ]  # fmt: skip
         if self.config["patience"]:
-            callbacks.append(EarlyStopping(MONITOR, mode="max", patience=self.config["patience"]))
+            callbacks.append(EarlyStopping(monitor, mode="max", patience=self.config["patience"]))
         loggers = [
             CSVLogger(run.folder, name="", version="logs"),
             TensorBoardLogger(run.folder, name="", version="logs"),
@@ -119,8 +118,8 @@ def train(arguments: Sequence[str]) -> int:
         print(f"{run.folder}: no checkpoint was asked for, none was written")
         return 0
     with complete_file(run.finished) as draft:
-        draft.write_text(yaml.safe_dump({MONITOR: score, "epochs": cli.trainer.current_epoch}))
-    print(f"{run.folder}: {MONITOR} {score:.4f} (best epoch), weights in {run.best}")
+        draft.write_text(yaml.safe_dump({cli.model.monitor: score, "epochs": cli.trainer.current_epoch}))
+    print(f"{run.folder}: {cli.model.monitor} {score:.4f} (best epoch), weights in {run.best}")
     return 0
 
 

@@ -82,6 +82,8 @@ def load_task(run: str | Path) -> tuple[TileClassification, str]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         # Its own weights follow; those it began with may be gone.
         hyper_parameters = dict(checkpoint["hyper_parameters"]) | {"init_from": None}
+        arguments = dict(hyper_parameters.get("model_args") or {})
+        hyper_parameters["model_args"] = arguments | {"pretrained": False}
         task = TileClassification(**hyper_parameters)
         task.load_state_dict(checkpoint["state_dict"])
     except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:

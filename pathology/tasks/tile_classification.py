@@ -14,8 +14,11 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score, MulticlassRecall
 
 from bcos_vit.errors import WeightsError
+from bcos_vit.layers import default_logit_bias
 from bcos_vit.losses import OneHotBCE
 from bcos_vit.models import create_model
+from bcos_vit.models.base import BcosModel
+from bcos_vit.models.convert import Homotopy, bcosify
 from pathology.tasks.encoding import TileEncoding
 
 
@@ -23,9 +26,9 @@ class TileClassification(lightning.LightningModule):
     """Trains any timm model, B-cos or conventional, on labelled tiles.
 
     B-cos models are trained as published: binary cross-entropy on each logit, Adam, adaptive
-    gradient
-    clipping, linear warm-up and cosine decay (Boehle et al., TPAMI 2024, arXiv:2306.10898).
-    Conventional ones get cross-entropy by default, all else equal.
+    gradient clipping, linear warm-up and cosine decay (Boehle et al., TPAMI 2024,
+    arXiv:2306.10898). Conventional ones get cross-entropy by default, all else equal. With
+    ``bcosify_epochs`` a conventional one becomes a B-cos model while it is trained.
 
     Args:
         model: name in timm's registry.
@@ -38,9 +41,16 @@ class TileClassification(lightning.LightningModule):
         agc: adaptive gradient clipping factor; 0 for none.
         init_from: checkpoint of another run of the same model, whose weights to start from; the
             head starts anew, since classes differ.
+        bcosify_epochs: turn the conventional ``model`` into a B-cos model: over this many epochs
+            its exponent goes from 1 to ``bcosify_b`` and its biases to 0 (see
+            :func:`bcos_vit.models.bcosify`); 0 for at once. It stays conventional when omitted.
+        bcosify_b: exponent at the end of that way.
+        stain_space: stains and glass of a model with ``encoding: stain``, see
+            :class:`bcos_vit.stain_space.StainSpace`.
 
     Raises:
         WeightsError: ``init_from`` cannot be read, or is of another model.
+        ConversionError: ``model`` has no B-cos form.
     """
 
     def __init__(
@@ -54,6 +64,9 @@ class TileClassification(lightning.LightningModule):
         warmup_epochs: float = 1.0,
         agc: float = 0.01,
         init_from: str | None = None,
+        bcosify_epochs: float | None = None,
+        bcosify_b: float = 2.0,
+        stain_space: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not lr > 0:
@@ -68,9 +81,15 @@ class TileClassification(lightning.LightningModule):
             raise ValueError(f"model_args {model_args} do not suit {model}: {error}") from error
         if init_from is not None:
             load_backbone(self.model, init_from)
-        self.encoding = TileEncoding(self.model)
-        is_bcos = getattr(self.model, "dynamic_linear", False)
-        self.loss_name = loss or ("bce" if is_bcos else "ce")
+        self.homotopy: Homotopy | None = None
+        if bcosify_epochs is not None:
+            if bcosify_epochs < 0:
+                raise ValueError(f"bcosify_epochs must be at least 0, got {bcosify_epochs}")
+            self.homotopy = Homotopy(0, bcosify_b)  # its steps are known once training starts
+            self.model = self._bcosified()
+        self.encoding = TileEncoding(self.model, stain_space)
+        is_bcos = isinstance(self.model, BcosModel) and not self.model.kit.conventional
+        self.loss_name = loss or ("bce" if is_bcos or self.homotopy else "ce")
         self.loss: nn.Module = OneHotBCE() if self.loss_name == "bce" else nn.CrossEntropyLoss()
         metrics = MetricCollection(
             {
@@ -80,6 +99,41 @@ class TileClassification(lightning.LightningModule):
             }
         )
         self.val_metrics = metrics.clone(prefix="val_")
+
+    @property
+    def monitor(self) -> str:
+        """The metric that tells the best epoch; larger is better."""
+        return "val_auroc" if self.homotopy is None else "val_auroc_as_bcos"
+
+    def _bcosified(self) -> BcosModel:
+        """The model rebuilt so that it can become B-cos, with a head for B-cos logits."""
+        converted = bcosify(self.model)
+        converted.logit_bias = default_logit_bias(len(self.classes))
+        converted.reset_classifier(len(self.classes))
+        return converted
+
+    def on_train_start(self) -> None:
+        """Work out when the way to a B-cos model ends: there must be an epoch left to judge it."""
+        epochs = self.hparams["bcosify_epochs"]
+        if self.homotopy is None or not epochs:
+            return
+        most = self.trainer.max_epochs or 0
+        if epochs > most:
+            raise ValueError(
+                f"bcosify_epochs is {epochs:g}, training ends after {most}: no epoch would be left"
+                " in which the model is a B-cos model; train longer, or convert faster"
+            )
+        steps = int(self.trainer.estimated_stepping_batches * epochs / most)
+        self.homotopy = Homotopy(steps, self.homotopy.b)
+
+    def _go_on(self) -> None:
+        """Set a model that is becoming B-cos to where it should be by now."""
+        if self.homotopy is not None and self.trainer.state.fn == "fit":
+            assert isinstance(self.model, BcosModel)
+            self.homotopy.apply(self.model, self.global_step)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._go_on()
 
     def forward(self, tiles: Tensor) -> Tensor:
         """uint8 tiles ``(batch, 3, height, width)`` to logits ``(batch, classes)``."""
@@ -102,10 +156,19 @@ class TileClassification(lightning.LightningModule):
         # Differences between logits rank two classes; probabilities may both saturate.
         self.val_metrics.update(logits.softmax(-1), batch["label"])
 
+    def on_validation_epoch_start(self) -> None:
+        if not self.trainer.sanity_checking:
+            self._go_on()
+
     def on_validation_epoch_end(self) -> None:
         # The two batches that Lightning tries before training may hold a single class.
         if not self.trainer.sanity_checking:
-            self.log_dict(self.val_metrics.compute(), prog_bar=True)
+            metrics = self.val_metrics.compute()
+            self.log_dict(metrics, prog_bar=True)
+            if self.homotopy is not None:
+                # An epoch on the way is no candidate: its model still has biases.
+                arrived = self.homotopy.progress(self.global_step) == 1.0
+                self.log(self.monitor, metrics["val_auroc"] if arrived else -1.0)
         self.val_metrics.reset()
 
     def configure_gradient_clipping(
