@@ -16,6 +16,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from bcos_vit.errors import UnknownModelError, WeightsError
+from bcos_vit.models.base import BcosModel
 from bcos_vit.models.weights import PUBLISHED, load_published, published
 
 TWINS: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -40,12 +41,13 @@ class Variant:
 
 
 def register_variants(
-    family: type[nn.Module],
+    family: type[BcosModel],
     variants: Mapping[str, Variant],
     *,
     first_conv: str | Mapping[str, str],
     classifier: str,
     features_only: bool = True,
+    feature_cfg: Mapping[str, Any] | None = None,
     **config: Any,
 ) -> None:
     """Register every variant of ``family`` in timm, under the module that ``family`` lives in.
@@ -56,6 +58,7 @@ def register_variants(
         first_conv: name of the first layer in the model; by variant where they differ.
         classifier: name of the classifier in the model.
         features_only: whether feature maps can be asked for.
+        feature_cfg: how timm takes the model apart for feature maps, where not as usual.
         config: further entries of the data config.
     """
     module: Any = sys.modules[family.__module__]
@@ -69,10 +72,16 @@ def register_variants(
     for name, variant in variants.items():
         if variant.twin:
             TWINS[name] = (variant.twin, variant.twin_args)
-        _register(family, name, variant, features_only)
+        _register(family, name, variant, features_only, feature_cfg or {})
 
 
-def _register(family: type[nn.Module], name: str, variant: Variant, features_only: bool) -> None:
+def _register(
+    family: type[BcosModel],
+    name: str,
+    variant: Variant,
+    features_only: bool,
+    feature_cfg: Mapping[str, Any],
+) -> None:
     """Make the entry point that timm calls for one model."""
 
     def entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:
@@ -80,18 +89,23 @@ def _register(family: type[nn.Module], name: str, variant: Variant, features_onl
             raise RuntimeError(
                 f"features_only is for networks with feature maps; {name} has tokens"
             )
-        weights = published(name, kwargs.get("pretrained_cfg")) if pretrained else None
+        config, overlay = kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay")
         cache_dir = kwargs.pop("cache_dir", None)
+        # A tag names the network that was published, also where its weights are not asked for.
+        tagged = pretrained or isinstance(config, str)
+        weights = published(name, config, overlay) if tagged else None
 
-        def build(**arguments: Any) -> nn.Module:
+        def build(**arguments: Any) -> BcosModel:
             model = family(**arguments)
-            if weights is not None:
+            if pretrained and weights is not None:
                 load_published(model, weights, cache_dir)
             return model
 
         arguments = variant.args | (weights.model_args if weights else {}) | kwargs
         # timm's own loading is left out: it neither checks hashes nor knows six channels.
-        model: nn.Module = build_model_with_cfg(build, name, pretrained=False, **arguments)
+        model: nn.Module = build_model_with_cfg(
+            build, name, pretrained=False, feature_cfg=dict(feature_cfg), **arguments
+        )
         return model
 
     entry.__name__ = entry.__qualname__ = name
