@@ -238,6 +238,73 @@ def attention_matrix(tokens, qkv, heads, turns=None):
     return matrix
 
 
+def seen_in_window(grid, window, shift):
+    """Per place of a map: the places it attends to, None for padding, and how far off they are.
+
+    The map is rolled up and left by ``shift``, padded below and right to whole windows, and cut.
+    Places rolled over an edge lie in the last rows or columns, and stay apart from the others.
+    """
+    padded = [-(-size // side) * side for size, side in zip(grid, window, strict=True)]
+    seen = []
+    for row in range(grid[0]):
+        for column in range(grid[1]):
+            here = ((row - shift[0]) % grid[0], (column - shift[1]) % grid[1])
+            corner = [place // side * side for place, side in zip(here, window, strict=True)]
+            others = []
+            for there_row in range(corner[0], corner[0] + window[0]):
+                for there_column in range(corner[1], corner[1] + window[1]):
+                    there = (there_row, there_column)
+                    if any(
+                        (here[axis] >= padded[axis] - shift[axis])
+                        != (there[axis] >= padded[axis] - shift[axis])
+                        for axis in (0, 1)
+                    ):
+                        continue
+                    place = None
+                    if there_row < grid[0] and there_column < grid[1]:
+                        rolled_back = [(there[axis] + shift[axis]) % grid[axis] for axis in (0, 1)]
+                        place = rolled_back[0] * grid[1] + rolled_back[1]
+                    others.append((place, (here[0] - there_row, here[1] - there_column)))
+            seen.append(others)
+    return seen
+
+
+def window_attention_matrix(maps, qkv, table, heads, window, shifted, qkv_bias=None):
+    """``sum_h kron(A_h, V_h)`` on a flattened ``(rows, columns, dim)`` map, before any projection.
+
+    ``table`` holds a number per offset and head, ``(2 h - 1, 2 w - 1, heads)`` for ``(h, w)``
+    windows; a window is cut down to a smaller map, and then not shifted along that axis.
+    """
+    grid, dim = maps.shape[:2], maps.shape[2]
+    size = dim // heads
+    bias = np.zeros(3 * dim) if qkv_bias is None else qkv_bias
+    shift = [
+        side // 2 if shifted and places > side else 0
+        for places, side in zip(grid, window, strict=True)
+    ]
+    fitted = [min(places, side) for places, side in zip(grid, window, strict=True)]
+    tokens = maps.reshape(-1, dim)
+    matrix = np.zeros((tokens.size, tokens.size))
+    for head in range(heads):
+        mine = slice(head * size, (head + 1) * size)
+        mixing = np.zeros((len(tokens), len(tokens)))
+        for place, others in enumerate(seen_in_window(grid, fitted, shift)):
+            query = qkv[:dim][mine] @ tokens[place] + bias[:dim][mine]
+            powers = []
+            for other, (down, right) in others:
+                token = np.zeros(dim) if other is None else tokens[other]
+                key = qkv[dim : 2 * dim][mine] @ token + bias[dim : 2 * dim][mine]
+                near = table[down + window[0] - 1, right + window[1] - 1, head]
+                powers.append(np.exp(query @ key / np.sqrt(size) + near))
+            for (other, _), power in zip(others, powers, strict=True):
+                if other is not None:
+                    mixing[place, other] += power / sum(powers)
+        value = np.zeros((dim, dim))
+        value[mine] = qkv[2 * dim :][mine]
+        matrix += np.kron(mixing, value)
+    return matrix
+
+
 # --- networks -----------------------------------------------------------------------------------
 
 
@@ -353,6 +420,56 @@ def resnet_logits(model, image):
     trace, shape = _conv(trace, model.fc, shape, 1, 0)
     area = shape[1] * shape[2]
     return trace.through(np.kron(np.eye(shape[0]), np.full((1, area), 1 / area)))
+
+
+def merging_matrix(grid, dim):
+    """Lays the tokens of 2 x 2 squares side by side, column by column; zeros over an edge."""
+    rows = []
+    for row in range(0, grid[0], 2):
+        for column in range(0, grid[1], 2):
+            for place in ((0, 0), (1, 0), (0, 1), (1, 1)):
+                there = (row + place[0], column + place[1])
+                for k in range(dim):
+                    line = np.zeros(grid[0] * grid[1] * dim)
+                    if there[0] < grid[0] and there[1] < grid[1]:
+                        line[(there[0] * grid[1] + there[1]) * dim + k] = 1
+                    rows.append(line)
+    return np.stack(rows)
+
+
+def swin_logits(model, image, patch_size, window, heads):
+    """Trace of a B-cos Swin's evidence (logits before temperature and bias) at one image."""
+    trace = Trace.of(image).through(patch_matrix(image.shape, patch_size))
+    grid = (image.shape[1] // patch_size, image.shape[2] // patch_size)
+    trace = _linear(trace, model.patch_embed.proj, grid[0] * grid[1])
+    trace = _layer_norm(trace, model.patch_embed.norm, grid[0] * grid[1])
+    for index, stage in enumerate(model.layers):
+        dim = len(trace.value) // (grid[0] * grid[1])
+        if index > 0:
+            trace = trace.through(merging_matrix(grid, dim))
+            grid, dim = (-(-grid[0] // 2), -(-grid[1] // 2)), 2 * dim
+            trace = _layer_norm(trace, stage.downsample.norm, grid[0] * grid[1])
+            trace = _linear(trace, stage.downsample.reduction, grid[0] * grid[1])
+        tokens = grid[0] * grid[1]
+        for i, block in enumerate(stage.blocks):
+            inner = _layer_norm(trace, block.norm1, tokens)
+            table = array(block.attn.relative_position_bias_table)
+            mixing = window_attention_matrix(
+                inner.value.reshape(*grid, dim), array(block.attn.qkv.weight),
+                table.reshape(2 * window - 1, 2 * window - 1, -1), heads[index],
+                (window, window), i % 2 == 1,
+            )  # fmt: skip
+            inner = _linear(inner.through(mixing), block.attn.proj, tokens)
+            trace = trace.plus(inner)
+            inner = _layer_norm(trace, block.norm2, tokens)
+            inner = _linear(_linear(inner, block.mlp.fc1, tokens), block.mlp.fc2, tokens)
+            trace = trace.plus(inner)
+    if not model.fc_norm:
+        trace = _layer_norm(trace, model.norm, tokens)
+    trace = trace.through(np.kron(np.full((1, tokens), 1 / tokens), np.eye(dim)))
+    if model.fc_norm:
+        trace = _layer_norm(trace, model.norm, 1)
+    return _linear(trace, model.head, 1)
 
 
 def one_hot_bce(logits, labels, off_target):

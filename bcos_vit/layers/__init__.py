@@ -17,6 +17,7 @@ from bcos_vit.layers.pos_embed import (
     RotaryPosition,
     SinCosPosition,
 )
+from bcos_vit.layers.window_attention import BcosWindowAttention
 
 __all__ = [
     "BCOS",
@@ -32,6 +33,7 @@ __all__ = [
     "BcosPatchEmbed",
     "BcosPositionNorm2d",
     "BcosSwiGlu",
+    "BcosWindowAttention",
     "ConstantTokens",
     "GatedGelu",
     "GatedSilu",

@@ -2,11 +2,13 @@
 
 from bcos_vit.models.registry import TWINS, create_model, create_twin, list_models
 from bcos_vit.models.resnet import BcosResNet
+from bcos_vit.models.swin import BcosSwinTransformer
 from bcos_vit.models.vit import BcosVisionTransformer
 
 __all__ = [
     "TWINS",
     "BcosResNet",
+    "BcosSwinTransformer",
     "BcosVisionTransformer",
     "create_model",
     "create_twin",
