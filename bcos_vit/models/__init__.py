@@ -1,5 +1,6 @@
 """B-cos backbones; importing this registers them in timm."""
 
+from bcos_vit.models.convnext import BcosConvNeXt
 from bcos_vit.models.registry import TWINS, create_model, create_twin, list_models
 from bcos_vit.models.resnet import BcosResNet
 from bcos_vit.models.swin import BcosSwinTransformer
@@ -7,6 +8,7 @@ from bcos_vit.models.vit import BcosVisionTransformer
 
 __all__ = [
     "TWINS",
+    "BcosConvNeXt",
     "BcosResNet",
     "BcosSwinTransformer",
     "BcosVisionTransformer",
