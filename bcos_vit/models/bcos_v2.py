@@ -9,6 +9,7 @@ import math
 import pickle
 import re
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +20,12 @@ from bcos_vit.errors import UnknownModelError, WeightsError
 from bcos_vit.layers import Logits
 from bcos_vit.models.base import BcosModel
 from bcos_vit.models.registry import create_model, nearest
+from bcos_vit.models.weights import PUBLISHED
 
-_VIT_SIZES = {"ti": "tiny", "s": "small", "b": "base", "l": "large_depth14"}
-_AS_PUBLISHED = {"pos_embed": "sincos", "init_values": 0}
-
-# The reference's entry points: our model, and what differs from its defaults.
-ENTRY_POINTS: dict[str, tuple[str, dict[str, Any]]] = (
-    {f"resnet{depth}": (f"bcos_resnet{depth}", {}) for depth in (18, 34, 50, 101, 152)}
-    | {f"resnet{depth}_long": (f"bcos_resnet{depth}", {}) for depth in (50, 152)}
-    | {"resnext50_32x4d": ("bcos_resnext50_32x4d", {})}
-    | {f"densenet{depth}": (f"bcos_densenet{depth}", {}) for depth in (121, 161, 169, 201)}
-    | {"densenet121_long": ("bcos_densenet121", {})}
-    | {"vgg11_bnu": ("bcos_vgg11_bnu", {})}
-    | {
-        f"convnext_{size}{norm}": (f"bcos_convnext_{size}{norm}", {})
-        for size in ("tiny", "base")
-        for norm in ("", "_bnu")
-    }
-    | {
-        f"simple_vit_{size}_patch16_224": (f"bcos_vit_{ours}_patch16_224", _AS_PUBLISHED)
-        for size, ours in _VIT_SIZES.items()
-    }
-    | {
-        f"vitc_{size}_patch1_14": (f"bcos_vitc_{ours}_patch16_224", _AS_PUBLISHED)
-        for size, ours in _VIT_SIZES.items()
-    }
-    | {
-        f"standard_simple_vit_{size}_patch16_224": (f"simple_vit_{ours}_patch16_224", {})
-        for size, ours in _VIT_SIZES.items()
-    }
-    | {
-        f"standard_vitc_{size}_patch1_14": (f"vitc_{ours}_patch16_224", {})
-        for size, ours in _VIT_SIZES.items()
-    }
-)
+ENTRY_POINTS: dict[str, tuple[str, dict[str, Any]]] = {
+    weights.entry: (weights.model, weights.model_args) for weights in PUBLISHED
+}
+"""The reference's entry points: our model, and what differs from its defaults."""
 
 # What wrappers and training frameworks put in front of a model's own names.
 _PREFIX = re.compile(r"^(?:(?:module|model|ema|_orig_mod|0)\.)*")
@@ -132,8 +105,9 @@ def from_bcos_v2(
     if not model.kit.conventional:
         bias = -math.log(classes - 1) if logit_bias is None and classes > 1 else logit_bias
         model.logits = Logits(classes, bias, temperature)
-    example = tensors[head]
-    model.to(example.device, example.dtype)
+    # The widest type there is: averages may be kept in float64 beside weights in float32.
+    types = [t.dtype for t in tensors.values() if t.is_floating_point()]
+    model.to(tensors[head].device, reduce(torch.promote_types, types))
     fit(model, tensors, f"a state dict of {entry!r}")
     return model.eval()
 
