@@ -341,7 +341,7 @@ def _variants() -> tuple[dict[str, Variant], dict[str, Variant], dict[str, Varia
 
 
 _PLAIN, _STEMMED, _CONVENTIONAL = _variants()
-_FIRST_CONV = {name: "patch_embed.proj" for name in (*_PLAIN, *_CONVENTIONAL)} | {
+_FIRST_CONV = dict.fromkeys((*_PLAIN, *_CONVENTIONAL), "patch_embed.proj") | {
     name: "patch_embed.convs.0" for name in (*_STEMMED, *_CONVENTIONAL) if "vitc_" in name
 }
 register_variants(
