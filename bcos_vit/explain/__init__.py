@@ -3,6 +3,7 @@
 from bcos_vit.explain.contribution import explain
 from bcos_vit.explain.explanation import Explanation
 from bcos_vit.explain.mode import check_explainable
+from bcos_vit.explain.stains import split_stains
 from bcos_vit.layers.mode import explanation_mode
 
-__all__ = ["Explanation", "check_explainable", "explain", "explanation_mode"]
+__all__ = ["Explanation", "check_explainable", "explain", "explanation_mode", "split_stains"]

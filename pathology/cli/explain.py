@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathology.cli.trained import Trained
     from pathology.explain.slide import SlideExplanation
     from pathology.slides import Slide
+    from pathology.tasks.encoding import TileEncoding
     from pathology.tiling import TileGrid
 
 
@@ -139,6 +140,7 @@ def _provenance(
     spec = grid.spec
     return {
         "model": str(trained.task.hparams["model"]),
+        **_input(trained.task.encoding, result),
         "run": run.name,
         "checkpoint": trained.checkpoint,
         "slide file": slide.path.name if slide.path else "in memory",
@@ -151,6 +153,17 @@ def _provenance(
         "largest gap of a tile": f"{result.tiles['gap'].max():.1e} logits",
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": f"bcos-pathology {bcos_vit.__version__}",
+    }
+
+
+def _input(encoding: "TileEncoding", result: "SlideExplanation") -> dict[str, str]:
+    """What the model sees, and what the map says of each stain where it sees stains."""
+    if encoding.stain_space is None:
+        return {"input": encoding.name}
+    parts = [f"{name} {share:+.6f}" for name, share in result.stain_sums.items()]
+    return {
+        "input": f"stain space: {encoding.stain_space}",
+        "map and cut off by stain": f"{', '.join(parts)} logits",
     }
 
 

@@ -14,6 +14,7 @@ options:
   --patience N            stop after N epochs without a better validation AUROC (default: never)
   --seed_everything N     seed of weights, order and augmentation (default: 0)
   --model.model NAME      any timm model; bcos_* ones can be explained
+  --model.model_args.encoding stain   haematoxylin, eosin, residual in place of colours
   --model.lr X            highest learning rate
   --data.manifest FILE    tiles.csv (path,label,split), or slides.csv together with --data.tiles
   --data.tiles DIR        folder that `pathology tile` wrote

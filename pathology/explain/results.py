@@ -1,6 +1,7 @@
 """A slide's explanation on disk: a folder of files that stand by themselves, and its stamp."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ def write_results(
     ``tiles.parquet`` (one row per tile). ``explanation.json`` holds ledger, settings and
     provenance, which the maps and the table carry in their metadata too.
 
+    Of a model in stain space there is also each stain's part of the additive map, as
+    ``heatmap_STAIN.ome.tif`` and, in the colours of ``overlay.png``, ``overlay_STAIN.png``.
+
     Args:
         result: the explanation; its scratch map must still exist.
         slide: the slide.
@@ -47,6 +51,7 @@ def write_results(
         "slide_id": result.slide_id,
         "target": result.target,
         "ledger": result.ledger.to_dict(),
+        "stains": result.stain_sums,
         "settings": settings,
         "provenance": provenance,
     }
@@ -63,15 +68,18 @@ def write_results(
         weights=result.stitched.coverage.values,
     )
     thumbnail = slide.thumbnail(THUMBNAIL_PX)
-    overlay_png(
+    draw = partial(
+        overlay_png,
         thumbnail,
-        result.contributions,
-        folder / "overlay.png",
         slide_size=slide.size,
         slide_id=result.slide_id,
-        target=result.target,
         score=result.logit,
     )
+    limit = draw(result.contributions, folder / "overlay.png", target=result.target).limit
+    for name, stitched in result.stains.items():
+        write_ome_tiff(stitched.additive, folder / f"heatmap_{name}.ome.tif", metadata=record)
+        words = f"{result.target}: part of {name}"
+        draw(stitched.additive, folder / f"overlay_{name}.png", target=words, limit=limit)
     share = (result.tiles["weight"] * result.tiles["contribution"]).fillna(0.0)
     report = Report(
         slide_id=result.slide_id,

@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bcos_vit.explain import Explanation, check_explainable, explain
+from bcos_vit.explain import Explanation, check_explainable, explain, split_stains
 from bcos_vit.render import colour_explanation
+from bcos_vit.stain_space import STAINS
 from pathology.explain.ledger import Ledger, float32_tolerance
 from pathology.explain.pooling import MeanPooling, Pooling
 from pathology.explain.report import ReportTile
@@ -53,8 +54,11 @@ class SlideExplanation:
         tiles: one row per tile: ``x, y, width, height`` in level-0 px, ``tissue``, ``weight``, a
             ``logit_<class>`` per class, ``contribution`` (to the tile's own logit, in logits), its
             ``positive`` and ``negative`` parts, ``bias``, ``gap``. Tiles of weight 0 are not
-            explained; their contribution is NaN.
+            explained; their contribution is NaN. For a model in stain space also what each stain
+            adds to ``contribution``, by its name.
         tiles_for, tiles_against: the tiles that argue most for and against, with pixels.
+        stains: for a model in stain space, a map of each stain's part of the contributions; pixel
+            by pixel they sum to the map, up to the rounding of float32.
     """
 
     slide_id: str
@@ -64,6 +68,7 @@ class SlideExplanation:
     tiles: pd.DataFrame
     tiles_for: list[ReportTile] = field(default_factory=list)
     tiles_against: list[ReportTile] = field(default_factory=list)
+    stains: dict[str, Stitched] = field(default_factory=dict)
 
     @property
     def logit(self) -> float:
@@ -74,6 +79,11 @@ class SlideExplanation:
     def contributions(self) -> SlideMap:
         """The additive map in logits; its sum is in the ledger."""
         return self.stitched.additive
+
+    @property
+    def stain_sums(self) -> dict[str, float]:
+        """Each stain's part of the score in logits: together the ledger's map and cut-off."""
+        return {name: part.map_sum + part.cut_off for name, part in self.stains.items()}
 
     def top(self, n: int) -> list[Box]:
         """Boxes of the ``n`` tiles that add most to the score, the strongest first."""
@@ -124,7 +134,9 @@ def explain_slide(
         slide: the slide.
         grid: its tiles.
         model: a B-cos model in eval mode; runs on the device of its parameters.
-        encoding: uint8 tiles ``(batch, 3, height, width)`` to the model's input.
+        encoding: uint8 tiles ``(batch, 3, height, width)`` to the model's input; named by its
+            attribute ``name``, as :class:`pathology.tasks.encoding.TileEncoding` is, contributions
+            in stain space are split into stains.
         classes: class names, in the order of the logits.
         target: class to explain; the one of the highest score when omitted.
         pooling: how the score weighs tiles; their mean when omitted.
@@ -161,18 +173,26 @@ def explain_slide(
     place = classes.index(target)
     weights = pooling.weights(logits[:, place])
 
+    named = getattr(encoding, "name", None)
+    stains = STAINS if named == "stain" else ()
+    folder = Path(scratch or tempfile.mkdtemp(prefix="pathology-explain-"))
     box0 = grid[0].box
-    stitcher = Stitcher(
-        slide.size, slide.mpp, out_mpp, Size(box0.width, box0.height),
-        scratch or tempfile.mkdtemp(prefix="pathology-explain-"),
-    )  # fmt: skip
+    start = partial(Stitcher, slide.size, slide.mpp, out_mpp, Size(box0.width, box0.height))
+    stitcher = start(folder)
+    by_stain = {name: start(folder / name) for name in stains}
     columns = {name: np.full(count, np.nan) for name in ("contribution", "positive", "negative")}
-    columns |= {name: np.full(count, np.nan) for name in ("bias", "gap")}
+    columns |= {name: np.full(count, np.nan) for name in ("bias", "gap", *stains)}
     constants: dict[str, float] = {}
     best, worst = _Gallery(gallery), _Gallery(gallery)
     for chosen, tiles in batches(np.flatnonzero(weights), "explaining"):
-        explanation = explain(model, encoding(tiles.to(device)), target=place)
+        images = encoding(tiles.to(device))
+        explanation = explain(model, images, target=place)
         values = explanation.contributions.double().cpu().numpy()
+        for name, part in split_stains(explanation, images).items() if stains else ():
+            of_stain = part.double().cpu().numpy()
+            columns[name][chosen] = of_stain.sum((1, 2))
+            for row, index in enumerate(chosen):
+                by_stain[name].add(grid[index].box, of_stain[row], weights[index])
         logits[chosen] = explanation.logits.double().cpu().numpy()
         columns["contribution"][chosen] = values.sum((1, 2))
         columns["positive"][chosen] = values.clip(min=0).sum((1, 2))
@@ -193,6 +213,7 @@ def explain_slide(
                 grid[index].box,
                 float(weights[index]),
                 float(logits[index, place]),
+                named == "complement",
             )
             best.offer(strength, index, tile)
             worst.offer(-strength, index, tile)
@@ -216,17 +237,24 @@ def explain_slide(
         | columns
     )
     return SlideExplanation(
-        slide.slide_id, target, ledger, stitched, table, best.tiles(), worst.tiles()
-    )
+        slide.slide_id, target, ledger, stitched, table, best.tiles(), worst.tiles(),
+        {name: each.finish() for name, each in by_stain.items()},
+    )  # fmt: skip
 
 
 def _report_tile(
-    tile: Tensor, explanation: Explanation, row: int, box: Box, weight: float, logit: float
+    tile: Tensor,
+    explanation: Explanation,
+    row: int,
+    box: Box,
+    weight: float,
+    logit: float,
+    in_colour: bool,
 ) -> ReportTile:
-    """One tile with its pixels, in shares of the slide's score."""
+    """One tile with its pixels, in shares of the slide's score; W(x) as a picture ``in_colour``."""
     contributions = explanation.contributions[row].double().cpu().numpy()
     weights = explanation.weights[row].cpu().numpy()
-    picture = colour_explanation(weights, contributions) if len(weights) == 6 else None
+    picture = colour_explanation(weights, contributions) if in_colour else None
     return ReportTile(
         image=tile.permute(1, 2, 0).numpy(),
         contributions=contributions * weight,

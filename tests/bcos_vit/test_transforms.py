@@ -1,11 +1,12 @@
-"""Images become six channels in [0, 1], and wrong ranges are refused, not scaled."""
+"""Images become channels, and wrong ranges are refused, not scaled."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from bcos_vit.transforms import add_complement, remove_complement, to_bcos, to_unit_range
+from bcos_vit.stain_space import StainSpace
+from bcos_vit.transforms import add_complement, encode, remove_complement, to_bcos, to_unit_range
 
 
 @pytest.fixture
@@ -58,6 +59,49 @@ def test_the_complement_follows_the_colours(shape):
 def test_removing_the_complement_undoes_adding_it():
     images = torch.rand(2, 3, 4, 5)
     assert torch.equal(remove_complement(add_complement(images)), images)
+
+
+@pytest.mark.parametrize("name", ["complement", "rgb", "stain"])
+def test_bytes_and_floats_a_batch_and_an_image_are_encoded_alike(name):
+    pixels = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+    batch = encode(pixels, name)
+    assert batch.dtype == torch.float32
+    assert torch.equal(encode(pixels.float() / 255, name), batch)
+    assert torch.equal(encode(pixels[1], name), batch[1])
+
+
+def test_each_encoding_is_what_its_name_says():
+    images = torch.rand(2, 3, 4, 5)
+    space = StainSpace(white=(0.9, 0.8, 0.9))
+    assert torch.equal(encode(images), add_complement(images))
+    assert torch.equal(encode(images, "rgb"), images)
+    assert torch.equal(encode(images, "stain"), StainSpace().encode(images))
+    assert torch.equal(encode(images, "stain", space), space.encode(images))
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (6, 4, 5), (2, 1, 4, 5)])
+def test_what_is_not_rgb_is_refused(shape):
+    with pytest.raises(ValueError, match=r"must be \(..., 3, height, width\), got \("):
+        encode(torch.rand(shape))
+
+
+def test_a_stain_space_for_another_encoding_is_refused():
+    with pytest.raises(ValueError, match="goes with encoding \"stain\", got one with 'rgb'"):
+        encode(torch.rand(3, 4, 5), "rgb", StainSpace())
+
+
+@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
+@pytest.mark.parametrize("name", ["complement", "rgb", "stain"])
+def test_no_encoding_takes_values_out_of_range(name, bad):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        encode(torch.full((3, 2, 2), bad), name)
+
+
+def test_a_picture_in_stain_space(pixels):
+    space = StainSpace(white=(1, 1, 1))
+    found = to_bcos(Image.fromarray(pixels), encoding="stain", stain_space=space)
+    wanted = space.encode(torch.from_numpy(pixels).permute(2, 0, 1) / 255)
+    assert torch.equal(found, wanted)
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, Image.fromarray])

@@ -1,0 +1,86 @@
+"""Stain space through the command line: train, evaluate, explain; maps come apart by stain."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from bcos_vit.stain_space import STAINS, StainSpace
+from pathology.maps.pyramid import read_ome_tiff
+
+
+@pytest.fixture(scope="session")
+def trained(cohort, cohort_tiles, tmp_path_factory):
+    """A run of one epoch in stain space."""
+    from pathology.cli import main
+
+    run = tmp_path_factory.mktemp("runs") / "stain"
+    arguments = [
+        "train", "--out", run, "--model.model", "bcos_vit_tiny_patch16_224",
+        "--model.model_args", "{img_size: 64, depth: 2}", "--model.model_args.encoding", "stain",
+        "--data.manifest", cohort, "--data.tiles", cohort_tiles,
+        "--data.classes", "[normal, tumour]", "--data.batch_size", "16",
+        "--data.num_workers", "0", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu",
+        "--trainer.enable_progress_bar", "false", "--trainer.limit_train_batches", "10",
+    ]  # fmt: skip
+    assert main([str(argument) for argument in arguments]) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
+def explained(trained, cohort, cohort_tiles, tmp_path_factory):
+    """The folder of the test slide's explanation."""
+    from pathology.cli import main
+
+    out = tmp_path_factory.mktemp("explained")
+    arguments = [
+        "explain", "--run", trained, "--slides", cohort.parent / "test_000.tif",
+        "--tiles", cohort_tiles, "--out", out, "--target", "tumour", "--device", "cpu",
+    ]  # fmt: skip
+    assert main([str(argument) for argument in arguments]) == 0
+    return out / "test_000" / "tumour"
+
+
+def test_it_evaluates(pathology, trained):
+    code, out, _ = pathology("evaluate", "--run", trained, "--split", "test", "--device", "cpu")
+    assert (code, "auroc" in out) == (0, True)
+
+
+def test_a_run_explains_with_the_stains_it_was_trained_with(trained):
+    from pathology.tasks.checkpoint import load_task
+
+    stored = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert StainSpace(**stored["encoding.stains._extra_state"]) == StainSpace()
+    task, _ = load_task(trained)
+    assert task.model.encoding == task.encoding.name == "stain"
+
+
+def test_the_maps_of_the_stains_sum_to_the_map(explained):
+    record = json.loads((explained / "explanation.json").read_text())
+    assert record["ledger"]["is_closed"]
+    whole = read_ome_tiff(explained / "heatmap.ome.tif")[0].values
+    parts = [read_ome_tiff(explained / f"heatmap_{name}.ome.tif")[0].values for name in STAINS]
+    assert all(np.nanmax(np.abs(part)) > 0 for part in parts)
+    scale = np.nanmax(np.abs(whole))
+    # Each is stored in float32, and the weights of a stain were summed in it.
+    np.testing.assert_allclose(sum(parts), whole, rtol=0, atol=1e-5 * scale)
+    total = record["ledger"]["map_sum"] + record["ledger"]["cut_off"]
+    assert sum(record["stains"].values()) == pytest.approx(total, abs=record["ledger"]["tolerance"])
+    assert all((explained / f"overlay_{name}.png").stat().st_size for name in STAINS)
+
+
+def test_tiles_say_what_each_stain_adds(explained):
+    tiles = pd.read_parquet(explained / "tiles.parquet")
+    np.testing.assert_allclose(
+        tiles[list(STAINS)].sum(axis=1), tiles["contribution"], rtol=0, atol=1e-5
+    )
+
+
+def test_the_report_names_the_input_and_the_stains(explained):
+    html = (explained / "report.html").read_text()
+    assert "stain space: haematoxylin 0.6511 0.7012 0.2905" in html
+    assert "by stain" in html
+    # The colours of W(x) would be read off six channels that are no colours.
+    assert "weights W(x) look for" not in html
