@@ -107,7 +107,7 @@ class TileClassification(lightning.LightningModule):
 
     def _bcosified(self) -> BcosModel:
         """The model rebuilt so that it can become B-cos, with a head for B-cos logits."""
-        converted = bcosify(self.model)
+        converted = bcosify(self.model).train()
         converted.logit_bias = default_logit_bias(len(self.classes))
         converted.reset_classifier(len(self.classes))
         return converted
