@@ -11,20 +11,26 @@ from bcos_vit.stain_space import STAINS, StainSpace
 from pathology.maps.pyramid import read_ome_tiff
 
 
-@pytest.fixture(scope="session")
-def trained(cohort, cohort_tiles, tmp_path_factory):
-    """A run of one epoch in stain space."""
-    from pathology.cli import main
-
-    run = tmp_path_factory.mktemp("runs") / "stain"
-    arguments = [
+def train_arguments(cohort, cohort_tiles, run, *more):
+    return [
         "train", "--out", run, "--model.model", "bcos_vit_tiny_patch16_224",
         "--model.model_args", "{img_size: 64, depth: 2}", "--model.model_args.encoding", "stain",
         "--data.manifest", cohort, "--data.tiles", cohort_tiles,
         "--data.classes", "[normal, tumour]", "--data.batch_size", "16",
         "--data.num_workers", "0", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu",
         "--trainer.enable_progress_bar", "false", "--trainer.limit_train_batches", "10",
+        *more,
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(cohort, cohort_tiles, tmp_path_factory):
+    """A run of one epoch in stain space, with its own white."""
+    from pathology.cli import main
+
+    run = tmp_path_factory.mktemp("runs") / "stain"
+    white = ["--model.stain_space", "{white: [0.93, 0.92, 0.93]}"]
+    arguments = train_arguments(cohort, cohort_tiles, run, *white)
     assert main([str(argument) for argument in arguments]) == 0
     return run
 
@@ -52,9 +58,26 @@ def test_a_run_explains_with_the_stains_it_was_trained_with(trained):
     from pathology.tasks.checkpoint import load_task
 
     stored = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
-    assert StainSpace(**stored["encoding.stains._extra_state"]) == StainSpace()
+    space = StainSpace(white=(0.93, 0.92, 0.93))
+    assert StainSpace(**stored["encoding.stains._extra_state"]) == space
     task, _ = load_task(trained)
     assert task.model.encoding == task.encoding.name == "stain"
+    assert task.encoding.stain_space == space
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.stain_space", "{white: [243, 243, 243]}"], "divide 8-bit values by 255"),
+        (["--model.stain_space", "{glass: 0.9}"], "stain_space takes haematoxylin"),
+        (["--model.model_args.encoding", "stains"], "encoding must be one of"),
+    ],
+)
+def test_what_is_no_stain_space_is_refused_in_a_line(
+    refused, cohort, cohort_tiles, tmp_path, arguments, message
+):
+    line = refused(*train_arguments(cohort, cohort_tiles, tmp_path / "run", *arguments))
+    assert message in line
 
 
 def test_the_maps_of_the_stains_sum_to_the_map(explained):
@@ -81,6 +104,7 @@ def test_tiles_say_what_each_stain_adds(explained):
 def test_the_report_names_the_input_and_the_stains(explained):
     html = (explained / "report.html").read_text()
     assert "stain space: haematoxylin 0.6511 0.7012 0.2905" in html
+    assert "white 0.9300 0.9200 0.9300" in html
     assert "by stain" in html
     # The colours of W(x) would be read off six channels that are no colours.
     assert "weights W(x) look for" not in html
