@@ -15,7 +15,7 @@ from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from bcos_vit.layers import BCOS, LayerKit, held
-from bcos_vit.models.base import BcosModel
+from bcos_vit.models.base import BcosConvNet
 from bcos_vit.models.registry import Variant, register_variants
 
 NormLayer = Literal["position", "batch"]
@@ -142,7 +142,7 @@ class BcosConvNeXtStage(nn.Module):
         return y
 
 
-class BcosConvNeXt(BcosModel):
+class BcosConvNeXt(BcosConvNet):
     """B-cos ConvNeXt following timm's model contract.
 
     Args:
@@ -159,7 +159,7 @@ class BcosConvNeXt(BcosModel):
         ls_init_value: what the learnt scales of branches start as; no scales when omitted.
         head_norm_first: norm and classifier before pooling, so that a logit is the mean of local
             logits; if not, both come after it, as in conventional ConvNeXts.
-        drop_path_rate: regularisation while training.
+        drop_rate, drop_path_rate: regularisation while training.
         logit_bias, temperature, encoding: see :class:`bcos_vit.models.base.BcosModel`.
 
     Raises:
@@ -181,6 +181,7 @@ class BcosConvNeXt(BcosModel):
         norm_layer: NormLayer = "position",
         ls_init_value: float | None = 1e-6,
         head_norm_first: bool = True,
+        drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         logit_bias: float | None = None,
         temperature: float = 1.0,
@@ -217,10 +218,8 @@ class BcosConvNeXt(BcosModel):
             )
             index += depth
         self.norm = make_norm(kit, norm_layer, dims[-1])
+        self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes, global_pool)
-
-    def make_classifier(self, num_classes: int) -> nn.Module:
-        return self.kit.conv(self.num_features, num_classes, 1)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -240,15 +239,9 @@ class BcosConvNeXt(BcosModel):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Feature map to logits ``(batch, num_classes)``, or to pooled, normed features."""
-        features_only = pre_logits or not self.num_classes
-        if self.global_pool and (features_only or not self.head_norm_first):
-            x = F.adaptive_avg_pool2d(x, 1)
         if not self.head_norm_first:
-            x = self.norm(x)
-        if features_only:
-            return x.flatten(1) if self.global_pool else x
-        y: Tensor = self.logits(self.get_classifier()(x).mean((2, 3)))
-        return y
+            x = self.norm(F.adaptive_avg_pool2d(x, 1) if self.global_pool else x)
+        return super().forward_head(x, pre_logits)
 
 
 # --- variants -----------------------------------------------------------------------------------

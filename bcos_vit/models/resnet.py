@@ -10,13 +10,12 @@ its 3 x 3 convolution.
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from timm.layers import DropPath
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from bcos_vit.layers import BCOS, LayerKit
-from bcos_vit.models.base import BcosModel
+from bcos_vit.models.base import BcosConvNet
 from bcos_vit.models.registry import Variant, register_variants
 
 Block = Literal["basic", "bottleneck"]
@@ -116,7 +115,7 @@ class BcosBottleneck(nn.Module):
         return z
 
 
-class BcosResNet(BcosModel):
+class BcosResNet(BcosConvNet):
     """B-cos ResNet following timm's model contract.
 
     Args:
@@ -130,7 +129,7 @@ class BcosResNet(BcosModel):
         block: ``"basic"``, or ``"bottleneck"`` with four times the channels between blocks.
         groups, base_width: of the bottlenecks' 3 x 3 convolutions: groups, and channels per group
             in the first stage; each later stage doubles them.
-        drop_path_rate: regularisation while training.
+        drop_rate, drop_path_rate: regularisation while training.
         logit_bias, temperature, encoding: see :class:`bcos_vit.models.base.BcosModel`.
 
     Raises:
@@ -151,6 +150,7 @@ class BcosResNet(BcosModel):
         block: Block = "basic",
         groups: int = 1,
         base_width: int = 64,
+        drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         logit_bias: float | None = None,
         temperature: float = 1.0,
@@ -197,10 +197,8 @@ class BcosResNet(BcosModel):
             name = f"layer{stage + 1}"
             self.add_module(name, nn.Sequential(*blocks))
             self.feature_info.append({"num_chs": before, "reduction": 4 * 2**stage, "module": name})
+        self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes, global_pool)
-
-    def make_classifier(self, num_classes: int) -> nn.Module:
-        return self.kit.conv(self.num_features, num_classes, 1)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -217,13 +215,6 @@ class BcosResNet(BcosModel):
         for stage in stages:
             x = stage(x)
         return x
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Feature map to logits ``(batch, num_classes)``, or to pooled features."""
-        if pre_logits or not self.num_classes:
-            return F.adaptive_avg_pool2d(x, 1).flatten(1) if self.global_pool else x
-        y: Tensor = self.logits(self.get_classifier()(x).mean((2, 3)))
-        return y
 
 
 # --- variants -----------------------------------------------------------------------------------
