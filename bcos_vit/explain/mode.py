@@ -1,7 +1,11 @@
 """What a model must be for its gradient, taken in explanation mode, to be W(x)."""
 
 from timm.layers import DropPath
+from timm.utils import ModelEmaV3
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from bcos_vit.errors import NotExplainableError
 from bcos_vit.layers import BcosBatchNorm2d
@@ -27,6 +31,11 @@ _PIECEWISE_LINEAR = (
 )
 _LINEAR_WITHOUT_BIAS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 _RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, DropPath)
+_MIXES_IMAGES = (BcosBatchNorm2d, _BatchNorm)
+# Shells around a model, which run it as it is ...
+_AVERAGES = (AveragedModel, ModelEmaV3)
+# ... or do more than that before and after.
+_PARALLEL = (DataParallel, DistributedDataParallel)
 
 
 def check_explainable(model: nn.Module) -> None:
@@ -52,7 +61,7 @@ def check_explainable(model: nn.Module) -> None:
                 raise NotExplainableError(
                     f"{where} ({kind}) is in training mode and random; call model.eval() first"
                 )
-        elif isinstance(module, BcosBatchNorm2d) and module.training:
+        elif isinstance(module, _MIXES_IMAGES) and module.training:
             raise NotExplainableError(
                 f"{where} ({kind}) is in training mode, where one image's explanation depends on"
                 " the others in the batch; call model.eval() first"
@@ -63,7 +72,12 @@ def check_explainable(model: nn.Module) -> None:
                     f"{where} ({kind}) adds a bias that no pixel owns;"
                     " build it with bias=False, or use its B-cos form"
                 )
-        elif not (_declares(module) or _is_a(module, _PIECEWISE_LINEAR)):
+        elif isinstance(module, _PARALLEL):
+            raise NotExplainableError(
+                f"{where} ({kind}) runs a model in several places; explain the model in it,"
+                " its attribute 'module'"
+            )
+        elif not (_declares(module) or _is_a(module, _PIECEWISE_LINEAR + _AVERAGES)):
             raise NotExplainableError(
                 f"{where} ({kind}) is not known to be dynamic-linear: its scale cannot be held"
                 " constant. Use a B-cos layer, or mark factors that depend on the input with"

@@ -9,7 +9,13 @@ from bcos_vit.layers.layer_scale import BcosLayerScale
 from bcos_vit.layers.linear import BcosLinear, PlainLinear
 from bcos_vit.layers.mlp import BcosMlp, BcosSwiGlu
 from bcos_vit.layers.mode import constant, explanation_mode, held, is_explaining
-from bcos_vit.layers.norm import BcosBatchNorm2d, BcosGroupNorm, BcosLayerNorm, BcosPositionNorm2d
+from bcos_vit.layers.norm import (
+    BcosBatchNorm2d,
+    BcosGroupNorm,
+    BcosLayerNorm,
+    BcosPositionNorm2d,
+    synchronise_batch_norm,
+)
 from bcos_vit.layers.patch_embed import BcosConvStem, BcosPatchEmbed
 from bcos_vit.layers.pos_embed import (
     ConstantTokens,
@@ -48,4 +54,5 @@ __all__ = [
     "explanation_mode",
     "held",
     "is_explaining",
+    "synchronise_batch_norm",
 ]

@@ -149,7 +149,9 @@ class BcosConv2d(nn.Module):
         elif self.dilation == (1, 1) and all(
             2 * p <= k for p, k in zip(padding, self.kernel_size, strict=True)
         ):
-            box = F.avg_pool2d(squares, self.kernel_size, self.stride, padding, divisor_override=1)
+            # Mean times area: ONNX has no divisor of one's own, and its exporter drops it unsaid.
+            area = self.kernel_size[0] * self.kernel_size[1]
+            box = F.avg_pool2d(squares, self.kernel_size, self.stride, padding) * area
         else:
             ones = squares.new_ones(self.groups, 1, *self.kernel_size)
             box = F.conv2d(squares, ones, None, self.stride, padding, self.dilation, self.groups)

@@ -28,7 +28,7 @@ class BcosLayerScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., dim)`` to the same."""
-        return x * held(self.gamma)
+        return x * held(self.gamma).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{len(self.gamma)}"

@@ -7,7 +7,10 @@ has the input's dtype. ``bias=True`` serves networks taken over from conventiona
 explanation reports what it carries as the constant term ``"biases"``.
 """
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from bcos_vit.errors import NotExplainableError
@@ -101,9 +104,8 @@ class BcosBatchNorm2d(nn.Module):
     """``y = weight * x / sqrt(var + eps)``: batch norm that divides but neither centres nor shifts.
 
     ``var`` is the biased variance about the mean, over batch and positions; its running average
-    uses
-    the biased variance too, as in the published networks. Subtracting a learnt mean would add a
-    constant that no pixel owns, so it is left out.
+    uses the biased variance too, as in the published networks. Subtracting a learnt mean would add
+    a constant that no pixel owns, so it is left out.
 
     Args:
         chans: channels of the input.
@@ -126,6 +128,7 @@ class BcosBatchNorm2d(nn.Module):
         self.momentum = momentum
         self.weight = nn.Parameter(torch.ones(chans))
         make_bias(self, chans if bias else None)
+        self.synchronised = False
         self.register_buffer("running_var", torch.ones(chans))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
@@ -136,14 +139,14 @@ class BcosBatchNorm2d(nn.Module):
             NotExplainableError: explained in training mode, where images change each other.
         """
         if not self.training:
-            var = self.running_var
+            var = _wide(self.running_var)
         elif is_explaining():
             raise NotExplainableError(
                 "batch norm is in training mode, where one image's explanation depends on the"
                 " others in the batch; call model.eval() first"
             )
         else:
-            var = _wide(x).var((0, 2, 3), correction=0)
+            var = self._batch_variance(_wide(x))
             with torch.no_grad():
                 self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
                 self.num_batches_tracked += 1
@@ -151,8 +154,57 @@ class BcosBatchNorm2d(nn.Module):
         y = x * scale[:, None, None].to(x.dtype)
         return add_bias(y, self.bias, self.bias_share, dim=1)
 
+    def _batch_variance(self, x: Tensor) -> Tensor:
+        """Biased variance of each channel in this batch, of all processes where synchronised."""
+        if not (self.synchronised and dist.is_available() and dist.is_initialized()):
+            return x.var((0, 2, 3), correction=0)
+        count = x.new_tensor([x[:, 0].numel()])
+        sums = torch.cat([x.detach().sum((0, 2, 3)), count])
+        dist.all_reduce(sums)
+        # No gradient through the mean: about their own mean, squares do not change with it.
+        mean = sums[:-1] / sums[-1]
+        squares = (x - mean[:, None, None]).square().sum((0, 2, 3))
+        total: Tensor = _SumOfProcesses.apply(squares)
+        return total / sums[-1]
+
     def extra_repr(self) -> str:
-        return f"{len(self.weight)}, eps={self.eps:g}, momentum={self.momentum:g}"
+        text = f"{len(self.weight)}, eps={self.eps:g}, momentum={self.momentum:g}"
+        return f"{text}, synchronised" if self.synchronised else text
+
+
+class _SumOfProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; every process's loss has a share in its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def synchronise_batch_norm(model: nn.Module) -> nn.Module:
+    """Let every B-cos batch norm in ``model`` take its training variance over all processes.
+
+    For ``DistributedDataParallel``: torch's and timm's ``convert_sync_batchnorm`` would centre, and
+    leave these norms as they are. Parameters, buffers and evaluation are untouched; without
+    initialised processes nothing changes.
+
+    Args:
+        model: changed in place.
+
+    Returns:
+        ``model`` itself.
+    """
+    for module in model.modules():
+        if isinstance(module, BcosBatchNorm2d):
+            module.synchronised = True
+    return model
 
 
 def norm_parameters(model: nn.Module) -> set[str]:

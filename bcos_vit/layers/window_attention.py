@@ -96,7 +96,9 @@ class BcosWindowAttention(nn.Module):
         )
         bias = self._position_bias(window, grid, shift).to(q.dtype)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
-        y = mixed.unflatten(1, (*grid, self.num_heads)).transpose(3, 4).flatten(4)
+        # A copy: whether a view would do depends on how attention's result lies in memory, which
+        # exporters do not keep.
+        y = torch.cat(mixed.unflatten(1, (*grid, self.num_heads)).unbind(3), -1)
         y = join_windows(y, window)[:, :rows, :columns]
         y = y.roll(shift, (1, 2)) if any(shift) else y
         z: Tensor = self.proj_drop(self.proj(y))
