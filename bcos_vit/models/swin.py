@@ -97,7 +97,8 @@ class BcosSwinBlock(nn.Module):
         kit: what layers are made of.
         qkv_bias: of a conventional network's attention.
         norm_eps: added to the variance in norms.
-        init_values: what the learnt scales of both branches start as; no scales when omitted.
+        init_values: what the learnt scales of both branches start as; no scales when 0 or
+            omitted (timm drops arguments that are None).
         drop: dropout probability of both branches.
         drop_path: probability of skipping a branch for an image (training only).
     """
@@ -135,7 +136,7 @@ class BcosSwinBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.ls1: nn.Module = nn.Identity()
         self.ls2: nn.Module = nn.Identity()
-        if init_values is not None:
+        if init_values:
             self.ls1 = BcosLayerScale(dim, init_values)
             self.ls2 = BcosLayerScale(dim, init_values)
 
@@ -198,7 +199,8 @@ class BcosSwinTransformer(BcosModel):
             tells how well it aligned with the weights, which a norm of each would undo.
         qkv_bias: whether a conventional network's attention has it.
         norm_eps: added to the variance in norms.
-        init_values: what the learnt scales of residual branches start as; no scales when omitted.
+        init_values: what the learnt scales of residual branches start as; no scales when 0 or
+            omitted (timm drops arguments that are None).
         drop_rate, drop_path_rate: regularisation while training.
         logit_bias, temperature, encoding: see :class:`bcos_vit.models.base.BcosModel`.
 
