@@ -86,6 +86,7 @@ def bcosify(model: nn.Module, *, in_chans: int = 6) -> BcosModel:
         config |= {"mean": (0.0,) * 6, "std": (1.0,) * 6}
     side = tuple(config.get("input_size", (3, 224, 224))[1:])
     converted.pretrained_cfg = config | {
+        "encoding": converted.encoding,
         "input_size": (in_chans, *side),
         "first_conv": family.first_conv,
         "classifier": converted.classifier_name,

@@ -106,12 +106,26 @@ def _register(
         model: nn.Module = build_model_with_cfg(
             build, name, pretrained=False, feature_cfg=dict(feature_cfg), **arguments
         )
+        if isinstance(model, BcosModel):
+            model.pretrained_cfg = model.pretrained_cfg | _input_config(model)
         return model
 
     entry.__name__ = entry.__qualname__ = name
     entry.__module__ = family.__module__
     entry.__doc__ = variant.doc
     setattr(sys.modules[family.__module__], name, register_model(entry))
+
+
+def _input_config(model: BcosModel) -> dict[str, Any]:
+    """What the data config says of the input, for the channels and encoding that were asked for."""
+    config = model.pretrained_cfg
+    is_rgb = model.encoding == "rgb"
+    return {
+        "encoding": model.encoding,
+        "input_size": (model.in_chans, *config["input_size"][1:]),
+        "mean": tuple(config["mean"][:3]) if is_rgb else (0.0,) * model.in_chans,
+        "std": tuple(config["std"][:3]) if is_rgb else (1.0,) * model.in_chans,
+    }
 
 
 def _data_config(first_conv: str, classifier: str, **extra: Any) -> dict[str, Any]:

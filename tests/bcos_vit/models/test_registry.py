@@ -71,3 +71,23 @@ def test_a_model_without_a_twin_says_which_have_one():
 
 def test_every_twin_belongs_to_a_registered_model():
     assert set(TWINS) <= set(timm.list_models("bcos_*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "encoding", "mean"),
+    [
+        ("bcos_resnet18", {}, "complement", (0.0,) * 6),
+        ("bcos_resnet18", {"encoding": "stain"}, "stain", (0.0,) * 6),
+        ("bcos_resnet18", {"in_chans": 3}, "rgb", (0.0,) * 3),
+        ("bcos_resnet18", {"in_chans": 4}, None, (0.0,) * 4),
+        ("vitc_tiny_patch16_224", {}, "rgb", (0.485, 0.456, 0.406)),
+        ("vitc_tiny_patch16_224", {"in_chans": 6}, "complement", (0.0,) * 6),
+    ],
+)
+def test_the_data_config_tells_the_input_that_was_asked_for(name, options, encoding, mean):
+    model = create_model(name, num_classes=2, **options)
+    config = timm.data.resolve_data_config(model=model)
+    assert config["input_size"] == (len(mean), 224, 224)
+    assert config["mean"] == mean
+    assert len(config["std"]) == len(mean)
+    assert model.pretrained_cfg["encoding"] == encoding
