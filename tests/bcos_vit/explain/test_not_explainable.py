@@ -98,6 +98,52 @@ def test_batch_norm_in_training_mode_is_named(make_resnet):
         explain(model, torch.rand(2, 6, 8, 8, dtype=torch.float64))
 
 
+class Wrapper(nn.Module):
+    """Vouches for itself, which says nothing of what is in it."""
+
+    dynamic_linear = True
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x):
+        return self.norm(x)
+
+
+class UncentredBatchNorm(nn.BatchNorm2d):
+    """Vouches for a batch norm of its own."""
+
+    dynamic_linear = True
+
+    def forward(self, x):
+        return x / (self.running_var + self.eps).sqrt()[:, None, None]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_centred_batch_norm_in_a_wrapper_is_named(training):
+    model = nn.Sequential(Wrapper(nn.BatchNorm2d(6)), nn.Flatten()).train(training)
+    with pytest.raises(NotExplainableError, match=r"layer '0\.norm' \(BatchNorm2d\) is "):
+        explain(model, torch.rand(2, 6, 4, 4))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(6), UncentredBatchNorm(6), BcosBatchNorm2d(6)])
+def test_any_batch_norm_in_training_mode_is_told_to_leave_it(norm):
+    model = nn.Sequential(Wrapper(norm), nn.Flatten()).train()
+    with pytest.raises(NotExplainableError, match=r"layer '0\.norm'.*call model\.eval\(\) first"):
+        explain(model, torch.rand(2, 6, 4, 4))
+
+
+def test_a_batch_norm_that_vouches_for_itself_is_explained_in_evaluation():
+    model = nn.Sequential(Wrapper(UncentredBatchNorm(6)), nn.Flatten()).eval()
+    assert explain(model, torch.rand(2, 6, 4, 4)).completeness_gap.max() < 1e-6
+
+
+def test_parallel_shells_say_what_to_explain(tiny_vit, images):
+    with pytest.raises(NotExplainableError, match=r"DataParallel.*its attribute 'module'"):
+        explain(nn.DataParallel(tiny_vit), images)
+
+
 def test_batch_norm_in_training_mode_leaves_no_statistics_behind(make_resnet):
     model = make_resnet().train()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}

@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 
 from bcos_vit.errors import NotExplainableError
-from bcos_vit.layers import BcosBatchNorm2d, BcosGroupNorm, BcosLayerNorm, explanation_mode
+from bcos_vit.layers import (
+    BcosBatchNorm2d,
+    BcosGroupNorm,
+    BcosLayerNorm,
+    explanation_mode,
+    synchronise_batch_norm,
+)
 from tests.conftest import unsettle
 from tests.reference import array, batch_norm_matrix, group_norm_matrix, layer_norm_matrix
 
@@ -152,3 +158,10 @@ def test_repr_names_size_and_eps(norm):
 def test_conversion_to_synchronised_norms_leaves_the_layer_as_it_is():
     layer = BcosBatchNorm2d(2)
     assert torch.nn.SyncBatchNorm.convert_sync_batchnorm(layer) is layer
+
+
+def test_every_batch_norm_of_a_model_is_synchronised_in_place_and_says_so():
+    model = torch.nn.Sequential(BcosBatchNorm2d(2), torch.nn.Sequential(BcosBatchNorm2d(3)))
+    assert synchronise_batch_norm(model) is model
+    assert repr(model).count("synchronised") == 2
+    assert "synchronised" not in repr(BcosBatchNorm2d(2))
