@@ -65,7 +65,7 @@ def measure(
     if len(missing):
         raise ValueError(f"no image of class index {missing[0]} among {count}; nothing to measure")
     scores = torch.from_numpy(np.asarray(logits, dtype=np.float64)).softmax(-1)
-    truth = torch.from_numpy(np.asarray(labels, dtype=np.int64))
+    truth = torch.tensor(np.asarray(labels, dtype=np.int64))  # a copy: what comes may be read-only
     _, owner = np.unique(np.arange(count) if groups is None else groups, return_inverse=True)
     members = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
     if len(members) < 2:
