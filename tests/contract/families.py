@@ -7,7 +7,7 @@ look is shown on these, in float64.
 import copy
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import timm
@@ -94,7 +94,7 @@ def create(family, **options):
     return create_model(family.name, **(defaults | options)).double().eval()
 
 
-@cache
+@lru_cache(maxsize=2 * len(FAMILIES))
 def _settled(name, **options):
     family = FAMILIES[name]
     model = unsettle(create(family, **options))
