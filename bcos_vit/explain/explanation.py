@@ -19,8 +19,9 @@ class Explanation:
         logits: ``(batch, classes)`` the model's output.
         target: ``(batch,)`` class explained.
         bias: ``(batch,)`` the constant logit bias of that class.
-        constants: further terms that no pixel owns, by name, ``(batch,)`` each; ``"position"`` for
-            an additive position code. Empty for exactly complete models.
+        constants: further terms that no pixel owns, by name, ``(batch,)`` each: ``"position"`` for
+            an additive position code, ``"tokens"`` for a class token and registers, ``"biases"``
+            for those inside a conventional network. Empty for exactly complete models.
         weights: ``(batch, channels, height, width)`` W(x), the effective linear map.
         contributions: ``(batch, height, width)`` W(x) * x summed over channels, in logits.
     """

@@ -40,7 +40,9 @@ def split_stains(explanation: Explanation, images: Tensor) -> dict[str, Tensor]:
     # A dozen roundings, each of the size of what is added.
     size = (amounts.abs() * (own.abs() + others(complement.abs()))).sum(-3)
     gap = (parts.sum(-3) - explanation.contributions).abs()
-    if not (gap <= 16 * torch.finfo(weights.dtype).eps * size).all():
+    # Images may have been encoded in float32 and widened.
+    eps = max(torch.finfo(kind).eps for kind in (weights.dtype, torch.float32))
+    if not (gap <= 16 * eps * size).all():
         raise ValueError(
             "the stains do not sum to the explanation's contributions: these are not the images"
             " explained, or they are not in stain space"

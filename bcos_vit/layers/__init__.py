@@ -1,6 +1,6 @@
 """The layers of B-cos networks: each computes ``W(x) x``, and marks what ``W`` owes to ``x``."""
 
-from bcos_vit.layers.activation import GatedGelu, GatedSilu
+from bcos_vit.layers.activation import GatedGelu
 from bcos_vit.layers.attention import BcosAttention
 from bcos_vit.layers.conv import BcosConv2d
 from bcos_vit.layers.head import Logits, default_logit_bias
@@ -42,7 +42,6 @@ __all__ = [
     "BcosWindowAttention",
     "ConstantTokens",
     "GatedGelu",
-    "GatedSilu",
     "LayerKit",
     "LearnedPosition",
     "Logits",

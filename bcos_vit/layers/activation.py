@@ -21,15 +21,3 @@ class GatedGelu(nn.Module):
         if not is_explaining():
             return F.gelu(x)
         return x * held(torch.special.ndtr(x))
-
-
-class GatedSilu(nn.Module):
-    """``y = sigmoid(x) * x``."""
-
-    dynamic_linear = True
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same."""
-        if not is_explaining():
-            return F.silu(x)
-        return x * held(x.sigmoid())

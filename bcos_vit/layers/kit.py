@@ -8,11 +8,11 @@ dynamic-linear either way, and what its biases carry is a term of its own in an 
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 
-from bcos_vit.layers.activation import GatedGelu, GatedSilu
+from bcos_vit.layers.activation import GatedGelu
 from bcos_vit.layers.conv import BcosConv2d
 from bcos_vit.layers.linear import BcosLinear, PlainLinear
 from bcos_vit.layers.norm import (
@@ -21,9 +21,9 @@ from bcos_vit.layers.norm import (
     BcosLayerNorm,
     BcosPositionNorm2d,
 )
-from bcos_vit.layers.scale import check_exponent
+from bcos_vit.layers.scale import check_exponent, check_units
 
-Activation = Literal["relu", "gelu", "silu"]
+Activation = Literal["relu", "gelu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,7 @@ class LayerKit:
 
     def __post_init__(self) -> None:
         check_exponent(self.b)
-        if self.max_out < 1:
-            raise ValueError(f"max_out must be at least 1, got {self.max_out}")
+        check_units(self.max_out, unit_norm=not self.conventional)
 
     def linear(self, in_features: int, out_features: int, *, bias: bool = True) -> BcosLinear:
         """A linear layer; ``bias`` only counts in a conventional network."""
@@ -106,9 +105,7 @@ class LayerKit:
         """The twin's activation in a conventional network, nothing in a B-cos network."""
         if not self.conventional:
             return nn.Identity()
-        kinds: dict[str, Any] = {"relu": nn.ReLU, "gelu": GatedGelu, "silu": GatedSilu}
-        activation: nn.Module = kinds[name]()
-        return activation
+        return nn.ReLU() if name == "relu" else GatedGelu()
 
 
 BCOS = LayerKit()

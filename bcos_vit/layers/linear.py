@@ -22,8 +22,8 @@ _EPS = 1e-12
 class BcosLinear(nn.Module):
     """``y_o = max_m |cos(x, w_om)|^(b-1) * w_om^T x`` with every ``w_om`` of unit length.
 
-    The maximum is taken over the linear responses, before scaling. No bias: the layer is
-    ``y = W(x) x`` exactly.
+    The maximum is taken over the linear responses, before scaling. Without a bias, as in B-cos
+    networks, the layer is ``y = W(x) x`` exactly.
 
     Args:
         in_features: size of the last dimension of the input.

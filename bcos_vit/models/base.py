@@ -1,5 +1,7 @@
 """What B-cos backbones share of timm's model contract."""
 
+import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -7,7 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcos_vit.encodings import check_encoding
-from bcos_vit.layers import BcosConv2d, BcosLinear, LayerKit, Logits, is_explaining
+from bcos_vit.errors import BcosError, WeightsError
+from bcos_vit.layers import (
+    BcosConv2d,
+    BcosLinear,
+    ConstantTokens,
+    LayerKit,
+    LearnedPosition,
+    Logits,
+    is_explaining,
+)
+from bcos_vit.layers.bias import set_bias_share
 from bcos_vit.layers.head import check_num_classes
 from bcos_vit.layers.norm import norm_parameters
 from bcos_vit.layers.scale import check_exponent
@@ -41,8 +53,9 @@ class BcosModel(nn.Module):
     """The same, as it is stored with the weights."""
     classifier_name: ClassVar[str]
     """Attribute of the classifier, its name as in the conventional twin."""
-    global_pools: ClassVar[tuple[str, ...]] = ("avg", "")
-    """Ways to pool that the family knows."""
+    global_pools: tuple[str, ...] = ("avg", "")
+    """Ways to pool that the model knows."""
+    global_pool: str
 
     def __init__(
         self,
@@ -65,12 +78,14 @@ class BcosModel(nn.Module):
         if kit.conventional:
             self.stage = (float(kit.b), 1.0)
             self.register_buffer("homotopy", torch.tensor(self.stage))
+            self.register_state_dict_pre_hook(_store_homotopy)
             self.register_load_state_dict_post_hook(_restore_homotopy)
 
     def set_homotopy(self, b: float, bias_share: float) -> None:
         """Set where a conventional network stands on its way to a B-cos network.
 
-        It is stored with the weights. Copies (such as an average of weights) are set by themselves.
+        It is stored with the weights. An average of weights is a network of its own, which has to
+        be set, too.
 
         Args:
             b: exponent of every B-cos layer, at least 1.
@@ -81,8 +96,8 @@ class BcosModel(nn.Module):
         """
         if not self.kit.conventional:
             raise ValueError("only a network made with conventional=True has a way to go")
-        if not 0 <= bias_share <= 1:
-            raise ValueError(f"bias_share must be in [0, 1], got {bias_share}")
+        if not (0 <= bias_share <= 1 and math.isfinite(b)):
+            raise ValueError(f"bias_share must be in [0, 1] and b finite, got {bias_share} and {b}")
         # As they will be read back: float32 is what is stored.
         values = torch.tensor([check_exponent(b), bias_share], dtype=torch.float32, device="cpu")
         self.homotopy.copy_(values)
@@ -93,21 +108,25 @@ class BcosModel(nn.Module):
             if isinstance(module, BcosLinear | BcosConv2d):
                 module.b = b
             if hasattr(module, "bias_share"):
-                module.bias_share = bias_share
+                set_bias_share(module, bias_share)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """A new B-cos layer from features to evidence."""
         raise NotImplementedError
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the head; its logit bias follows the class count unless one was given."""
-        if global_pool is not None:
-            if global_pool not in self.global_pools:
-                raise ValueError(f"global_pool must be in {self.global_pools}, got {global_pool!r}")
-            self.global_pool = global_pool
-        if num_classes and not self.global_pool:
+        """Replace the head; its logit bias follows the class count unless one was given.
+
+        Raises:
+            ValueError: a way to pool that the model does not know, or that goes with no classes;
+                nothing is changed then.
+        """
+        pool = self.global_pool if global_pool is None else global_pool
+        if pool not in self.global_pools:
+            raise ValueError(f"global_pool must be in {self.global_pools}, got {pool!r}")
+        if check_num_classes(num_classes) and not pool:
             raise ValueError('global_pool="" leaves features unpooled; it goes with num_classes=0')
-        self.num_classes = check_num_classes(num_classes)
+        self.num_classes, self.global_pool = num_classes, pool
         classifier = self.make_classifier(num_classes) if num_classes else nn.Identity()
         setattr(self, self.classifier_name, classifier)
         self.logits: nn.Module = nn.Identity()
@@ -121,8 +140,13 @@ class BcosModel(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Norm scales; directions of B-cos weights are unaffected by decay."""
-        return norm_parameters(self)
+        """Norm scales, position codes and learnt tokens, as timm; not the weights of layers."""
+        codes = {
+            f"{name}.code"
+            for name, module in self.named_modules()
+            if isinstance(module, LearnedPosition | ConstantTokens)
+        }
+        return norm_parameters(self) | codes
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -144,6 +168,11 @@ class BcosModel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, height, width)`` to logits ``(batch, num_classes)``."""
         return self.forward_head(self.forward_features(x))
+
+
+def _store_homotopy(model: BcosModel, *_: object) -> None:
+    """Before weights are stored: what is computed, whatever an average made of the buffer."""
+    model.homotopy.copy_(torch.tensor(model.stage))
 
 
 def _restore_homotopy(model: BcosModel, _: object) -> None:
@@ -185,3 +214,36 @@ class BcosConvNet(BcosModel):
                 f"images must be at least {self.min_size_px} px high and wide for this network,"
                 f" got {height} x {width}"
             )
+
+
+def fit(
+    model: BcosModel,
+    tensors: Mapping[str, Tensor],
+    what: str,
+    error: type[BcosError] = WeightsError,
+) -> None:
+    """Load ``tensors`` into ``model``: all of them, and all that it has but what only ours store.
+
+    Args:
+        model: changed in place.
+        tensors: by our names, in our shapes.
+        what: they are, for the message.
+        error: to raise.
+
+    Raises:
+        WeightsError: or ``error``, naming the first tensor that does not fit.
+    """
+    own = ("logits.", "homotopy")
+    wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(own)}
+    for problem, keys in (
+        ("lacks {}", [k for k in wanted if k not in tensors]),
+        ("holds {}, for which the model has no place", [k for k in tensors if k not in wanted]),
+        (
+            "holds {} in another shape than the model's",
+            [k for k, v in wanted.items() if k in tensors and tensors[k].shape != v.shape],
+        ),
+    ):
+        if keys:
+            others = f" and {len(keys) - 1} more tensors" if len(keys) > 1 else ""
+            raise error(f"{what} {problem.format(repr(keys[0]) + others)}")
+    model.load_state_dict(dict(tensors), strict=False)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from timm.models import get_pretrained_cfg
+from torch import Tensor
 
 from bcos_vit.errors import UnknownModelError, WeightsError
 from bcos_vit.layers import Logits
-from bcos_vit.models.base import BcosModel
+from bcos_vit.models.base import BcosModel, fit
 from bcos_vit.models.registry import create_model, nearest
 from bcos_vit.models.weights import PUBLISHED
 
@@ -82,8 +83,8 @@ def from_bcos_v2(
         state_dict: the reference model's, or a Lightning checkpoint that holds one, or the path of
             a file with either. Number of classes, channels and type are taken from it.
         logit_bias: of the network that was trained, which its state dict does not tell; the
-            reference's default ``logit(1 / classes)`` when omitted. The conventional
-            (``standard_*``) networks have none.
+            reference's default when omitted: ``logit(1 / classes)``, and 0 for the conventional
+            (``standard_*``) networks. One that is given stays through ``reset_classifier``.
         temperature: likewise.
         prefix: of the weights' names, where the state dict holds more than one set.
 
@@ -96,18 +97,29 @@ def from_bcos_v2(
     """
     tensors = convert_state_dict(entry, state_dict, prefix=prefix)
     name, arguments = ENTRY_POINTS[entry]
-    head = next(reversed([key for key in tensors if key.endswith("weight")]))
-    classes = len(tensors[head])
+    config = get_pretrained_cfg(name)
+    assert config is not None
+    head, first = (
+        tensors.get(f"{config.classifier}.weight"),
+        tensors.get(f"{config.first_conv}.weight"),
+    )
+    if head is None or first is None:
+        raise WeightsError(f"a state dict of {entry!r} lacks its first layer or its classifier")
+    classes = len(head)
+    # A plain patch embedding is a linear layer over 16 x 16 pixels.
+    in_chans = first.shape[1] if first.ndim == 4 else first.shape[1] // 16**2
     model = create_model(
-        name, num_classes=classes, in_chans=_in_chans(tensors), temperature=temperature, **arguments
+        name, num_classes=classes, in_chans=in_chans, temperature=temperature, **arguments
     )
     assert isinstance(model, BcosModel)
-    if not model.kit.conventional:
-        bias = -math.log(classes - 1) if logit_bias is None and classes > 1 else logit_bias
-        model.logits = Logits(classes, bias, temperature)
+    model.logit_bias = logit_bias
+    bias = logit_bias
+    if bias is None and classes > 1:
+        bias = 0.0 if model.kit.conventional else -math.log(classes - 1)
+    model.logits = Logits(classes, bias, temperature)
     # The widest type there is: averages may be kept in float64 beside weights in float32.
     types = [t.dtype for t in tensors.values() if t.is_floating_point()]
-    model.to(tensors[head].device, reduce(torch.promote_types, types))
+    model.to(head.device, reduce(torch.promote_types, types))
     fit(model, tensors, f"a state dict of {entry!r}")
     return model.eval()
 
@@ -137,42 +149,12 @@ def convert_state_dict(
         for pattern, replacement in renames.items():
             name = re.sub(pattern, replacement, name)
         converted[name] = value.flatten() if name.endswith(".gamma") else value
-    if not any(key.endswith("weight") for key in converted):
-        raise WeightsError(f"a state dict of {entry!r} holds no weights")
     return converted
-
-
-def fit(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    """Load ``tensors`` into ``model``; all of them, and all that it has but the logit bias.
-
-    Raises:
-        WeightsError: naming ``what`` and the first tensor that does not fit.
-    """
-    own = ("logits.", "homotopy")  # what the reference does not store
-    wanted = {k: v for k, v in model.state_dict().items() if not k.startswith(own)}
-    for problem, keys in (
-        ("lacks", [k for k in wanted if k not in tensors]),
-        ("has no use for", [k for k in tensors if k not in wanted]),
-        (
-            "has another shape of",
-            [k for k, v in wanted.items() if k in tensors and tensors[k].shape != v.shape],
-        ),
-    ):
-        if keys:
-            raise WeightsError(f"{what} {problem} {keys[0]!r} (and {len(keys) - 1} more tensors)")
-    model.load_state_dict(dict(tensors), strict=False)
 
 
 def _family(entry: str) -> str:
     """Which renames an entry point needs."""
     return next((family for family in _RENAMES if entry.startswith(family)), "vit")
-
-
-def _in_chans(tensors: Mapping[str, Tensor]) -> int:
-    """Channels of the input that the first layer's weight is for."""
-    first = next(iter(tensors.values()))
-    # A plain patch embedding is a linear layer over 16 x 16 pixels.
-    return first.shape[1] if first.ndim == 4 else first.shape[1] // 16**2
 
 
 def _tensors(state_dict: Mapping[str, Any] | str | Path) -> dict[str, Tensor]:
@@ -191,7 +173,12 @@ def _tensors(state_dict: Mapping[str, Any] | str | Path) -> dict[str, Tensor]:
     if not isinstance(state_dict, Mapping):
         raise WeightsError(f"expected a state dict, got {type(state_dict).__name__}")
     inner = state_dict.get("state_dict", state_dict)
-    return {k: v for k, v in inner.items() if isinstance(v, Tensor)}
+    if not isinstance(inner, Mapping):
+        raise WeightsError(f"expected a state dict, got a {type(inner).__name__} of that name")
+    tensors = {k: v for k, v in inner.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise WeightsError("the state dict holds no tensors")
+    return tensors
 
 
 def _only_set(tensors: Mapping[str, Tensor], prefix: str | None) -> dict[str, Tensor]:

@@ -16,18 +16,20 @@ cosines stay cosines: dividing by the weights' length keeps them below 1 whateve
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import GluMlp, LayerScale, SwiGLU
+from timm.layers import DropPath, GluMlp, LayerScale, SwiGLU
 from timm.models import ConvNeXt, ResNet, SwinTransformer, VisionTransformer
 from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from bcos_vit.errors import ConversionError
-from bcos_vit.models.base import BcosModel
+from bcos_vit.layers.scale import check_exponent
+from bcos_vit.models.base import BcosModel, fit
 from bcos_vit.models.convnext import BcosConvNeXt
 from bcos_vit.models.resnet import BcosResNet
 from bcos_vit.models.swin import BcosSwinTransformer
@@ -41,6 +43,7 @@ def bcosify(model: nn.Module, *, in_chans: int = 6) -> BcosModel:
     Args:
         model: a ViT (class token, registers, layer scale, SwiGLU as in DINOv2-like encoders),
             ResNet, ConvNeXt or Swin transformer; left as it is.
+            Stochastic depth is taken over, other dropout is not; all parameters are trainable.
         in_chans: 6 for images in [0, 1] with their complement, as by
             :func:`bcos_vit.transforms.to_bcos`, the normalisation of the model's data config being
             folded into the first layer; 3 for the normalised images that the model takes now.
@@ -60,7 +63,9 @@ def bcosify(model: nn.Module, *, in_chans: int = 6) -> BcosModel:
     if family is None:
         known = ", ".join(f.source.__name__ for f in _FAMILIES)
         raise ConversionError(f"a {type(model).__name__} cannot be converted; only timm's {known}")
-    source: Any = copy.deepcopy(model).eval()
+    like = next(model.parameters())
+    # Foldings are rounded once, at the end.
+    source: Any = copy.deepcopy(model).eval().double()
     try:
         arguments = family.arguments(source)
     except (AttributeError, IndexError, TypeError) as error:
@@ -72,32 +77,45 @@ def bcosify(model: nn.Module, *, in_chans: int = 6) -> BcosModel:
         raise ConversionError(f"first layer {family.first_conv!r} is not a convolution of RGB")
     try:
         converted = family.target(
-            in_chans=in_chans, num_classes=source.num_classes, b=1.0, conventional=True, **arguments
+            in_chans=in_chans,
+            num_classes=source.num_classes,
+            b=1.0,
+            conventional=True,
+            drop_path_rate=max(
+                (float(m.drop_prob or 0) for m in source.modules() if isinstance(m, DropPath)),
+                default=0.0,
+            ),
+            **arguments,
         )
     except ValueError as error:
         raise ConversionError(f"this {type(model).__name__} has no form here: {error}") from error
-    config = dict(source.pretrained_cfg or {})
-    mean = torch.tensor(config.get("mean", (0.0,) * 3), dtype=torch.float64)
-    std = torch.tensor(config.get("std", (1.0,) * 3), dtype=torch.float64)
+    config = dict(getattr(source, "pretrained_cfg", None) or {})
+    if not {"mean", "std"} <= config.keys():
+        raise ConversionError(
+            "the model does not say how its images are normalised; set"
+            ' model.pretrained_cfg = {"mean": (r, g, b), "std": (r, g, b)}'
+        )
+    mean, std = (torch.tensor(config[key], dtype=torch.float64) for key in ("mean", "std"))
     tensors = _tensors(source, family)
     if in_chans == 6:
         key = f"{family.first_conv}.weight"
         tensors[key] = _fold_normalisation(tensors[key], mean, std)
         config |= {"mean": (0.0,) * 6, "std": (1.0,) * 6}
-    side = tuple(config.get("input_size", (3, 224, 224))[1:])
-    converted.pretrained_cfg = config | {
+    converted.pretrained_cfg = {
+        "num_classes": source.num_classes,
+        "mean": config["mean"],
+        "std": config["std"],
         "encoding": converted.encoding,
-        "input_size": (in_chans, *side),
+        "input_size": (in_chans, *_input_size(source)),
         "first_conv": family.first_conv,
         "classifier": converted.classifier_name,
     }
-    like = next(source.parameters())
-    converted.to(like.device, like.dtype)
+    converted.to(like.device, torch.float64)
     _load(converted, tensors)
-    _copy_eps(source, converted, family)
+    _copy_norm_settings(source, converted, family)
     converted.eval()
     _check_same_function(source, converted, mean, std)
-    return converted
+    return converted.to(like.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +134,14 @@ class Homotopy:
     b: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ValueError(f"steps must be at least 0, got {self.steps}")
-        if not self.b >= 1:
-            raise ValueError(f"b must be at least 1, got {self.b}")
+        if not isinstance(self.steps, int) or self.steps < 0:
+            raise ValueError(f"steps must be a whole number of at least 0, got {self.steps}")
+        check_exponent(self.b)
 
     def progress(self, step: int) -> float:
         """Share of the way done before training step ``step`` (the first is 0), in [0, 1]."""
+        if step < 0:
+            raise ValueError(f"step must be at least 0, got {step}")
         return min(1.0, step / self.steps) if self.steps else 1.0
 
     def apply(self, model: BcosModel, step: int) -> bool:
@@ -271,6 +290,8 @@ def _fold_batch_norms(source: nn.Module, stored: dict[str, Tensor]) -> None:
     for name, norm in source.named_modules():
         if not isinstance(norm, nn.BatchNorm2d):
             continue
+        if norm.weight is None or norm.running_var is None:
+            raise ConversionError(f"batch norm {name!r} has no weight, or no running statistics")
         mean = stored.pop(f"{name}.running_mean")
         scale = stored[f"{name}.weight"] * (stored[f"{name}.running_var"] + norm.eps).rsqrt()
         stored[f"{name}.bias"] = stored[f"{name}.bias"] - mean * scale
@@ -302,67 +323,82 @@ def _fold_normalisation(weight: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
     ``x - m = (1 - m) x - m (1 - x)``; where both are zero, as padding is, so is the result.
     """
-    wide = weight.double() / std.to(weight.device)[:, None, None]
-    m = mean.to(weight.device)[:, None, None]
-    return torch.cat([wide * (1 - m), -wide * m], dim=1).to(weight.dtype)
+    weight = weight / std.to(weight)[:, None, None]
+    m = mean.to(weight)[:, None, None]
+    return torch.cat([weight * (1 - m), -weight * m], dim=1)
 
 
 def _load(converted: BcosModel, tensors: dict[str, Tensor]) -> None:
     """Give the network its tensors, reshaped where a convolution became a linear layer."""
-    wanted = {
-        key: value
-        for key, value in converted.state_dict().items()
-        if not key.startswith(("logits.", "homotopy"))
+    wanted = converted.state_dict()
+    fitted = {
+        key: _shaped(tensor, wanted[key].shape) if key in wanted else tensor
+        for key, tensor in tensors.items()
     }
-    for problem, keys in (("has no place for", tensors.keys() - wanted.keys()),
-                          ("needs", wanted.keys() - tensors.keys())):  # fmt: skip
-        if keys:
-            raise ConversionError(
-                f"{type(converted).__name__} {problem} {min(keys)!r} ({len(keys)} tensors so);"
-                " this variant cannot be converted"
-            )
-    fitted = {key: _shaped(key, tensors[key], value.shape) for key, value in wanted.items()}
-    converted.load_state_dict(fitted, strict=False)
+    fit(converted, fitted, "this variant cannot be converted: it", ConversionError)
 
 
-def _shaped(key: str, tensor: Tensor, shape: torch.Size) -> Tensor:
+def _shaped(tensor: Tensor, shape: torch.Size) -> Tensor:
     """A weight in the shape it has here: a patch's linear layer reads row, column, channel."""
-    if tensor.shape == shape:
-        return tensor
     if tensor.ndim == 4 and len(shape) == 2:
         tensor = tensor.permute(0, 2, 3, 1)
-    if tensor.numel() != shape.numel() or len(tensor) != shape[0]:
-        raise ConversionError(f"{key!r} has shape {tuple(tensor.shape)}, expected {tuple(shape)}")
-    return tensor.reshape(shape)
+    return tensor.reshape(shape) if tensor.numel() == shape.numel() else tensor
 
 
-def _copy_eps(source: nn.Module, converted: nn.Module, family: _Family) -> None:
-    """Give every norm the epsilon of the one it stands for."""
-    ours = dict(converted.named_modules())
+def _copy_norm_settings(source: nn.Module, converted: nn.Module, family: _Family) -> None:
+    """Give every norm the epsilon, and the momentum, of the one it stands for."""
+    ours: dict[str, Any] = dict(converted.named_modules())
     for name, module in source.named_modules():
         if isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
-            ours[family.rename(f"{name}.weight").removesuffix(".weight")].eps = module.eps
+            norm = ours[family.rename(f"{name}.weight").removesuffix(".weight")]
+            norm.eps = module.eps
+            if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
+                norm.momentum = module.momentum
+
+
+def _input_size(source: Any) -> tuple[int, int]:
+    """Height and width of the images a model is for."""
+    fixed = getattr(getattr(source, "patch_embed", None), "img_size", None)
+    config = getattr(source, "pretrained_cfg", None) or {}
+    height, width = fixed or config.get("input_size", (3, 224, 224))[1:]
+    return height, width
 
 
 def _check_same_function(source: Any, converted: BcosModel, mean: Tensor, std: Tensor) -> None:
-    """Compare outputs on one image of noise.
+    """Compare features and outputs of two float64 networks on one image of noise.
+
+    Every branch scale is 1 meanwhile: a branch that is scaled to next to nothing would hide what it
+    computes.
 
     Raises:
-        ConversionError: they differ by more than the square root of the type's rounding.
+        ConversionError: they differ by more than 1e-9 of the largest value, some thousand roundings
+            of each of some hundred layers.
     """
-    like = next(source.parameters())
-    size = converted.pretrained_cfg["input_size"][1:]
-    if hasattr(source, "patch_embed"):
-        size = source.patch_embed.img_size or size
-    noise = torch.rand((1, 3, *size), generator=torch.Generator().manual_seed(0))
-    image = noise.to(like.device, like.dtype)
+    device = next(source.parameters()).device
+    noise = torch.rand((1, 3, *_input_size(source)), generator=torch.Generator().manual_seed(0))
+    image = noise.double().to(device)
     normalised = (image - mean.to(image)[:, None, None]) / std.to(image)[:, None, None]
     own = add_complement(image) if converted.in_chans == 6 else normalised
+    with _branches_at_full_scale(source), _branches_at_full_scale(converted), torch.no_grad():
+        for part in ("forward_features", "forward"):
+            expected, found = getattr(source, part)(normalised), getattr(converted, part)(own)
+            largest = expected.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+            error = (found - expected).abs().max() / largest
+            if not error < 1e-9:
+                raise ConversionError(
+                    f"the converted {type(source).__name__} computes something else (outputs"
+                    f" differ by {error:.1e} of the largest): it has a part that is not known here"
+                )
+
+
+@contextmanager
+def _branches_at_full_scale(model: nn.Module) -> Iterator[None]:
+    """Set every layer scale to 1 for a while."""
+    scales = [p for name, p in model.named_parameters() if name.endswith("gamma")]
+    kept = [scale.detach().clone() for scale in scales]
     with torch.no_grad():
-        expected, found = source(normalised), converted(own)
-    error = (found - expected).abs().max() / expected.abs().max()
-    if not error < torch.finfo(like.dtype).eps ** 0.5:
-        raise ConversionError(
-            f"the converted {type(source).__name__} computes something else (outputs differ by"
-            f" {error:.1e} of the largest): it has a part that is not known here"
-        )
+        for scale in scales:
+            scale.fill_(1)
+        yield
+        for scale, value in zip(scales, kept, strict=True):
+            scale.copy_(value)

@@ -56,7 +56,7 @@ class BcosConvNeXtBlock(nn.Module):
         dim: channels in and out.
         kit: what layers are made of.
         norm_layer: ``"position"`` or ``"batch"``.
-        ls_init_value: what the branch's learnt scales start as; no scales when omitted.
+        ls_init_value: what the branch's learnt scales start as; no scales when 0 or None.
         drop_path: probability of skipping the branch for an image (training only).
     """
 
@@ -76,7 +76,7 @@ class BcosConvNeXtBlock(nn.Module):
         self.norm = make_norm(kit, norm_layer, dim)
         self.mlp = BcosConvMlp(dim, 4 * dim, kit=kit)
         self.gamma: nn.Parameter | None = None
-        if ls_init_value is not None:
+        if ls_init_value:
             self.gamma = nn.Parameter(torch.full((dim,), float(ls_init_value)))
         self.drop_path = DropPath(drop_path)
 
@@ -156,7 +156,7 @@ class BcosConvNeXt(BcosConvNet):
         conventional: plain weights, biases and activations, see :class:`LayerKit`.
         norm_layer: ``"position"``, over the channels of each position (epsilon 1e-6), or
             ``"batch"``, uncentred batch norm (1e-5).
-        ls_init_value: what the learnt scales of branches start as; no scales when omitted.
+        ls_init_value: what the learnt scales of branches start as; no scales when 0 or None.
         head_norm_first: norm and classifier before pooling, so that a logit is the mean of local
             logits; if not, both come after it, as in conventional ConvNeXts.
         drop_rate, drop_path_rate: regularisation while training.

@@ -171,9 +171,10 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         )
     try:
         model: nn.Module = timm.create_model(name, **kwargs)
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         if kwargs.get("pretrained") or "." in name:
-            raise WeightsError(f"weights of {name!r} cannot be had: {error}") from error
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise WeightsError(f"weights of {name!r} cannot be had: {reason}") from error
         raise
     return model
 
@@ -185,6 +186,6 @@ def create_twin(name: str, **kwargs: Any) -> nn.Module:
         UnknownModelError: ``name`` has no twin in :data:`TWINS`.
     """
     if name not in TWINS:
-        raise UnknownModelError(f"{name!r} has no conventional twin; those with one: {list(TWINS)}")
+        raise UnknownModelError(f"{name!r} has no conventional twin{nearest(name, list(TWINS))}")
     twin, arguments = TWINS[name]
     return create_model(twin, **(arguments | kwargs))

@@ -130,7 +130,6 @@ class BcosVisionTransformer(BcosModel):
     """
 
     classifier_name = "head"
-    global_pools = ("avg", "token", "")
 
     def __init__(
         self,
@@ -181,6 +180,7 @@ class BcosVisionTransformer(BcosModel):
         self.embed_dim = embed_dim
         self.fc_norm = fc_norm
         self.num_prefix_tokens = int(class_token) + reg_tokens
+        self.global_pools = ("avg", "token", "") if class_token else ("avg", "")
 
         self.patch_embed: BcosPatchEmbed | BcosConvStem
         if stem_chans is None:

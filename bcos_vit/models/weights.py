@@ -19,7 +19,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg_value
 from torch import Tensor
 
 from bcos_vit.errors import WeightsError
-from bcos_vit.models.base import BcosModel
+from bcos_vit.models.base import BcosModel, fit
 
 _RELEASE = "https://github.com/B-cos/B-cos-v2/releases/download/v0.0.1-weights"
 _HASH_LENGTH = 10
@@ -274,7 +274,7 @@ def load_published(
         WeightsError: the weights cannot be had, or do not fit.
     """
     # Not at the top: converted weights go into models of the registry, which needs this table.
-    from bcos_vit.models.bcos_v2 import convert_state_dict, fit
+    from bcos_vit.models.bcos_v2 import convert_state_dict
 
     tensors = convert_state_dict(weights.entry, download(weights, cache_dir))
     if model.num_classes != _NUM_CLASSES:

@@ -22,6 +22,15 @@ from pathology.tasks.checkpoint import Run
 from pathology.tasks.tile_classification import TileClassification
 
 
+class StopEarly(EarlyStopping):
+    """Early stopping that starts counting once the model is what it is to become."""
+
+    def _run_early_stopping_check(self, trainer: Trainer) -> None:
+        task = trainer.lightning_module
+        if not isinstance(task, TileClassification) or task.has_arrived:
+            super()._run_early_stopping_check(trainer)
+
+
 class TrainCLI(LightningCLI):
     """Training by config; ``--out`` says where the run goes."""
 
@@ -39,12 +48,14 @@ class TrainCLI(LightningCLI):
         run = Run(Path(self.config["out"]))
         monitor = self.model.monitor
         callbacks: list[Any] = [
-            ModelCheckpoint(run.checkpoints, "best", monitor=monitor, mode="max", save_last=True,
+            ModelCheckpoint(run.checkpoints, "best", monitor=monitor, mode="max",
                             enable_version_counter=False),
+            # By itself: the other one writes only when there is a new best.
+            ModelCheckpoint(run.checkpoints, "last", enable_version_counter=False),
             LearningRateMonitor("step"),
         ]  # fmt: skip
         if self.config["patience"]:
-            callbacks.append(EarlyStopping(monitor, mode="max", patience=self.config["patience"]))
+            callbacks.append(StopEarly(monitor, mode="max", patience=self.config["patience"]))
         loggers = [
             CSVLogger(run.folder, name="", version="logs"),
             TensorBoardLogger(run.folder, name="", version="logs"),
@@ -87,6 +98,7 @@ def train(arguments: Sequence[str]) -> int:
         cli = TrainCLI(**make_parser_arguments(arguments))
     except MisconfigurationException as error:
         raise ValueError(f"the trainer cannot be set up: {error}") from error
+    cli.model.check_length(cli.trainer.max_epochs)
     run = Run(writable_folder(Path(cli.config["out"])))
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
     for word in ("config", "out"):  # where it stands is not part of what it is
@@ -114,11 +126,18 @@ def train(arguments: Sequence[str]) -> int:
     best = cli.trainer.checkpoint_callback
     assert isinstance(best, ModelCheckpoint)
     score = float("nan") if best.best_model_score is None else float(best.best_model_score)
+    if not cli.model.has_arrived:
+        raise ValueError(
+            f"{run.folder}: training ended before the model was a B-cos model (bcosify_epochs"
+            f" {cli.model.hparams['bcosify_epochs']:g}); run again with more time or epochs"
+        )
     if not run.best.is_file():
         print(f"{run.folder}: no checkpoint was asked for, none was written")
         return 0
     with complete_file(run.finished) as draft:
-        draft.write_text(yaml.safe_dump({cli.model.monitor: score, "epochs": cli.trainer.current_epoch}))
+        draft.write_text(
+            yaml.safe_dump({cli.model.monitor: score, "epochs": cli.trainer.current_epoch})
+        )
     print(f"{run.folder}: {cli.model.monitor} {score:.4f} (best epoch), weights in {run.best}")
     return 0
 

@@ -1,16 +1,14 @@
 """Runs on disk: where a training run keeps what it made, and reading it back."""
 
 import hashlib
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import yaml
 
 from bcos_vit.errors import WeightsError
 from pathology.errors import ManifestError
-from pathology.tasks.tile_classification import TileClassification
+from pathology.tasks.tile_classification import TileClassification, read_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +76,17 @@ def load_task(run: str | Path) -> tuple[TileClassification, str]:
         raise ManifestError(
             f"{path}: no checkpoint; give --run a folder that `pathology train` wrote"
         )
+    checkpoint = read_checkpoint(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         # Its own weights follow; those it began with may be gone.
         hyper_parameters = dict(checkpoint["hyper_parameters"]) | {"init_from": None}
         arguments = dict(hyper_parameters.get("model_args") or {})
         hyper_parameters["model_args"] = arguments | {"pretrained": False}
         task = TileClassification(**hyper_parameters)
         task.load_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except (RuntimeError, KeyError, TypeError) as error:
+        # The first line of torch's message only says that something does not fit.
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise WeightsError(f"{path}: not a usable checkpoint: {reason}") from error
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return task.eval(), digest

@@ -14,7 +14,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score, MulticlassRecall
 
 from bcos_vit.errors import WeightsError
-from bcos_vit.layers import default_logit_bias
+from bcos_vit.layers import default_logit_bias, synchronise_batch_norm
 from bcos_vit.losses import OneHotBCE
 from bcos_vit.models import create_model
 from bcos_vit.models.base import BcosModel
@@ -39,8 +39,9 @@ class TileClassification(lightning.LightningModule):
         weight_decay: AdamW's; norm scales are spared.
         warmup_epochs: linear warm-up from 1 % of ``lr``; cosine decay to 0 follows.
         agc: adaptive gradient clipping factor; 0 for none.
-        init_from: checkpoint of another run of the same model, whose weights to start from; the
-            head starts anew, since classes differ.
+        init_from: checkpoint of another run of the same model and encoding, whose weights to start
+            from; the head starts anew, since classes differ. The other run may have been
+            conventional, or converted itself (then ``bcosify_epochs`` is 0).
         bcosify_epochs: turn the conventional ``model`` into a B-cos model: over this many epochs
             its exponent goes from 1 to ``bcosify_b`` and its biases to 0 (see
             :func:`bcos_vit.models.bcosify`); 0 for at once. It stays conventional when omitted.
@@ -75,19 +76,35 @@ class TileClassification(lightning.LightningModule):
             raise ValueError("agc, warmup_epochs and weight_decay must be at least 0")
         self.save_hyperparameters()
         self.classes = list(classes)
+        if bcosify_epochs is None and bcosify_b != 2.0:
+            raise ValueError("bcosify_b is for conversion; give bcosify_epochs, too")
+        if bcosify_epochs is not None and not bcosify_epochs >= 0:
+            raise ValueError(f"bcosify_epochs must be at least 0, got {bcosify_epochs}")
         try:
             self.model = create_model(model, num_classes=len(classes), **(model_args or {}))
-        except TypeError as error:
+        except (TypeError, RuntimeError) as error:
             raise ValueError(f"model_args {model_args} do not suit {model}: {error}") from error
-        if init_from is not None:
-            load_backbone(self.model, init_from)
+        config: Any = getattr(self.model, "pretrained_cfg", None) or {}
+        if (model_args or {}).get("pretrained") and "." not in model and config.get("tag"):
+            # Published weights may be of a variant; reading this run back needs its full name.
+            self.hparams["model"] = f"{model}.{config['tag']}"
+        start = None if init_from is None else read_checkpoint(init_from)
+        was_converted = start is not None and _setting(start, "bcosify_epochs") is not None
+        if start is not None and not was_converted:
+            load_backbone(self.model, start, init_from)
         self.homotopy: Homotopy | None = None
         if bcosify_epochs is not None:
-            if bcosify_epochs < 0:
-                raise ValueError(f"bcosify_epochs must be at least 0, got {bcosify_epochs}")
             self.homotopy = Homotopy(0, bcosify_b)  # its steps are known once training starts
             self.model = self._bcosified()
+        if start is not None and was_converted:
+            if bcosify_epochs != 0:
+                raise ValueError(
+                    f"{init_from} is of a model that was converted; give bcosify_epochs 0"
+                )
+            load_backbone(self.model, start, init_from)
         self.encoding = TileEncoding(self.model, stain_space)
+        if start is not None:
+            self._check_same_input(start, init_from)
         is_bcos = isinstance(self.model, BcosModel) and not self.model.kit.conventional
         self.loss_name = loss or ("bce" if is_bcos or self.homotopy else "ce")
         self.loss: nn.Module = OneHotBCE() if self.loss_name == "bce" else nn.CrossEntropyLoss()
@@ -112,19 +129,45 @@ class TileClassification(lightning.LightningModule):
         converted.reset_classifier(len(self.classes))
         return converted
 
-    def on_train_start(self) -> None:
-        """Work out when the way to a B-cos model ends: there must be an epoch left to judge it."""
+    def _check_same_input(self, start: dict[str, Any], path: str | None) -> None:
+        """Refuse weights that were trained on another encoding of pixels."""
+        names = [
+            (_setting(start, "model_args") or {}).get("encoding"),
+            (self.hparams["model_args"] or {}).get("encoding"),
+        ]
+        spaces = [_setting(start, "stain_space") or None, self.hparams["stain_space"] or None]
+        for what, (theirs, ours) in (("encoding", names), ("stain_space", spaces)):
+            if theirs != ours:
+                raise WeightsError(f"{path} was trained with {what} {theirs}, this run has {ours}")
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the model is what it is to become: always, unless it is being converted."""
+        return self.homotopy is None or self.homotopy.progress(self.global_step) == 1.0
+
+    def check_length(self, max_epochs: int | None) -> None:
+        """Refuse a training that ends before the model is a B-cos model.
+
+        Raises:
+            ValueError: conversion takes more than ``max_epochs``.
+        """
         epochs = self.hparams["bcosify_epochs"]
-        if self.homotopy is None or not epochs:
-            return
-        most = self.trainer.max_epochs or 0
-        if epochs > most:
+        if epochs and max_epochs is not None and 0 <= max_epochs < epochs:
             raise ValueError(
-                f"bcosify_epochs is {epochs:g}, training ends after {most}: no epoch would be left"
-                " in which the model is a B-cos model; train longer, or convert faster"
+                f"bcosify_epochs is {epochs:g}, training ends after {max_epochs}: there would be no"
+                " B-cos model; train longer, or convert faster"
             )
-        steps = int(self.trainer.estimated_stepping_batches * epochs / most)
-        self.homotopy = Homotopy(steps, self.homotopy.b)
+
+    def on_train_start(self) -> None:
+        """Work out in how many steps the model becomes a B-cos model; share batch statistics."""
+        if getattr(self.trainer.strategy, "_layer_sync", None) is not None:
+            # Lightning's sync_batchnorm knows torch's norms only.
+            synchronise_batch_norm(self.model)
+        epochs = self.hparams["bcosify_epochs"]
+        if self.homotopy is not None and epochs:
+            self.check_length(self.trainer.max_epochs)
+            batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+            self.homotopy = Homotopy(max(1, int(epochs * batches)), self.homotopy.b)
 
     def _go_on(self) -> None:
         """Set a model that is becoming B-cos to where it should be by now."""
@@ -167,8 +210,7 @@ class TileClassification(lightning.LightningModule):
             self.log_dict(metrics, prog_bar=True)
             if self.homotopy is not None:
                 # An epoch on the way is no candidate: its model still has biases.
-                arrived = self.homotopy.progress(self.global_step) == 1.0
-                self.log(self.monitor, metrics["val_auroc"] if arrived else -1.0)
+                self.log(self.monitor, metrics["val_auroc"] if self.has_arrived else -1.0)
         self.val_metrics.reset()
 
     def configure_gradient_clipping(
@@ -214,20 +256,38 @@ class TileClassification(lightning.LightningModule):
             )
 
 
-def load_backbone(model: nn.Module, path: str | Path) -> None:
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a run's checkpoint file holds.
+
+    Raises:
+        WeightsError: the file cannot be read, or is no checkpoint of a run.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint["state_dict"], checkpoint["hyper_parameters"]
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise WeightsError(f"{path}: not a usable checkpoint: {reason}") from error
+    return checkpoint
+
+
+def _setting(checkpoint: dict[str, Any], name: str) -> Any:
+    """What a run's task was made with."""
+    return checkpoint["hyper_parameters"].get(name)
+
+
+def load_backbone(model: nn.Module, checkpoint: dict[str, Any], path: str | Path | None) -> None:
     """Give ``model`` the weights of a checkpoint, except those of its head.
 
     Args:
         model: a timm model.
-        path: a ``.ckpt`` file of a run of the same architecture.
+        checkpoint: of a run of the same architecture.
+        path: where it is from.
 
     Raises:
-        WeightsError: the file cannot be read, or its tensors do not fit.
+        WeightsError: its tensors do not fit.
     """
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path}: not a usable checkpoint: {error or type(error)}") from error
+    stored = checkpoint["state_dict"]
     tensors = {k.removeprefix("model."): v for k, v in stored.items() if k.startswith("model.")}
     # What the head is made of is what goes when there are no classes.
     headless = copy.deepcopy(model)

@@ -2,9 +2,12 @@
 
 import pandas as pd
 import pytest
+import torch
+import yaml
 
 from bcos_vit.layers import BcosLinear
 from pathology.tasks.checkpoint import load_task
+from pathology.tasks.tile_classification import TileClassification
 
 
 def arguments(cohort, tiles, run, *more, model="vit_tiny_patch16_224", epochs=2):
@@ -40,6 +43,42 @@ def test_the_best_epoch_is_one_at_the_end_of_the_way(converted):
     assert selection[0] == -1
     assert selection[1] == log["val_auroc"].dropna().tolist()[1]
     assert task.loss_name == "bce"
+
+
+def test_the_last_epoch_is_kept_to_go_on_from_whatever_is_best(converted):
+    last = torch.load(converted / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 1
+    assert last["state_dict"]["model.homotopy"].tolist() == [2, 0]
+
+
+def test_early_stopping_waits_for_the_bcos_model(pathology, cohort, cohort_tiles, tmp_path):
+    more = (*SMALL, "--model.bcosify_epochs", "2", "--patience", "1")
+    code, _, err = pathology(*arguments(cohort, cohort_tiles, tmp_path / "run", *more, epochs=3))
+    assert code == 0, err
+    assert yaml.safe_load((tmp_path / "run" / "finished").read_text())["val_auroc_as_bcos"] > 0
+    assert load_task(tmp_path / "run")[0].model.stage == (2.0, 0.0)
+
+
+def test_a_training_cut_short_on_the_way_is_not_finished(refused, cohort, cohort_tiles, tmp_path):
+    more = (*SMALL, "--model.bcosify_epochs", "2", "--trainer.max_steps", "6",
+            "--trainer.limit_train_batches", "4", "--trainer.log_every_n_steps", "1")  # fmt: skip
+    line = refused(*arguments(cohort, cohort_tiles, tmp_path / "run", *more))
+    assert "training ended before the model was a B-cos model" in line
+    assert not (tmp_path / "run" / "finished").exists()
+
+
+def test_a_converted_run_can_be_started_from(converted, refused, cohort, cohort_tiles, tmp_path):
+    best = converted / "checkpoints" / "best.ckpt"
+    task = TileClassification(
+        "vit_tiny_patch16_224", ["a", "b", "c"], bcosify_epochs=0, init_from=str(best),
+        model_args={"img_size": 64, "depth": 2, "embed_dim": 64, "num_heads": 1},
+    )  # fmt: skip
+    before, _ = load_task(converted)
+    assert task.model.stage == (2.0, 0.0)
+    assert torch.equal(task.model.blocks[1].mlp.fc1.weight, before.model.blocks[1].mlp.fc1.weight)
+    more = (*SMALL, "--model.init_from", best)
+    line = refused(*arguments(cohort, cohort_tiles, tmp_path / "run", *more))
+    assert "is of a model that was converted; give bcosify_epochs 0" in line
 
 
 def test_its_head_begins_with_the_logit_bias_of_bcos_models(converted):

@@ -72,7 +72,9 @@ def test_sincos_code_follows_the_formula(grid, dim):
 def test_sincos_temperature_is_used():
     tokens = torch.zeros(1, 2, 8, dtype=torch.float64)
     added = SinCosPosition(8, temperature=10.0)(tokens, (1, 2))[0]
-    np.testing.assert_allclose(array(added), sincos_code((1, 2), 8, 10.0), rtol=0, atol=CODE_ROUNDING)
+    np.testing.assert_allclose(
+        array(added), sincos_code((1, 2), 8, 10.0), rtol=0, atol=CODE_ROUNDING
+    )
 
 
 def test_sincos_code_stands_behind_the_gate_position_with_a_row_per_image():

@@ -178,11 +178,18 @@ def test_weights_keep_their_type_and_the_widest_wins():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.pop("bn1.weight"), r"lacks 'bn1\.weight' \(and 0 more"),
-        (lambda d: d.update({"bn9.weight": torch.ones(3)}), r"has no use for 'bn9\.weight'"),
-        (lambda d: d.update({"bn1.weight": torch.ones(3)}), r"another shape of 'bn1\.weight'"),
+        (lambda d: d.pop("bn1.weight"), r"of 'resnet18' lacks 'bn1\.weight'$"),
+        (
+            lambda d: d.update({"bn9.weight": torch.ones(3)}),
+            r"holds 'bn9\.weight', for which the model has no",
+        ),
+        (
+            lambda d: d.update({"bn1.weight": torch.ones(3)}),
+            r"holds 'bn1\.weight' in another shape",
+        ),
         (lambda d: d.update({"bn1.running_mean": torch.ones(64)}), r"is not zero.*centred"),
-        (lambda d: d.clear(), "0 sets of weights"),
+        (lambda d: d.pop("fc.linear.weight"), "lacks its first layer or its classifier"),
+        (lambda d: d.clear(), "holds no tensors"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(change, message):
@@ -195,6 +202,23 @@ def test_weights_that_do_not_fit_are_named(change, message):
 def test_something_else_than_a_state_dict_is_refused():
     with pytest.raises(WeightsError, match="expected a state dict, got list"):
         from_bcos_v2("resnet18", [1, 2])
+    with pytest.raises(WeightsError, match="expected a state dict, got a int of that name"):
+        from_bcos_v2("resnet18", {"state_dict": 3})
+
+
+@pytest.mark.parametrize("order", [sorted, lambda keys: list(reversed(keys))])
+def test_the_order_of_names_does_not_matter(order):
+    tensors, model = made_up(classes=4)
+    loaded = from_bcos_v2("resnet18", {key: tensors[key] for key in order(list(tensors))})
+    assert (loaded.num_classes, loaded.in_chans) == (4, 6)
+    assert torch.equal(loaded.layer3[0].conv1.weight, model.layer3[0].conv1.weight)
+
+
+def test_a_logit_bias_that_was_given_stays_with_a_new_head():
+    tensors, _ = made_up(classes=4)
+    model = from_bcos_v2("resnet18", tensors, logit_bias=-2.0)
+    model.reset_classifier(7)
+    assert model.logits.bias.tolist() == [-2] * 7
 
 
 def test_a_misspelt_entry_point_is_answered_with_the_nearest():

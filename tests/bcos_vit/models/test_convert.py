@@ -103,7 +103,7 @@ def test_at_the_end_of_the_way_no_bias_is_left(pair):
     x = add_complement(pictures(source))
     Homotopy(10).apply(converted, 10)
     explanation = explain(converted, x, 1)
-    assert explanation.constants["biases"].abs().max() == 0
+    assert "biases" not in explanation.constants
     assert explanation.completeness_gap.max() < 1e-9
     layers = [m for m in converted.modules() if isinstance(m, BcosLinear | BcosConv2d)]
     assert {layer.b for layer in layers} == {2.0}
@@ -182,8 +182,62 @@ def test_it_trains_after_the_way():
     converted.train()(torch.rand(4, 6, 64, 64, dtype=torch.float64)).square().sum().backward()
     check_explainable(converted.eval())
     for key, parameter in converted.named_parameters():
-        if not key.endswith("bias"):
-            assert parameter.grad.abs().max() > 0, key
+        # Biases get a gradient of 0: parameters without one stop DistributedDataParallel.
+        assert (parameter.grad.abs().max() > 0) != key.endswith("bias"), key
+
+
+def test_what_is_stored_is_what_is_computed_in_an_average_too():
+    converted = bcosify(make_source("resnet18"))
+    average = timm.utils.ModelEmaV3(converted, decay=0.5)
+    Homotopy(4).apply(converted, 2)
+    average.update(converted)
+    x = torch.rand(1, 6, 64, 64, dtype=torch.float64)
+    restored = bcosify(make_source("resnet18"))
+    restored.load_state_dict(average.module.state_dict())
+    assert restored.stage == average.module.stage == (1.0, 1.0)
+    assert torch.equal(restored(x), average.module(x))
+    Homotopy(4).apply(average.module, 2)
+    assert average.module.stage == converted.stage
+
+
+@pytest.mark.parametrize("act_layer", ["gelu_tanh", "relu", "silu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_another_activation_is_noticed_behind_a_small_branch_scale(act_layer, dtype):
+    source = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, depth=1, init_values=1e-5, act_layer=act_layer
+    )
+    with pytest.raises(ConversionError, match="computes something else"):
+        bcosify(source.to(dtype))
+
+
+def test_types_branch_scales_and_settings_are_kept():
+    source = timm.create_model("convnext_atto", num_classes=2, drop_path_rate=0.2)
+    converted = bcosify(source.bfloat16())
+    assert {p.dtype for p in converted.parameters()} == {torch.bfloat16}
+    assert torch.equal(converted.stages[0].blocks[0].gamma, source.stages[0].blocks[0].gamma)
+    assert converted.stages[-1].blocks[-1].drop_path.drop_prob == pytest.approx(0.2)
+    resnet = timm.create_model("resnet18", num_classes=2)
+    resnet.bn1.momentum = 0.01
+    assert bcosify(resnet).bn1.momentum == 0.01
+
+
+def test_a_head_of_zeros_does_not_hide_the_features():
+    source = make_source("resnet18")
+    nn.init.zeros_(source.fc.weight)
+    nn.init.zeros_(source.fc.bias)
+    assert bcosify(source)(torch.rand(1, 6, 64, 64, dtype=torch.float64)).abs().max() == 0
+
+
+def test_a_model_that_does_not_say_its_normalisation_is_refused():
+    source = make_source("resnet18")
+    source.pretrained_cfg = {}
+    with pytest.raises(ConversionError, match=r"set model\.pretrained_cfg = "):
+        bcosify(source)
+
+
+def test_codes_and_tokens_are_kept_from_weight_decay():
+    converted = bcosify(make_source("vit_tiny_patch16_224"))
+    assert {"pos_embed.code", "prefix.code", "norm.weight"} <= converted.no_weight_decay()
 
 
 @pytest.mark.parametrize(
@@ -205,7 +259,9 @@ def test_a_bcos_network_has_no_way_to_go():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Homotopy(-1), "steps must be at least 0, got -1"),
+        (lambda: Homotopy(-1), "steps must be a whole number of at least 0, got -1"),
+        (lambda: Homotopy(2.5), "steps must be a whole number of at least 0, got 2.5"),
+        (lambda: Homotopy(1).progress(-1), "step must be at least 0, got -1"),
         (lambda: Homotopy(1, b=0.5), "b must be at least 1, got 0.5"),
         (lambda: bcosify(make_source("resnet18"), in_chans=4), "in_chans must be 3 or 6, got 4"),
     ],
@@ -223,9 +279,9 @@ def test_wrong_arguments_are_named(call, message):
             {},
             "a DenseNet cannot be converted; only timm's VisionTransformer, ResNet",
         ),
-        ("seresnet18", {}, r"BcosResNet has no place for 'layer1\.0\.se"),
+        ("seresnet18", {}, r"holds 'layer1\.0\.se\S+' and \d+ more .*no place"),
         ("resnet18d", {}, "first layer 'conv1' is not a convolution of RGB"),
-        ("convnextv2_atto", {"depths": (1, 1, 1, 1)}, r"BcosConvNeXt has no place for .*grn"),
+        ("convnextv2_atto", {"depths": (1, 1, 1, 1)}, r"holds .*grn"),
         ("resnet18", {"in_chans": 1}, "first layer 'conv1' is not a convolution of RGB"),
         (
             "vit_base_patch16_clip_quickgelu_224",

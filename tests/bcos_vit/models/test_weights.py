@@ -283,16 +283,16 @@ def test_a_file_without_weights_is_an_error_of_ours(content, publish, tmp_path):
         (lambda t: t.pop("layer2.0.conv1.linear.weight"), r"lacks 'layer2\.0\.conv1\.weight'"),
         (
             lambda t: t.update({"extra.weight": t["fc.linear.weight"]}),
-            r"no use for 'extra\.weight'",
+            r"holds 'extra\.weight', for which",
         ),
-        (lambda t: t.update({"bn1.weight": torch.ones(3)}), r"another shape of 'bn1\.weight'"),
+        (lambda t: t.update({"bn1.weight": torch.ones(3)}), r"holds 'bn1\.weight' in another"),
     ],
 )
 def test_a_file_that_does_not_fit_says_which_tensor(change, message, publish, tmp_path):
     tensors = reference_resnet()
     change(tensors)
     publish(as_file(tensors))
-    with pytest.raises(WeightsError, match=rf"of bcos_resnet18\.in1k .*{message} \(and 0 more"):
+    with pytest.raises(WeightsError, match=rf"of bcos_resnet18\.in1k {message}"):
         create(tmp_path)
 
 

@@ -75,3 +75,32 @@ def test_weights_of_another_model_are_refused_to_start_from(checkpoint):
 def test_no_weights_to_start_from_is_said_so(tmp_path):
     with pytest.raises(WeightsError, match="not a usable checkpoint"):
         TileClassification("bcos_resnet18", ["a", "b"], init_from=str(tmp_path / "none.ckpt"))
+
+
+def test_weights_of_another_encoding_are_no_start(checkpoint):
+    _, path = checkpoint
+    with pytest.raises(WeightsError, match="with encoding None, this run has stain"):
+        TileClassification(
+            "bcos_resnet18", ["a", "b"], model_args={"encoding": "stain"}, init_from=str(path)
+        )
+
+
+def test_a_run_from_published_weights_comes_back_without_them(monkeypatch, tmp_path):
+    """A published ViT is another network than ours of that name; the tag tells which."""
+    monkeypatch.setattr("bcos_vit.models.registry.load_published", lambda *_: None)
+    task = TileClassification(
+        "bcos_vit_tiny_patch16_224", ["a", "b"], model_args={"pretrained": True, "img_size": 32}
+    )
+    assert task.hparams["model"] == "bcos_vit_tiny_patch16_224.in1k"
+    path = tmp_path / "x.ckpt"
+    torch.save({"state_dict": task.state_dict(), "hyper_parameters": dict(task.hparams)}, path)
+    monkeypatch.undo()
+    loaded, _ = load_task(path)
+    tiles = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(loaded(tiles), task.eval()(tiles))
+
+
+def test_an_exponent_without_conversion_is_refused():
+    with pytest.raises(ValueError, match="give bcosify_epochs, too"):
+        TileClassification("resnet18", ["a", "b"], bcosify_b=1.5)
