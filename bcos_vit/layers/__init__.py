@@ -2,6 +2,7 @@
 
 from bcos_vit.layers.activation import GatedGelu
 from bcos_vit.layers.attention import BcosAttention
+from bcos_vit.layers.block import BcosBlock
 from bcos_vit.layers.conv import BcosConv2d
 from bcos_vit.layers.head import Logits, default_logit_bias
 from bcos_vit.layers.kit import BCOS, LayerKit
@@ -29,6 +30,7 @@ __all__ = [
     "BCOS",
     "BcosAttention",
     "BcosBatchNorm2d",
+    "BcosBlock",
     "BcosConv2d",
     "BcosConvStem",
     "BcosGroupNorm",

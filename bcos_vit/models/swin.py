@@ -8,18 +8,16 @@ contributions sum to the logit minus its bias.
 All feature maps are ``(batch, rows, columns, dim)``, as in timm.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from bcos_vit.layers import (
     BCOS,
-    BcosLayerScale,
+    BcosBlock,
     BcosMlp,
     BcosPatchEmbed,
     BcosWindowAttention,
@@ -85,68 +83,6 @@ class BcosPatchMerging(nn.Module):
         return y
 
 
-class BcosSwinBlock(nn.Module):
-    """Pre-norm block: B-cos attention within windows, B-cos feed-forward, both residual.
-
-    Args:
-        dim: embedding size.
-        num_heads: attention heads.
-        window_size: side, or (rows, columns), of a window.
-        shifted: whether windows start at half their size.
-        mlp_ratio: hidden size of the feed-forward part over ``dim``.
-        kit: what layers are made of.
-        qkv_bias: of a conventional network's attention.
-        norm_eps: added to the variance in norms.
-        init_values: what the learnt scales of both branches start as; no scales when 0 or
-            omitted (timm drops arguments that are None).
-        drop: dropout probability of both branches.
-        drop_path: probability of skipping a branch for an image (training only).
-    """
-
-    dynamic_linear = True
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        window_size: WindowSize = 7,
-        *,
-        shifted: bool = False,
-        mlp_ratio: float = 4.0,
-        kit: LayerKit = BCOS,
-        qkv_bias: bool = True,
-        norm_eps: float = 1e-5,
-        init_values: float | None = None,
-        drop: float = 0.0,
-        drop_path: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.norm1 = kit.layer_norm(dim, norm_eps)
-        self.attn = BcosWindowAttention(
-            dim,
-            num_heads,
-            window_size,
-            shifted=shifted,
-            kit=kit,
-            qkv_bias=qkv_bias,
-            proj_drop=drop,
-        )
-        self.norm2 = kit.layer_norm(dim, norm_eps)
-        self.mlp = BcosMlp(dim, int(dim * mlp_ratio), kit=kit, drop=drop)
-        self.drop_path = DropPath(drop_path)
-        self.ls1: nn.Module = nn.Identity()
-        self.ls2: nn.Module = nn.Identity()
-        if init_values:
-            self.ls1 = BcosLayerScale(dim, init_values)
-            self.ls2 = BcosLayerScale(dim, init_values)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(batch, rows, columns, dim)`` to the same."""
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
-        y: Tensor = x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
-        return y
-
-
 class BcosSwinStage(nn.Module):
     """Blocks at one size of the map, after a reduction from the size before.
 
@@ -157,7 +93,7 @@ class BcosSwinStage(nn.Module):
 
     dynamic_linear = True
 
-    def __init__(self, downsample: nn.Module, blocks: list[BcosSwinBlock]) -> None:
+    def __init__(self, downsample: nn.Module, blocks: list[BcosBlock]) -> None:
         super().__init__()
         self.downsample = downsample
         self.blocks = nn.Sequential(*blocks)
@@ -254,15 +190,6 @@ class BcosSwinTransformer(BcosModel):
         self.patch_embed = BcosSwinPatchEmbed(
             patch_size, in_chans, embed_dim, kit=kit, norm_eps=norm_eps
         )
-        make_block = partial(
-            BcosSwinBlock,
-            mlp_ratio=mlp_ratio,
-            kit=kit,
-            qkv_bias=qkv_bias,
-            norm_eps=norm_eps,
-            init_values=init_values,
-            drop=drop_rate,
-        )
         count = sum(depths)
         drop_paths = iter(drop_path_rate * i / max(1, count - 1) for i in range(count))
         self.layers = nn.Sequential()
@@ -273,11 +200,21 @@ class BcosSwinTransformer(BcosModel):
             if stage:
                 downsample = BcosPatchMerging(dim // 2, kit=kit, norm_eps=norm_eps)
             blocks = [
-                make_block(
+                BcosBlock(
                     dim,
-                    num_heads[stage],
-                    windows[stage],
-                    shifted=i % 2 == 1,
+                    BcosWindowAttention(
+                        dim,
+                        num_heads[stage],
+                        windows[stage],
+                        shifted=i % 2 == 1,
+                        kit=kit,
+                        qkv_bias=qkv_bias,
+                        proj_drop=drop_rate,
+                    ),
+                    BcosMlp(dim, int(dim * mlp_ratio), kit=kit, drop=drop_rate),
+                    kit=kit,
+                    norm_eps=norm_eps,
+                    init_values=init_values,
                     drop_path=next(drop_paths),
                 )
                 for i in range(depth)

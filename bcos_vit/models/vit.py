@@ -14,15 +14,13 @@ from typing import Any, Literal, get_args
 
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import DropPath
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from bcos_vit.layers import (
-    BCOS,
     BcosAttention,
+    BcosBlock,
     BcosConvStem,
-    BcosLayerScale,
     BcosMlp,
     BcosPatchEmbed,
     BcosSwiGlu,
@@ -39,61 +37,6 @@ from bcos_vit.models.registry import Variant, register_variants
 
 PosEmbed = Literal["rope", "sincos", "learned", "none"]
 MlpLayer = Literal["mlp", "swiglu"]
-
-
-class BcosBlock(nn.Module):
-    """Pre-norm transformer block: B-cos attention, B-cos feed-forward, both residual.
-
-    Args:
-        dim: embedding size.
-        num_heads: attention heads.
-        mlp_ratio: hidden size of the feed-forward part over ``dim``.
-        kit: what layers are made of.
-        mlp_layer: feed-forward part, ``"mlp"`` or ``"swiglu"``.
-        qkv_bias, proj_bias: of a conventional network's attention.
-        norm_eps: added to the variance in norms.
-        init_values: what the learnt scales of both branches start as; no scales when 0 or omitted.
-        drop: dropout probability of both branches.
-        drop_path: probability of skipping a branch for an image (training only).
-    """
-
-    dynamic_linear = True
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        *,
-        kit: LayerKit = BCOS,
-        mlp_layer: MlpLayer = "mlp",
-        qkv_bias: bool = True,
-        proj_bias: bool = True,
-        norm_eps: float = 1e-5,
-        init_values: float | None = None,
-        drop: float = 0.0,
-        drop_path: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.norm1 = kit.layer_norm(dim, norm_eps)
-        self.attn = BcosAttention(
-            dim, num_heads, kit=kit, qkv_bias=qkv_bias, proj_bias=proj_bias, proj_drop=drop
-        )
-        self.norm2 = kit.layer_norm(dim, norm_eps)
-        make_mlp = BcosSwiGlu if mlp_layer == "swiglu" else BcosMlp
-        self.mlp = make_mlp(dim, int(dim * mlp_ratio), kit=kit, drop=drop)
-        self.drop_path = DropPath(drop_path)
-        self.ls1: nn.Module = nn.Identity()
-        self.ls2: nn.Module = nn.Identity()
-        if init_values:
-            self.ls1 = BcosLayerScale(dim, init_values)
-            self.ls2 = BcosLayerScale(dim, init_values)
-
-    def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
-        """``(batch, tokens, dim)`` to the same; ``rope`` as in :class:`BcosAttention`."""
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), rope)))
-        y: Tensor = x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
-        return y
 
 
 class BcosVisionTransformer(BcosModel):
@@ -200,19 +143,17 @@ class BcosVisionTransformer(BcosModel):
         if self.num_prefix_tokens:
             self.prefix = ConstantTokens(self.num_prefix_tokens, embed_dim)
         self.norm_pre = kit.layer_norm(embed_dim, norm_eps) if pre_norm else nn.Identity()
+        make_mlp = BcosSwiGlu if mlp_layer == "swiglu" else BcosMlp
+        biases = {"qkv_bias": qkv_bias, "proj_bias": proj_bias}
         self.blocks = nn.Sequential(
             *(
                 BcosBlock(
                     embed_dim,
-                    num_heads,
-                    mlp_ratio,
+                    BcosAttention(embed_dim, num_heads, kit=kit, proj_drop=drop_rate, **biases),
+                    make_mlp(embed_dim, int(embed_dim * mlp_ratio), kit=kit, drop=drop_rate),
                     kit=kit,
-                    mlp_layer=mlp_layer,
-                    qkv_bias=qkv_bias,
-                    proj_bias=proj_bias,
                     norm_eps=norm_eps,
                     init_values=init_values,
-                    drop=drop_rate,
                     drop_path=drop_path_rate * i / max(1, depth - 1),
                 )
                 for i in range(depth)

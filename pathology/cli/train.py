@@ -19,6 +19,9 @@ options:
   --data.manifest FILE    tiles.csv (path,label,split), or slides.csv together with --data.tiles
   --data.tiles DIR        folder that `pathology tile` wrote
   --data.classes LIST     class names, e.g. "[normal, tumour]"
+  --model.init_from FILE  checkpoint of another run of the same model to start from
+  --model.bcosify_epochs N
+                          turn a conventional timm model B-cos over N epochs
   --trainer.max_epochs N  and every other argument of Lightning's Trainer
 
 `pathology train --help-all` lists every setting with its type (slow: it loads PyTorch)."""
