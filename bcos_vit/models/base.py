@@ -150,6 +150,11 @@ class BcosModel(nn.Module):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations in the backward pass rather than keep them.
+
+        Batch norms then meet each batch twice, as torch's own do: gradients are the same, running
+        averages move on by two steps.
+        """
         self.grad_checkpointing = enable
 
     @property
