@@ -195,6 +195,7 @@ def _only_set(tensors: Mapping[str, Tensor], prefix: str | None) -> dict[str, Te
                 " choose one with prefix="
             )
         return next(iter(sets.values()))
+    prefix = f"{prefix.rstrip('.')}." if prefix else ""
     if prefix not in sets:
         raise WeightsError(f"no weights under prefix {prefix!r}, only under {sorted(sets)}")
     return sets[prefix]

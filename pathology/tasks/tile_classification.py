@@ -124,7 +124,11 @@ class TileClassification(lightning.LightningModule):
 
     def _bcosified(self) -> BcosModel:
         """The model rebuilt so that it can become B-cos, with a head for B-cos logits."""
-        converted = bcosify(self.model).train()
+        model: nn.Module = self.model
+        # A conventional network of ours has the form already.
+        is_ours = isinstance(model, BcosModel) and model.kit.conventional
+        converted = model if is_ours else bcosify(model).train()
+        assert isinstance(converted, BcosModel)
         converted.logit_bias = default_logit_bias(len(self.classes))
         converted.reset_classifier(len(self.classes))
         return converted

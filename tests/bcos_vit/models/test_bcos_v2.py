@@ -117,6 +117,13 @@ def fresh(entry, classes):
             ),
             {"prefix": "model."},
         ),
+        (
+            lambda d: (
+                {f"model.{k}": v for k, v in d.items()}
+                | {f"ema.module.{k}": v + 1 for k, v in d.items()}
+            ),
+            {"prefix": "model"},
+        ),
     ],
 )
 def test_prefixes_of_training_frameworks_are_stripped(wrap, options):

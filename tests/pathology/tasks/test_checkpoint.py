@@ -104,3 +104,17 @@ def test_a_run_from_published_weights_comes_back_without_them(monkeypatch, tmp_p
 def test_an_exponent_without_conversion_is_refused():
     with pytest.raises(ValueError, match="give bcosify_epochs, too"):
         TileClassification("resnet18", ["a", "b"], bcosify_b=1.5)
+
+
+def test_a_conventional_model_of_ours_becomes_bcos_as_it_is():
+    task = TileClassification(
+        "vitc_tiny_patch16_224",
+        ["a", "b"],
+        model_args={"img_size": 32, "depth": 1},
+        bcosify_epochs=1,
+    )
+    assert task.model.stage == (1.0, 1.0)
+    assert task.model.logits.bias.tolist() == [-3, -3]
+    task.homotopy.apply(task.model, 0)
+    assert task.model.stage == (2.0, 0.0)
+    assert task(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 2)
