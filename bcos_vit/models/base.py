@@ -28,8 +28,7 @@ from bcos_vit.layers.scale import check_exponent
 class BcosModel(nn.Module):
     """A backbone with a B-cos classifier, a logit bias and a temperature.
 
-    A family sets ``classifier_name``, and writes ``make_classifier``, ``forward_features`` and
-    ``forward_head``.
+    A family sets ``classifier_name``, and writes ``forward_features`` and ``forward_head``.
 
     Args:
         in_chans: channels of the input.
@@ -111,8 +110,8 @@ class BcosModel(nn.Module):
                 set_bias_share(module, bias_share)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
-        """A new B-cos layer from features to evidence."""
-        raise NotImplementedError
+        """A new B-cos layer from pooled features to evidence."""
+        return self.kit.linear(self.head_hidden_size, num_classes)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the head; its logit bias follows the class count unless one was given.
@@ -198,6 +197,7 @@ class BcosConvNet(BcosModel):
     """Least height and width of an image."""
 
     def make_classifier(self, num_classes: int) -> nn.Module:
+        """A new B-cos layer from a feature map to local evidence."""
         return self.kit.conv(self.head_hidden_size, num_classes, 1)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

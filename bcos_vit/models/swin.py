@@ -226,9 +226,6 @@ class BcosSwinTransformer(BcosModel):
         self.norm = kit.layer_norm(num_features, norm_eps)
         self.reset_classifier(num_classes, global_pool)
 
-    def make_classifier(self, num_classes: int) -> nn.Module:
-        return self.kit.linear(self.num_features, num_classes)
-
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Norm scales, and what position adds inside the softmax."""

@@ -162,9 +162,6 @@ class BcosVisionTransformer(BcosModel):
         self.norm = kit.layer_norm(embed_dim, norm_eps)
         self.reset_classifier(num_classes, global_pool)
 
-    def make_classifier(self, num_classes: int) -> nn.Module:
-        return self.kit.linear(self.num_features, num_classes)
-
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return {

@@ -129,7 +129,8 @@ def train(arguments: Sequence[str]) -> int:
     if not cli.model.has_arrived:
         raise ValueError(
             f"{run.folder}: training ended before the model was a B-cos model (bcosify_epochs"
-            f" {cli.model.hparams['bcosify_epochs']:g}); run again with more time or epochs"
+            f" {cli.model.hparams['bcosify_epochs']:g}); choose another --out and give it more"
+            " time or steps"
         )
     if not run.best.is_file():
         print(f"{run.folder}: no checkpoint was asked for, none was written")
