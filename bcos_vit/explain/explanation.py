@@ -1,4 +1,4 @@
-"""Explanation: a logit taken apart into pixels and constants, with the gap it leaves."""
+"""Explanation: a logit taken apart into places and constants, with the gap it leaves."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,14 @@ class Explanation:
         bias: ``(batch,)`` the constant logit bias of that class.
         constants: further terms that no pixel owns, by name, ``(batch,)`` each: ``"position"`` for
             an additive position code, ``"tokens"`` for a class token and registers, ``"biases"``
-            for those inside a conventional network. Empty for exactly complete models.
-        weights: ``(batch, channels, height, width)`` W(x), the effective linear map.
-        contributions: ``(batch, height, width)`` W(x) * x summed over channels, in logits.
+            for those inside a conventional network. Empty for exactly complete models. At a depth:
+            those added behind it, and all that such tokens carry there.
+        weights: ``(batch, channels, height, width)`` W(x), the effective linear map of the pixels;
+            at a depth, of that layer's output in ``(batch, channels, rows, columns)``. Of local
+            logits it has one channel, the class's own.
+        contributions: ``(batch, height, width)`` W(x) * x summed over channels, in logits; at a
+            depth ``(batch, rows, columns)``.
+        depth: where it stops, ``"pixels"`` or one of the model's ``depths()``.
     """
 
     logits: Tensor
@@ -32,6 +37,7 @@ class Explanation:
     weights: Tensor
     contributions: Tensor
     constants: dict[str, Tensor] = field(default_factory=dict)
+    depth: str = "pixels"
 
     @property
     def logit(self) -> Tensor:
@@ -62,6 +68,7 @@ class Explanation:
             weights=self.weights[index],
             contributions=self.contributions[index],
             constants={name: term[index] for name, term in self.constants.items()},
+            depth=self.depth,
         )
 
     def save(self, path: str | Path) -> None:
@@ -78,7 +85,7 @@ class Explanation:
         partial = path.with_name(f".{path.name}.partial")
         try:
             with partial.open("wb") as file:
-                np.savez_compressed(file, **arrays)
+                np.savez_compressed(file, depth=np.array(self.depth), **arrays)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

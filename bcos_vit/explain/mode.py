@@ -1,5 +1,7 @@
 """What a model must be for its gradient, taken in explanation mode, to be W(x)."""
 
+from typing import Any
+
 from timm.layers import DropPath
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -50,8 +52,7 @@ def check_explainable(model: nn.Module) -> None:
     Raises:
         NotExplainableError: naming the first layer at fault and what to do.
     """
-    # A compiled model is a shell around the one that was written.
-    model = getattr(model, "_orig_mod", model)
+    model = _written(model)
     for name, module in model.named_modules():
         where = f"layer {name!r}" if name else "the model itself"
         kind = type(module).__name__
@@ -83,6 +84,21 @@ def check_explainable(model: nn.Module) -> None:
                 " constant. Use a B-cos layer, or mark factors that depend on the input with"
                 " bcos_vit.layers.held and set dynamic_linear = True on its class"
             )
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network in compiled and averaged shells, which run it as it is."""
+    shell: Any = model
+    while (inner := _written(shell)) is not shell or isinstance(shell, _AVERAGES):
+        shell = shell.module if inner is shell else inner
+    network: nn.Module = shell
+    return network
+
+
+def _written(model: nn.Module) -> nn.Module:
+    """A compiled model is a shell around the one that was written."""
+    written: nn.Module = getattr(model, "_orig_mod", model)
+    return written
 
 
 def _is_a(module: nn.Module, known: tuple[type[nn.Module], ...]) -> bool:

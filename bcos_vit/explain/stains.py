@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bcos_vit.explain.explanation import Explanation
+from bcos_vit.explain.trace import PIXELS
 from bcos_vit.stain_space import STAINS, others
 
 
@@ -25,9 +26,13 @@ def split_stains(explanation: Explanation, images: Tensor) -> dict[str, Tensor]:
         ``explanation.contributions``, and are exactly 0 on glass.
 
     Raises:
-        ValueError: images of another shape than the weights; other images than those explained, or
-            not in stain space.
+        ValueError: an explanation at a depth; images of another shape than the weights; other
+            images than those explained, or not in stain space.
     """
+    if explanation.depth != PIXELS:
+        raise ValueError(
+            f"stains can be told apart in pixels, not at depth {explanation.depth!r} of a model"
+        )
     weights = explanation.weights
     if images.shape != weights.shape or images.shape[-3] != 6:
         raise ValueError(

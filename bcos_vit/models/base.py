@@ -1,8 +1,8 @@
 """What B-cos backbones share of timm's model contract."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from bcos_vit.layers import (
     is_explaining,
 )
 from bcos_vit.layers.bias import set_bias_share
+from bcos_vit.layers.cut import Cut
 from bcos_vit.layers.head import check_num_classes
 from bcos_vit.layers.norm import norm_parameters
 from bcos_vit.layers.scale import check_exponent
@@ -55,6 +56,10 @@ class BcosModel(nn.Module):
     global_pools: tuple[str, ...] = ("avg", "")
     """Ways to pool that the model knows."""
     global_pool: str
+    feature_info: Sequence[Mapping[str, Any]] = ()
+    """timm's list of layers through whose output everything flows, from the finest map on."""
+    output_fmt: Literal["NCHW", "NHWC"] = "NCHW"
+    """How those maps lie."""
 
     def __init__(
         self,
@@ -138,6 +143,28 @@ class BcosModel(nn.Module):
         return self.get_submodule(self.classifier_name)
 
     @torch.jit.ignore
+    def layer_cuts(self) -> list[Cut]:
+        """Layers through whose output everything flows, from the finest map to what is pooled."""
+        return [Cut(info["module"], self.output_fmt) for info in self.feature_info]
+
+    @torch.jit.ignore
+    def cuts(self) -> dict[str, Cut]:
+        """Where the network can be cut in two, by depth."""
+        cuts = {cut.module: cut for cut in self.layer_cuts()}
+        if cuts:  # what is pooled has the same name in every network
+            cuts["head"] = cuts.popitem()[1]
+        return cuts
+
+    @torch.jit.ignore
+    def depths(self) -> tuple[str, ...]:
+        """Where an explanation can stop, see :func:`bcos_vit.explain.explain`.
+
+        ``"pixels"`` first, then names of layers, each with a coarser map or nearer the head than
+        the one before, then ``"head"``: the last map before pooling.
+        """
+        return ("pixels", *self.cuts())
+
+    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Norm scales, position codes and learnt tokens, as timm; not the weights of layers."""
         codes = {
@@ -195,10 +222,20 @@ class BcosConvNet(BcosModel):
     """Dropout of what the classifier sees."""
     min_size_px: int = 1
     """Least height and width of an image."""
+    local_logits: bool = True
+    """Whether the classifier comes before pooling."""
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """A new B-cos layer from a feature map to local evidence."""
         return self.kit.conv(self.head_hidden_size, num_classes, 1)
+
+    @torch.jit.ignore
+    def cuts(self) -> dict[str, Cut]:
+        """Where the network can be cut in two, by depth; the head is what gives local logits."""
+        if not (self.num_classes and self.local_logits):
+            return super().cuts()
+        cuts = {cut.module: cut for cut in self.layer_cuts()}
+        return cuts | {"head": Cut(self.classifier_name, "local logits")}
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Feature map to logits ``(batch, num_classes)``, or to pooled features."""

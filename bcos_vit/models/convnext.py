@@ -195,7 +195,7 @@ class BcosConvNeXt(BcosConvNet):
             raise ValueError(f"norm_layer must be one of {get_args(NormLayer)}, got {norm_layer!r}")
         kit = LayerKit(b, max_out, conventional)
         super().__init__(in_chans, dims[-1], kit, logit_bias, temperature, encoding)
-        self.head_norm_first = head_norm_first
+        self.head_norm_first = self.local_logits = head_norm_first
         self.stem = nn.Sequential(
             kit.conv(in_chans, dims[0], 4, 4), make_norm(kit, norm_layer, dims[0])
         )

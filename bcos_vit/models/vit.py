@@ -31,6 +31,7 @@ from bcos_vit.layers import (
     SinCosPosition,
 )
 from bcos_vit.layers.attention import check_heads
+from bcos_vit.layers.cut import Cut
 from bcos_vit.layers.patch_embed import check_divisible
 from bcos_vit.models.base import BcosModel
 from bcos_vit.models.registry import Variant, register_variants
@@ -168,6 +169,18 @@ class BcosVisionTransformer(BcosModel):
             "stem": r"^patch_embed|^pos_embed|^prefix|^norm_pre",
             "blocks": [(r"^blocks\.(\d+)", None), (r"^norm\.", (99999,))],
         }
+
+    @torch.jit.ignore
+    def layer_cuts(self) -> list[Cut]:
+        """The grid of patches, then the tokens behind each block."""
+        tokens = partial(
+            Cut,
+            layout="tokens",
+            prefix=self.num_prefix_tokens,
+            patch_size=self.patch_embed.patch_size,
+        )
+        blocks = (f"blocks.{i}" for i in range(len(self.blocks)))
+        return [Cut("patch_embed", "NHWC"), *map(tokens, blocks)]
 
     def forward_features(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, height, width)`` to tokens ``(batch, prefix + n, embed_dim)``."""

@@ -19,6 +19,7 @@ def explanation():
         weights=torch.ones(2, 6, 1, 2),
         contributions=torch.tensor([[[1.0, 2.0]], [[3.0, 1.0]]]),
         constants={"position": torch.tensor([1.25, 2.0]), "other": torch.tensor([0.0, -1.0])},
+        depth="blocks.3",
     )
 
 
@@ -56,6 +57,7 @@ def test_one_image_keeps_every_term(explanation):
     assert one.constants["other"].item() == -1
     assert one.contributions.tolist() == [[3, 1]]
     assert one.completeness_gap.item() == 1.5
+    assert one.depth == "blocks.3"
 
 
 def test_a_batch_is_a_sequence_of_images(explanation):
@@ -82,7 +84,8 @@ def test_everything_is_saved(tmp_path, explanation, single):
     kept.save(path)
     with np.load(path) as stored:
         names = {"logits", "target", "bias", "weights", "contributions"}
-        assert set(stored) == names | {"constant:position", "constant:other"}
+        assert set(stored) == names | {"constant:position", "constant:other", "depth"}
+        assert stored["depth"] == "blocks.3"
         for name in names:
             np.testing.assert_array_equal(stored[name], getattr(kept, name).numpy())
         np.testing.assert_array_equal(
