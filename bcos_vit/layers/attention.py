@@ -8,13 +8,13 @@ Shapes: B batch, N tokens, H heads, D head size, C = H * D.
 """
 
 import torch.nn.functional as F
-from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
 from bcos_vit.layers.bias import add_bias
 from bcos_vit.layers.kit import BCOS, LayerKit
 from bcos_vit.layers.linear import PlainLinear
-from bcos_vit.layers.mode import held
+from bcos_vit.layers.mode import held, is_explaining
+from bcos_vit.layers.pos_embed import turn
 
 
 def check_heads(num_heads: int, dim: int) -> None:
@@ -37,6 +37,10 @@ def queries_keys_values(
         x: ``(..., C)``.
         num_heads: H.
     """
+    if not is_explaining():
+        bias = None if qkv.bias is None else qkv.bias * qkv.bias_share
+        q, k, v = F.linear(x, qkv.weight, bias).unflatten(-1, (3, num_heads, -1)).unbind(-3)
+        return q, k, v
     chans = x.shape[-1]
     weight_qk, weight_v = held(qkv.weight).split([2 * chans, chans])
     # Held before the projection, so that explaining neither stores nor walks this branch.
@@ -90,8 +94,7 @@ class BcosAttention(nn.Module):
             each.transpose(1, 2) for each in queries_keys_values(self.qkv, x, self.num_heads)
         )
         if rope is not None:
-            q = apply_rot_embed_cat(q, rope).to(v.dtype)
-            k = apply_rot_embed_cat(k, rope).to(v.dtype)
+            q, k = turn(q, rope).to(v.dtype), turn(k, rope).to(v.dtype)
         mixed = F.scaled_dot_product_attention(q, k, v)  # B H N D
         y: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
         return y

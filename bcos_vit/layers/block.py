@@ -48,6 +48,12 @@ class BcosBlock(nn.Module):
     def forward(self, x: Tensor, rope: Tensor | None = None) -> Tensor:
         """``(batch, ..., dim)`` to the same; ``rope`` is for attention that takes one."""
         context = () if rope is None else (rope,)
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), *context)))
-        y: Tensor = x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        x = self._add(x, self.attn(self.norm1(x), *context), self.ls1)
+        return self._add(x, self.mlp(self.norm2(x)), self.ls2)
+
+    def _add(self, x: Tensor, branch: Tensor, scale: nn.Module) -> Tensor:
+        """``x`` and what a branch adds, scaled."""
+        # Dropping a branch and scaling it may change places.
+        branch = self.drop_path(branch)
+        y: Tensor = x + branch if isinstance(scale, nn.Identity) else scale(branch, x)
         return y

@@ -1,10 +1,15 @@
 """B-cos convolution."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcos_vit.kernels.passes import Window
 from bcos_vit.layers.bias import add_bias, make_bias
+from bcos_vit.layers.fast import fast
+from bcos_vit.layers.fused_bcos import ConvShape, Form, bcos
 from bcos_vit.layers.mode import held
 from bcos_vit.layers.scale import (
     apply_scale,
@@ -119,15 +124,58 @@ class BcosConv2d(nn.Module):
         """Isotropic directions: the length of a filter does not matter, only where it points."""
         nn.init.normal_(self.weight, std=self.weight[0].numel() ** -0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(batch, in_chans, height, width)`` to ``(batch, out_chans, height', width')``."""
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """``(batch, in_chans, height, width)`` to ``(batch, out_chans, height', width')``.
+
+        Args:
+            x: feature map.
+            gain: ``(out_chans,)``, multiplies the transform, in the same pass; a constant, it gets
+                no gradient.
+        """
         left, right, top, bottom = self.pads
         padding = (top, left)
         if self.padding_mode != "zeros" or left != right or top != bottom:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self.pads, mode=mode)
             padding = (0, 0)
-        weight = held(self.weight)
+        if self.b == 2 and self.max_out == 1 and x.ndim == 4 and fast(x, self.weight):
+            if self._pointwise(padding) and x.is_contiguous(memory_format=torch.channels_last):
+                y = self._by_rows(x, gain)
+            else:
+                y = bcos(x, self.weight, self._form(padding), gain)
+        else:
+            y = self._scaled(x, self.weight, padding)
+            y = y if gain is None else y * gain[:, None, None].to(y.dtype)
+        return add_bias(y, self.bias, self.bias_share, dim=1)
+
+    def _pointwise(self, padding: tuple[int, int]) -> bool:
+        """Whether it is a linear layer at every place."""
+        return self.kernel_size == self.stride == (1, 1) and padding == (0, 0) and self.groups == 1
+
+    def _by_rows(self, x: Tensor, gain: Tensor | None) -> Tensor:
+        """A linear layer at every place; with channels last, places are rows of one matrix."""
+
+        def plain(rows: Tensor, weight: Tensor) -> Tensor:
+            return self._scaled(rows[..., None, None], weight[..., None, None], (0, 0)).flatten(1)
+
+        places = x.permute(0, 2, 3, 1)
+        form = Form(plain, _EPS, eps_inside=True, unit_norm=self.unit_norm)
+        y = bcos(places.reshape(-1, self.in_chans), self.weight.flatten(1), form, gain)
+        return y.view(*places.shape[:3], self.out_chans).permute(0, 3, 1, 2)
+
+    def _form(self, padding: tuple[int, int]) -> Form:
+        """What this layer is, for its fast form."""
+        rows, columns = (
+            Window(*each)
+            for each in zip(self.kernel_size, self.stride, self.dilation, padding, strict=True)
+        )
+        shape = ConvShape(rows, columns, self.groups)
+        plain = partial(self._scaled, padding=padding)
+        return Form(plain, _EPS, eps_inside=True, unit_norm=self.unit_norm, conv=shape)
+
+    def _scaled(self, x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
+        """The plain formula, without bias."""
+        weight = held(weight)
         weight = unit_norm(weight) if self.unit_norm else weight
         linear = F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
         linear = max_out_units(linear, self.max_out, 1)
@@ -136,7 +184,7 @@ class BcosConv2d(nn.Module):
             if not self.unit_norm:
                 norm = norm * weight_length(weight)[:, None, None]
             linear = apply_scale(linear, norm, self.b)
-        return add_bias(linear, self.bias, self.bias_share, dim=1)
+        return linear
 
     def _patch_norm(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
         """Length of the patch under each output pixel, ``(batch, 1 or out_chans, h', w')``."""

@@ -26,9 +26,15 @@ class BcosLayerScale(nn.Module):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), float(init_value)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., dim)`` to the same."""
-        return x * held(self.gamma).to(x.dtype)
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """``(..., dim)`` to the same.
+
+        Args:
+            x: what a branch adds.
+            shortcut: what it is added to, in the same pass.
+        """
+        gamma = held(self.gamma).to(x.dtype)
+        return x * gamma if shortcut is None else torch.addcmul(shortcut, x, gamma)
 
     def extra_repr(self) -> str:
         return f"{len(self.gamma)}"

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcos_vit.layers.bias import add_bias, make_bias
+from bcos_vit.layers.fast import fast
+from bcos_vit.layers.fused_bcos import Form, bcos
 from bcos_vit.layers.mode import held
 from bcos_vit.layers.scale import (
     apply_scale,
@@ -69,7 +71,17 @@ class BcosLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., in_features)`` to ``(..., out_features)``."""
-        weight = held(self.weight)
+        if self.b == 2 and self.max_out == 1 and fast(x, self.weight):
+            form = Form(self._scaled, _EPS, eps_inside=False, unit_norm=self.unit_norm)
+            y = bcos(x.reshape(-1, self.in_features), self.weight, form)
+            y = y.view(*x.shape[:-1], self.out_features)
+        else:
+            y = self._scaled(x, self.weight)
+        return add_bias(y, self.bias, self.bias_share)
+
+    def _scaled(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The plain formula, without bias."""
+        weight = held(weight)
         weight = unit_norm(weight) if self.unit_norm else weight
         linear = max_out_units(F.linear(x, weight), self.max_out, -1)
         if self.b != 1:
@@ -79,7 +91,7 @@ class BcosLinear(nn.Module):
             if not self.unit_norm:
                 norm = norm * weight_length(weight)
             linear = apply_scale(linear, norm, self.b)
-        return add_bias(linear, self.bias, self.bias_share)
+        return linear
 
     def extra_repr(self) -> str:
         text = f"{self.in_features}, {self.out_features}, b={self.b:g}, max_out={self.max_out}"

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from bcos_vit.errors import NotExplainableError
 from bcos_vit.layers.bias import add_bias, make_bias
+from bcos_vit.layers.fast import fast
+from bcos_vit.layers.fused_norm import batch_norm, group_norm, layer_norm
 from bcos_vit.layers.mode import held, is_explaining
 
 
@@ -43,6 +45,8 @@ class BcosLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., dim)`` to the same."""
+        if fast(x, self.weight):
+            return add_bias(layer_norm(x, self.weight, self.eps), self.bias, self.bias_share)
         wide = _wide(x)
         centred = wide - wide.mean(-1, keepdim=True)
         scale = held((centred.square().mean(-1, keepdim=True) + self.eps).rsqrt())
@@ -90,6 +94,9 @@ class BcosGroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, chans, height, width)`` to the same."""
+        if fast(x, self.weight):
+            y = group_norm(x, self.weight, self.groups, self.eps)
+            return add_bias(y, self.bias, self.bias_share, dim=1)
         wide = _wide(x).unflatten(1, (self.groups, -1))
         centred = wide - wide.mean((2, 3, 4), keepdim=True)
         scale = held((centred.square().mean((2, 3, 4), keepdim=True) + self.eps).rsqrt())
@@ -139,24 +146,45 @@ class BcosBatchNorm2d(nn.Module):
             NotExplainableError: explained in training mode, where images change each other.
         """
         if not self.training:
-            var = _wide(self.running_var)
+            y = self._divided(x, self.weight, _wide(self.running_var))
         elif is_explaining():
             raise NotExplainableError(
                 "batch norm is in training mode, where one image's explanation depends on the"
                 " others in the batch; call model.eval() first"
             )
         else:
-            var = self._batch_variance(_wide(x))
+            if fast(x, self.weight) and not self._shared:
+                y, var = batch_norm(x, self.weight, self.eps, self._divided)
+            else:
+                var = self._batch_variance(_wide(x))
+                y = self._divided(x, self.weight, var)
             with torch.no_grad():
                 self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
                 self.num_batches_tracked += 1
-        scale = held(self.weight) * (var + self.eps).rsqrt()
-        y = x * scale[:, None, None].to(x.dtype)
         return add_bias(y, self.bias, self.bias_share, dim=1)
+
+    @property
+    def _shared(self) -> bool:
+        """Whether statistics are those of several processes."""
+        return self.synchronised and dist.is_available() and dist.is_initialized()
+
+    def _divided(self, x: Tensor, weight: Tensor, var: Tensor | None = None) -> Tensor:
+        """The plain formula, without bias; by the batch's own variance where none is given."""
+        if var is None:
+            var = self._batch_variance(_wide(x))
+        return x * self._scale(weight, var)[:, None, None].to(x.dtype)
+
+    def _scale(self, weight: Tensor, var: Tensor) -> Tensor:
+        return held(weight) * (var + self.eps).rsqrt()
+
+    def running_scale(self) -> Tensor:
+        """What each channel is multiplied by in evaluation, ``(chans,)``, without gradient."""
+        with torch.no_grad():
+            return self._scale(self.weight, _wide(self.running_var))
 
     def _batch_variance(self, x: Tensor) -> Tensor:
         """Biased variance of each channel in this batch, of all processes where synchronised."""
-        if not (self.synchronised and dist.is_available() and dist.is_initialized()):
+        if not self._shared:
             return x.var((0, 2, 3), correction=0)
         count = x.new_tensor([x[:, 0].numel()])
         sums = torch.cat([x.detach().sum((0, 2, 3)), count])

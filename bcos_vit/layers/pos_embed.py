@@ -6,9 +6,15 @@ is held constant while explaining, so the pixels' contributions still sum to the
 """
 
 import torch
-from timm.layers import build_rotary_pos_embed, resample_abs_pos_embed, trunc_normal_
+from timm.layers import (
+    apply_rot_embed_cat,
+    build_rotary_pos_embed,
+    resample_abs_pos_embed,
+    trunc_normal_,
+)
 from torch import Tensor, nn
 
+from bcos_vit.layers.fast import fast
 from bcos_vit.layers.mode import constant, held
 
 
@@ -47,6 +53,23 @@ class RotaryPosition(nn.Module):
 
     def extra_repr(self) -> str:
         return f"head_dim={self.head_dim}, temperature={self.temperature:g}"
+
+
+def turn(x: Tensor, rope: Tensor) -> Tensor:
+    """Queries or keys, turned by their position.
+
+    Args:
+        x: ``(..., N, D)``; neighbouring numbers ``2 i`` and ``2 i + 1`` are one point of a plane.
+        rope: ``(N, 2 D)`` sines and cosines of angles, each twice, from :class:`RotaryPosition`.
+    """
+    if not fast(x) or x.stride(-1) != 1 or rope.dtype != x.dtype:
+        y: Tensor = apply_rot_embed_cat(x, rope)
+        return y
+    # A turn is a product of complex numbers: one pass.
+    sines, cosines = rope.chunk(2, -1)
+    turns = torch.complex(cosines[..., ::2], sines[..., ::2])
+    turned = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turns
+    return torch.view_as_real(turned).flatten(-2)
 
 
 class SinCosPosition(nn.Module):

@@ -15,6 +15,7 @@ from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from bcos_vit.layers import BCOS, LayerKit, held
+from bcos_vit.layers.conv_norm import conv_norm
 from bcos_vit.models.base import BcosConvNet
 from bcos_vit.models.registry import Variant, register_variants
 
@@ -82,11 +83,11 @@ class BcosConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, dim, height, width)`` to the same."""
-        y = self.mlp(self.norm(self.conv_dw(x)))
-        if self.gamma is not None:
-            y = y * held(self.gamma)[:, None, None].to(y.dtype)
-        z: Tensor = x + self.drop_path(y)
-        return z
+        y = self.mlp(conv_norm(self.conv_dw, self.norm, x))
+        y = self.drop_path(y)
+        if self.gamma is None:
+            return x + y
+        return torch.addcmul(x, y, held(self.gamma)[:, None, None].to(y.dtype))
 
 
 class BcosConvNeXtStage(nn.Module):

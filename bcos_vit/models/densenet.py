@@ -14,6 +14,7 @@ from timm.models import checkpoint
 from torch import Tensor, nn
 
 from bcos_vit.layers import BCOS, LayerKit
+from bcos_vit.layers.conv_norm import conv_norm
 from bcos_vit.models.base import BcosConvNet
 from bcos_vit.models.registry import Variant, register_variants
 
@@ -51,7 +52,7 @@ class BcosDenseLayer(nn.Module):
     def forward(self, *features: Tensor) -> Tensor:
         """Feature maps ``(batch, any, h, w)``, together ``in_chans``, to ``growth_rate`` more."""
         x = torch.cat(features, 1)
-        y: Tensor = self.drop(self.conv2(self.norm2(self.conv1(self.norm1(x)))))
+        y: Tensor = self.drop(self.conv2(conv_norm(self.conv1, self.norm2, self.norm1(x))))
         return y
 
 

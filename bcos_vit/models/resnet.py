@@ -15,19 +15,29 @@ from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from bcos_vit.layers import BCOS, LayerKit
+from bcos_vit.layers.conv_norm import conv_norm
 from bcos_vit.models.base import BcosConvNet
 from bcos_vit.models.registry import Variant, register_variants
 
 Block = Literal["basic", "bottleneck"]
 
 
+class Shortcut(nn.Sequential):
+    """A convolution and a norm."""
+
+    dynamic_linear = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, in_chans, h, w)`` to ``(batch, out_chans, h / stride, w / stride)``."""
+        conv, norm = self
+        return conv_norm(conv, norm, x)
+
+
 def make_shortcut(in_chans: int, out_chans: int, stride: int, kit: LayerKit) -> nn.Module:
     """The way past a block: nothing, or a 1 x 1 convolution and a norm where shapes change."""
     if stride == 1 and in_chans == out_chans:
         return nn.Identity()
-    return nn.Sequential(
-        kit.conv(in_chans, out_chans, 1, stride, bias=False), kit.batch_norm(out_chans)
-    )
+    return Shortcut(kit.conv(in_chans, out_chans, 1, stride, bias=False), kit.batch_norm(out_chans))
 
 
 class BcosBasicBlock(nn.Module):
@@ -63,9 +73,9 @@ class BcosBasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, h, w)`` to ``(batch, out_chans, h / stride, w / stride)``."""
-        y = self.act1(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        z: Tensor = self.act2(self.drop_path(y) + self.downsample(x))
+        y = self.act1(conv_norm(self.conv1, self.bn1, x))
+        y = conv_norm(self.conv2, self.bn2, y)
+        z: Tensor = self.act2(self.drop_path(y).add_(self.downsample(x)))
         return z
 
 
@@ -108,10 +118,10 @@ class BcosBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, h, w)`` to ``(batch, out_chans, h / stride, w / stride)``."""
-        y = self.act1(self.bn1(self.conv1(x)))
-        y = self.act2(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        z: Tensor = self.act3(self.drop_path(y) + self.downsample(x))
+        y = self.act1(conv_norm(self.conv1, self.bn1, x))
+        y = self.act2(conv_norm(self.conv2, self.bn2, y))
+        y = conv_norm(self.conv3, self.bn3, y)
+        z: Tensor = self.act3(self.drop_path(y).add_(self.downsample(x)))
         return z
 
 
@@ -207,7 +217,7 @@ class BcosResNet(BcosConvNet):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, height, width)`` to ``(batch, chans, height / 32, width / 32)``."""
-        x = self.pool(self.act1(self.bn1(self.conv1(x))))
+        x = self.pool(self.act1(conv_norm(self.conv1, self.bn1, x)))
         stages = [self.get_submodule(f"layer{i}") for i in (1, 2, 3, 4)]
         if self.recomputes:
             checkpointed: Tensor = checkpoint_seq(stages, x, flatten=True)

@@ -1,0 +1,62 @@
+"""When the fast forms of layers apply, and the switch that turns them off.
+
+Fast forms give the same numbers as the plain formulas, up to rounding, in fewer passes over memory
+and holding less for the backward pass. They apply in float32 or float64 outside of autocast, in
+PyTorch's eager mode, to plain tensors outside of function transforms. Elsewhere the plain formulas
+run, as written in papers; ``torch.compile`` fuses those by itself.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+_plain: ContextVar[bool] = ContextVar("bcos_vit_plain", default=False)
+
+
+@contextmanager
+def plain_formulas() -> Iterator[None]:
+    """Keep to the plain formulas in what this thread computes inside."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def fast(*tensors: Tensor) -> bool:
+    """Whether the fast forms apply to these tensors, here and now."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _plain.get():
+        return False
+    first = tensors[0]
+    return (
+        all(type(t) is Tensor or type(t) is nn.Parameter for t in tensors)
+        and all(t.dtype == first.dtype and t.device == first.device for t in tensors)
+        and first.dtype in (torch.float32, torch.float64)
+        and first.device.type != "meta"
+        and first.numel() > 0
+        and not torch.is_autocast_enabled(first.device.type)
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    )
+
+
+def differentiable_again(
+    plain: Callable[..., Tensor], inputs: tuple[Tensor, ...], wanted: tuple[bool, ...], dy: Tensor
+) -> list[Tensor | None]:
+    """Gradients of a plain formula that can themselves be differentiated.
+
+    Args:
+        plain: the formula.
+        inputs: its arguments.
+        wanted: of which of them.
+        dy: gradient of its output.
+    """
+    with plain_formulas(), torch.enable_grad():
+        y = plain(*inputs)
+        asked = [x for x, want in zip(inputs, wanted, strict=True) if want]
+        grads = iter(torch.autograd.grad(y, asked, dy, create_graph=True))
+    return [next(grads) if want else None for want in wanted]

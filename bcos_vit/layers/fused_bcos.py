@@ -1,0 +1,189 @@
+"""B-cos layers at ``b = 2`` in few passes over memory, holding little for the backward pass.
+
+With ``u = w^T x`` and ``f = |w|^-2`` (``|w|^-1`` for weights that keep their length) a layer
+computes ``y = f u |u| / |x|``, see :mod:`bcos_vit.layers.scale`. Weights are not made unit vectors:
+their length is a number per channel. The backward pass needs neither ``u`` nor the cosines, as
+``|u| = sqrt(|y| |x| / f)``: beside the input and ``|x|``, a number per patch, only ``y`` is held,
+which the next layer holds as its input anyhow.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bcos_vit.kernels import passes
+from bcos_vit.kernels.passes import Window
+from bcos_vit.layers.fast import differentiable_again
+from bcos_vit.layers.mode import is_explaining
+
+Plain = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvShape:
+    """How a convolution walks over its input."""
+
+    rows: Window
+    columns: Window
+    groups: int
+
+    @property
+    def pairs(self) -> tuple[list[int], list[int], list[int]]:
+        """Stride, padding and dilation, as PyTorch takes them."""
+        both = (self.rows, self.columns)
+        return [w.stride for w in both], [w.pad for w in both], [w.dilation for w in both]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a layer is, apart from its input and weights.
+
+    Args:
+        plain: the same by the plain formula, ``(x, weight)`` to output.
+        eps: added to lengths, or to their squares before the root.
+        eps_inside: whether before the root.
+        unit_norm: whether weights count as if of unit length.
+        conv: how it walks; None for a linear layer.
+    """
+
+    plain: Plain
+    eps: float
+    eps_inside: bool
+    unit_norm: bool
+    conv: ConvShape | None = None
+
+    @property
+    def groups(self) -> int:
+        return 1 if self.conv is None else self.conv.groups
+
+    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
+        """``w^T x``, dense."""
+        if self.conv is None:
+            return passes.dense(F.linear(x, weight))
+        stride, pad, dilation = self.conv.pairs
+        groups = self.conv.groups
+        return passes.dense(F.conv2d(x, weight, None, stride, pad, dilation, groups))
+
+    def inverse_norm(self, x: Tensor, like: Tensor) -> Tensor:
+        """``1 / |x|`` of every patch or token; a map in the layout of ``like``."""
+        if self.conv is None:
+            squares = passes.squares(x)
+            if self.eps_inside:
+                return squares.add_(self.eps).rsqrt_()
+            return squares.sqrt_().add_(self.eps).reciprocal_()
+        conv = self.conv
+        inverse = passes.inverse_norm(
+            passes.dense(x), conv.rows, conv.columns, conv.groups, self.eps
+        )
+        return passes.dense(inverse, like)
+
+    def norm_back(self, place_sums: Tensor, inverse: Tensor, x: Tensor) -> Tensor:
+        """What ``x`` is multiplied by in the part of its gradient that comes through its length."""
+        along = (place_sums * inverse).mul_(inverse).neg_()
+        if self.conv is None:
+            return along
+        size = (x.shape[2], x.shape[3])
+        return passes.dense(passes.box_back(along, self.conv.rows, self.conv.columns, size), x)
+
+    def respond_back(
+        self, du: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients of ``x`` and ``weight`` in :meth:`respond`."""
+        if self.conv is None:
+            return (du @ weight if wanted[0] else None, du.t() @ x if wanted[1] else None)
+        stride, pad, dilation = self.conv.pairs
+        dx, dw, _ = torch.ops.aten.convolution_backward(
+            du, x, weight, None, stride, pad, dilation, False, [0, 0], self.conv.groups,
+            [*wanted, False],
+        )  # fmt: skip
+        return dx, dw
+
+
+def bcos(x: Tensor, weight: Tensor, form: Form, gain: Tensor | None = None) -> Tensor:
+    """The whole layer at ``b = 2``, without bias.
+
+    Args:
+        x: ``(tokens, in_features)``, or ``(batch, in_chans, height, width)``.
+        weight: of the layer, as it stores them.
+        form: what the layer is; :func:`bcos_vit.layers.fast.fast` must hold for both tensors.
+        gain: ``(out,)``, multiplies the output; it gets no gradient.
+    """
+    if is_explaining():
+        weight = weight.detach()
+        if x.requires_grad and torch.is_grad_enabled():
+            held: Tensor = _HeldBcos.apply(x, weight, form, gain)
+            return held
+    elif gain is None and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        trained: Tensor = _Bcos.apply(x, weight, form)
+        return trained
+    with torch.no_grad():
+        return _forward(x, weight, form, gain)[0]
+
+
+def _forward(
+    x: Tensor, weight: Tensor, form: Form, gain: Tensor | None = None, keep: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Output, one over the norms of patches, one over those of filters, and the scale if kept."""
+    y = form.respond(x, weight)
+    inverse = form.inverse_norm(x, y)
+    length = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    length = length.clamp_min_(torch.finfo(weight.dtype).tiny ** 0.5).reciprocal_()
+    unit = length if form.unit_norm else torch.ones_like(length)
+    scale = passes.scale_(y, unit if gain is None else unit * gain, length, inverse, keep)
+    return y, inverse, length, scale
+
+
+class _Bcos(torch.autograd.Function):
+    """For training: holds input, output and the norms of patches."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, form: Form) -> Tensor:
+        y, inverse, length, _ = _forward(x, weight, form)
+        ctx.form = form
+        ctx.save_for_backward(x, weight, y, inverse, length)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight, y, inverse, length = ctx.saved_tensors
+        form: Form = ctx.form
+        wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+        if torch.is_grad_enabled():
+            dx, dw = differentiable_again(form.plain, (x, weight), wanted, grads[0])
+            return dx, dw, None
+        x, dy = passes.dense(x), passes.dense(grads[0], y)
+        root = length if form.unit_norm else length.sqrt()
+        du, place_sums, chan_sums = passes.scale_back(dy, y, root, inverse)
+        dx, dw = form.respond_back(du, x, weight, wanted)
+        if dx is not None:
+            dx = passes.dense(dx, x)
+            passes.add_scaled_(dx, x, form.norm_back(place_sums, inverse, x))
+        if dw is not None:
+            power = 2 if form.unit_norm else 1
+            along = chan_sums * length * length * -power
+            dw.addcmul_(along.reshape(-1, *[1] * (weight.ndim - 1)), weight)
+        return dx, dw, None
+
+
+class _HeldBcos(torch.autograd.Function):
+    """For explaining: weights and scale are constants; holds the scale."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, form: Form, gain: Tensor | None) -> Tensor:
+        y, _, _, scale = _forward(x, weight, form, gain, keep=True)
+        assert scale is not None
+        ctx.form, ctx.shape = form, x.shape
+        ctx.save_for_backward(weight, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
+        weight, scale = ctx.saved_tensors
+        # Its values are not read: a convolution's gradient only asks for the input's shape.
+        x = weight.new_empty(1).expand(ctx.shape)
+        dx, _ = ctx.form.respond_back(grads[0] * scale, x, weight, (True, False))
+        return dx, None, None, None

@@ -1,0 +1,120 @@
+"""Norms by PyTorch's own kernels, whose gradients know what explaining holds constant.
+
+The same numbers as the formulas of :mod:`bcos_vit.layers.norm`, up to rounding.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bcos_vit.kernels import passes
+from bcos_vit.layers.fast import differentiable_again
+from bcos_vit.layers.mode import is_explaining
+
+
+def layer_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """``weight * (x - mean) / sqrt(var + eps)`` over the last dimension."""
+    if is_explaining() and x.requires_grad and torch.is_grad_enabled():
+        y: Tensor = _HeldLayerNorm.apply(x, weight.detach(), eps)
+        return y
+    return F.layer_norm(x, (x.shape[-1],), weight, None, eps)
+
+
+def group_norm(x: Tensor, weight: Tensor, groups: int, eps: float) -> Tensor:
+    """The same over groups of channels of a feature map, and all places."""
+    if is_explaining() and x.requires_grad and torch.is_grad_enabled():
+        y: Tensor = _HeldGroupNorm.apply(x, weight.detach(), groups, eps)
+        return y
+    return F.group_norm(x, groups, weight, None, eps)
+
+
+class _HeldLayerNorm(torch.autograd.Function):
+    """The standard deviation is a constant, the mean is not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        y, _, inverse = torch.native_layer_norm(x, (x.shape[-1],), weight, None, eps)
+        ctx.save_for_backward(weight, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        weight, inverse = ctx.saved_tensors
+        scaled = grads[0] * weight
+        return (scaled - scaled.mean(-1, keepdim=True)) * inverse, None, None
+
+
+class _HeldGroupNorm(torch.autograd.Function):
+    """The standard deviation is a constant, the mean is not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, groups: int, eps: float) -> Tensor:
+        batch, chans = x.shape[:2]
+        places = x.shape[2] * x.shape[3]
+        y, _, inverse = torch.native_group_norm(
+            x.contiguous(), weight, None, batch, chans, places, groups, eps
+        )
+        ctx.save_for_backward(weight, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        weight, inverse = ctx.saved_tensors
+        scaled = (grads[0] * weight[:, None, None]).unflatten(1, (inverse.shape[1], -1))
+        centred = scaled - scaled.mean((2, 3, 4), keepdim=True)
+        return (centred * inverse[:, :, None, None, None]).flatten(1, 2), None, None, None
+
+
+Plain = Callable[[Tensor, Tensor], Tensor]
+
+
+def batch_norm(x: Tensor, weight: Tensor, eps: float, plain: Plain) -> tuple[Tensor, Tensor]:
+    """``weight * x / sqrt(var + eps)`` by the batch's own biased variance per channel.
+
+    Args:
+        x: ``(batch, chans, height, width)``.
+        weight: ``(chans,)``.
+        eps: added to the variance.
+        plain: the same by the plain formula.
+
+    Returns:
+        Output, and the variance, which has no gradient.
+    """
+    y, var = _BatchNorm.apply(passes.dense(x), weight, eps, plain)
+    return y, var
+
+
+class _BatchNorm(torch.autograd.Function):
+    """Holds the input and two numbers per channel."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, eps: float, plain: Plain
+    ) -> tuple[Tensor, Tensor]:
+        mean, var = passes.statistics(x)
+        inverse = (var + eps).rsqrt()
+        ctx.plain = plain
+        ctx.save_for_backward(x, weight, mean, inverse)
+        ctx.mark_non_differentiable(var)
+        return x * (weight * inverse)[:, None, None], var
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight, mean, inverse = ctx.saved_tensors
+        wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+        if torch.is_grad_enabled():
+            dx, dw = differentiable_again(ctx.plain, (x, weight), wanted, grads[0])
+            return dx, dw, None, None
+        dy = passes.dense(grads[0], x)
+        # The gradient of a norm's weight is a sum of products: with mean 0 and variance 1, of dy x.
+        zeros, ones = torch.zeros_like(mean), torch.ones_like(mean)
+        _, products, _ = torch.ops.aten.native_batch_norm_backward(
+            dy, x, ones, zeros, ones, None, None, False, 0.0, [False, True, False]
+        )
+        dw = products * inverse
+        b = -weight * products * inverse.pow(3) / (x.numel() // x.shape[1])
+        dx = passes.affine(dy, x, weight * inverse, b, -b * mean) if wanted[0] else None
+        return dx, dw if wanted[1] else None, None, None
