@@ -1,8 +1,8 @@
 """Write the tables of docs/models.md: B-cos models with size, accuracy, cost and twin.
 
 Models and twins come from the registry, accuracies from the table of published weights, costs from
-docs/models_cost.csv (see benchmark_models.py); parameters and multiply-adds are counted on networks
-without storage. What stands above the tables is written by hand::
+docs/speed.csv (see ``pathology benchmark speed``); parameters and multiply-adds are counted on
+networks without storage. What stands above the tables is written by hand::
 
     python scripts/model_table.py            # writes the tables
     python scripts/model_table.py --check    # exits with 2 where they would be others
@@ -12,7 +12,6 @@ for the others: counting all takes half a minute.
 """
 
 import argparse
-import csv
 import re
 import textwrap
 from collections import Counter
@@ -22,20 +21,23 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bcos_vit.models import TWINS, create_model, list_models
 from bcos_vit.models.base import BcosModel
 from bcos_vit.models.weights import PUBLISHED, PublishedWeights
+from pathology.benchmark.speed import own_size_px
+from pathology.benchmark.table import read_rows
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "models.md"
-COSTS = DOCS / "models_cost.csv"
+COSTS = DOCS / "speed.csv"
+COLUMNS = ("inference", "training_step", "kept_memory")
 NOTHING = "-"
 
-Row = Mapping[str, str]
+Costs = Mapping[str, Mapping[str, Mapping[str, str]]]
+"""Rows by model and measure."""
 
 MARK = "<!-- Written by scripts/model_table.py from here on. -->"
 WIDTH = 108
@@ -175,19 +177,20 @@ def shared_arguments(names: list[str]) -> dict[str, Any]:
     return {k: v for k, v in first.items() if all(k in one and one[k] == v for one in each)}
 
 
-def cost(row: Row | None) -> list[str]:
+def cost(found: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Cells of a model's cost over its twin's."""
-    if row is None:
-        return [NOTHING] * 3
-    times = [
-        f"{float(row[f'{phase}_ratio']):.2f}"
-        f" [{float(row[f'{phase}_ratio_low']):.2f}, {float(row[f'{phase}_ratio_high']):.2f}]"
-        for phase in ("inference", "training")
-    ]
-    return [*times, f"{float(row['image_mib_ratio']):.2f}"]
+    cells = []
+    for measure in COLUMNS:
+        cell = NOTHING
+        if row := found.get(measure):
+            cell = f"{float(row['ratio']):.2f}"
+            if row["ratio_low"] != row["ratio_high"]:
+                cell += f" [{float(row['ratio_low']):.2f}, {float(row['ratio_high']):.2f}]"
+        cells.append(cell)
+    return cells
 
 
-def table(family: Family, costs: Mapping[str, Row], counted: Mapping[str, str]) -> str:
+def table(family: Family, costs: Costs, counted: Mapping[str, str]) -> str:
     """A family's part of the page; multiply-adds as ``counted``, but for the first model."""
     names = members(family)
     shared = shared_arguments(names)
@@ -201,7 +204,7 @@ def table(family: Family, costs: Mapping[str, Row], counted: Mapping[str, str]) 
                 known or f"{multiply_adds(model) / 1e9:.2f}",
                 top1(published),
                 twin(name, shared),
-                *cost(costs.get(label)),
+                *cost(costs.get(label, {})),
                 completeness(model),
             )
             lines.append(cells)
@@ -214,19 +217,20 @@ def table(family: Family, costs: Mapping[str, Row], counted: Mapping[str, str]) 
 
 def sizes() -> dict[str, int]:
     """Side in pixels of the images that each model is meant for."""
-    return {name: timm.get_pretrained_cfg(name).input_size[-1] for name in list_models()}
+    return {name: own_size_px(name) for name in list_models()}
 
 
-def legend(costs: Mapping[str, Row]) -> list[str]:
+def legend(costs: Costs) -> list[str]:
     """What the columns mean, a line each."""
     [(usual, _)] = Counter(sizes().values()).most_common(1)
     others = [f", {size} px for `{name}`" for name, size in sizes().items() if size != usual]
-    measured = "None is measured yet: `scripts/benchmark_models.py`."
-    for row in costs.values():
+    measured = "None is measured yet: `pathology benchmark speed`."
+    for row in (row for found in costs.values() for row in found.values()):
+        threads = f"{row['threads']} thread{'' if row['threads'] == '1' else 's'}"
         measured = (
-            f"Measured by `scripts/benchmark_models.py` on {row['machine']}, torch {row['torch']},"
-            f" float32, eager, {row['batch']} images at a time; all numbers are in"
-            f" [{COSTS.name}]({COSTS.name})."
+            f"Measured by `pathology benchmark speed` on {row['machine']}, {threads}, torch"
+            f" {row['torch']}, {row['dtype']}, eager, contiguous, {row['batch']} images at a time;"
+            f" all numbers are in [{COSTS.name}]({COSTS.name})."
         )
         break
     return [
@@ -254,11 +258,11 @@ def wrap(text: str, indent: str = "") -> str:
     )
 
 
-def tables(costs: Mapping[str, Row], counted: Mapping[str, str]) -> str:
+def tables(costs: Costs, counted: Mapping[str, str]) -> str:
     """All that is written here.
 
     Args:
-        costs: measured costs by model.
+        costs: measured costs by model and measure.
         counted: GFLOPs that are known already, by label of their row.
 
     Raises:
@@ -272,22 +276,22 @@ def tables(costs: Mapping[str, Row], counted: Mapping[str, str]) -> str:
     return "\n\n".join([title, lines, *(table(f, costs, counted) for f in FAMILIES)]) + "\n"
 
 
-def read_costs() -> dict[str, Row]:
-    """Measured costs by model; none where nothing was measured.
+def read_costs() -> Costs:
+    """Measured costs over the twins, eager and contiguous; none where nothing was measured.
 
     Raises:
         ValueError: a model was measured at another size than its own.
     """
-    if not COSTS.exists():
-        return {}
-    with COSTS.open(newline="") as file:
-        rows = {row["model"]: row for row in csv.DictReader(file)}
-    for name, size in sizes().items():
-        if name in rows and rows[name]["size_px"] != str(size):
+    costs: dict[str, dict[str, Mapping[str, str]]] = {}
+    for row in read_rows(COSTS).values():
+        name, size = row["model"], str(own_size_px(row["model"]))
+        if row["size_px"] != size:
             raise ValueError(
-                f"{COSTS.name}: {name} was measured at {rows[name]['size_px']} px, not at {size}"
+                f"{COSTS.name}: {name} was measured at {row['size_px']} px, not at {size}"
             )
-    return rows
+        if (row["mode"], row["layout"]) == ("eager", "contiguous"):
+            costs.setdefault(name, {})[row["measure"]] = row
+    return costs
 
 
 def read_counted(text: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ VERBS = {
     "train": "train a model on labelled tiles",
     "evaluate": "measure a trained model, with intervals",
     "explain": "write exact slide-level heatmaps of a trained model",
+    "benchmark": "measure what models cost beside conventional ones",
     "demo": "the whole job on made-up slides",
     "doctor": "check this installation, with a made-up slide through the whole chain",
 }

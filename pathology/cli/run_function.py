@@ -7,18 +7,21 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 
-def run_function(function: Callable[..., int], arguments: Sequence[str]) -> int:
+def run_function(
+    function: Callable[..., int], arguments: Sequence[str], verb: str | None = None
+) -> int:
     """Parse ``arguments`` by the function's own annotations and call it.
 
     Args:
         function: keyword arguments become ``--options``; ``--config FILE`` reads them from YAML.
         arguments: what stands behind the verb.
+        verb: for the usage; the function's name when omitted.
 
     Returns:
         What the function returns: an exit code.
     """
     parser = ArgumentParser(
-        prog=f"pathology {function.__name__}",
+        prog=f"pathology {verb or function.__name__}",
         description=(inspect.getdoc(function) or "").split("\n\nArgs:")[0],
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
