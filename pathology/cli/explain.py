@@ -25,6 +25,7 @@ def explain(
     target: str | None = None,
     pooling: str = "mean",
     out_mpp: float = 8.0,
+    depth: str = "pixels",
     mpp: float | None = None,
     device: str = "auto",
     batch_size: int = 16,
@@ -44,12 +45,17 @@ def explain(
         target: class to explain; each slide's class of the highest score when omitted.
         pooling: how the slide's score weighs tile logits: mean, or e.g. top50.
         out_mpp: micrometres per pixel of the heatmap.
+        depth: where the way back through the network stops: pixels, a layer by name, or head (the
+            last map before pooling). The deeper, the quicker and the coarser: a place sees more of
+            the tile than it covers on the map. There are no maps of stains and no colours of W(x)
+            at a depth.
         mpp: micrometres per pixel of slides that do not say it themselves.
         device: auto, cpu, cuda, ...
         batch_size: tiles per pass through the model.
         overwrite: replace results made by another model or other settings.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
+    from bcos_vit.explain import check_depth
     from pathology.cli.slide_list import each_slide, list_slides, slide_mpp
     from pathology.cli.trained import load_trained
     from pathology.explain.pooling import parse_pooling
@@ -64,6 +70,10 @@ def explain(
     classes = trained.task.classes
     if target is not None and target not in classes:
         raise ValueError(f"--target must be one of {', '.join(classes)}; got {target!r}")
+    try:
+        check_depth(trained.task.model, depth)
+    except ValueError as error:
+        raise ValueError(f"--depth: {error}") from error
     if batch_size < 1 or not out_mpp > 0:
         raise ValueError("--batch-size and --out-mpp must be positive")
     table = list_slides(slides, mpp)
@@ -78,7 +88,7 @@ def explain(
         with open_slide(row["path"], slide_mpp(row)) as slide:
             grid = TileGrid.load(path, slide=slide)
             trained.check_tiles(grid.spec, str(path))
-            settings = _settings(grid, trained, str(pool), out_mpp, target)
+            settings = _settings(grid, trained, str(pool), out_mpp, depth, target)
             # One folder per slide and class asked for; "predicted" when the model chooses.
             folder = out / str(row["slide_id"]) / (target or "predicted")
             if folder.exists() and overwrite:
@@ -96,6 +106,7 @@ def explain(
                     target,
                     pooling=pool,
                     out_mpp=out_mpp,
+                    depth=depth,
                     batch_size=batch_size,
                     scratch=scratch / "stitch",
                     progress=_progress,
@@ -109,7 +120,12 @@ def explain(
 
 
 def _settings(
-    grid: "TileGrid", trained: "Trained", pooling: str, out_mpp: float, target: str | None
+    grid: "TileGrid",
+    trained: "Trained",
+    pooling: str,
+    out_mpp: float,
+    depth: str,
+    target: str | None,
 ) -> dict[str, Any]:
     """What decides the numbers of an explanation."""
     return {
@@ -120,6 +136,7 @@ def _settings(
         "tile_positions": hashlib.sha256(grid.boxes().tobytes()).hexdigest()[:16],
         "pooling": pooling,
         "out_mpp": out_mpp,
+        "depth": depth,
         "target": target,
     }
 
@@ -150,6 +167,7 @@ def _provenance(
         f" overlap {spec.overlap_px} px",
         "slide score": f"{settings['pooling']} of the tile logits",
         "map": f"{settings['out_mpp']:g} µm/px",
+        "depth": _depth(result, spec.mpp * spec.size_px),
         "largest gap of a tile": f"{result.tiles['gap'].max():.1e} logits",
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": f"bcos-pathology {bcos_vit.__version__}",
@@ -157,14 +175,26 @@ def _provenance(
 
 
 def _input(encoding: "TileEncoding", result: "SlideExplanation") -> dict[str, str]:
-    """What the model sees, and what the map says of each stain where it sees stains."""
+    """What the model sees, and what the map says of each stain where it tells them apart."""
     if encoding.stain_space is None:
         return {"input": encoding.name}
+    told = {"input": f"stain space: {encoding.stain_space}"}
+    if not result.stains:
+        return told
     parts = [f"{name} {share:+.6f}" for name, share in result.stain_sums.items()]
-    return {
-        "input": f"stain space: {encoding.stain_space}",
-        "map and cut off by stain": f"{', '.join(parts)} logits",
-    }
+    return told | {"map and cut off by stain": f"{', '.join(parts)} logits"}
+
+
+def _depth(result: "SlideExplanation", tile_um: float) -> str:
+    """Where the explanation stops, and how large a place is there."""
+    rows, columns = result.places
+    if result.depth == "pixels":
+        return f"pixels of the tiles, {rows} x {columns}"
+    return (
+        f"{result.depth}, {rows} x {columns} places per tile, each {tile_um / columns:.3g} µm wide"
+        " on the map; what a place stands for reaches further. Pixels and their channels are not"
+        " told apart"
+    )
 
 
 def _progress(batches: Iterable[Any], total: int, what: str) -> Iterable[Any]:

@@ -89,6 +89,7 @@ class Report:
             source, tile specification, output mpp, versions, date; printed in this order.
         limit: density at which the map's colours saturate, in logits per mm2; chosen from the map
             when omitted. Give one to compare slides.
+        depth: where explanations stop: ``"pixels"``, or the name of a layer or the head.
     """
 
     slide_id: str
@@ -103,6 +104,7 @@ class Report:
     tiles_against: Sequence[ReportTile] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     limit: float | None = None
+    depth: str = "pixels"
 
 
 def write_report(path: str | Path, report: Report, *, max_side: int = 1400) -> Path:

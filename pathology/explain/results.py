@@ -34,7 +34,7 @@ def write_results(
     ``tiles.parquet`` (one row per tile). ``explanation.json`` holds ledger, settings and
     provenance, which the maps and the table carry in their metadata too.
 
-    Of a model in stain space there is also each stain's part of the additive map, as
+    Of pixels in stain space there is also each stain's part of the additive map, as
     ``heatmap_STAIN.ome.tif`` and, in the colours of ``overlay.png``, ``overlay_STAIN.png``.
 
     Args:
@@ -93,6 +93,7 @@ def write_results(
         tiles_for=result.tiles_for,
         tiles_against=result.tiles_against,
         provenance=provenance,
+        depth=result.depth,
     )
     write_report(folder / "report.html", report)
     (folder / RECORD).write_text(json.dumps(record, indent=2))

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bcos_vit.explain import Explanation, check_explainable, explain, split_stains
+from bcos_vit.explain import Explanation, check_depth, check_explainable, explain, split_stains
 from bcos_vit.render import colour_explanation
 from bcos_vit.stain_space import STAINS
 from pathology.explain.ledger import Ledger, float32_tolerance
@@ -58,7 +58,11 @@ class SlideExplanation:
             adds to ``contribution``, by its name.
         tiles_for, tiles_against: the tiles that argue most for and against, with pixels.
         stains: for a model in stain space, a map of each stain's part of the contributions; pixel
-            by pixel they sum to the map, up to the rounding of float32.
+            by pixel they sum to the map, up to the rounding of float32. Empty at a depth, where a
+            place mixes them.
+        depth: where explanations stop.
+        places: ``(rows, columns)`` of a tile at that depth; what falls on a place is spread evenly
+            over its share of the tile.
     """
 
     slide_id: str
@@ -69,6 +73,8 @@ class SlideExplanation:
     tiles_for: list[ReportTile] = field(default_factory=list)
     tiles_against: list[ReportTile] = field(default_factory=list)
     stains: dict[str, Stitched] = field(default_factory=dict)
+    depth: str = "pixels"
+    places: tuple[int, int] = (0, 0)
 
     @property
     def logit(self) -> float:
@@ -123,6 +129,7 @@ def explain_slide(
     *,
     pooling: Pooling | None = None,
     out_mpp: float = 8.0,
+    depth: str = "pixels",
     batch_size: int = 16,
     gallery: int = 6,
     scratch: str | Path | None = None,
@@ -136,11 +143,13 @@ def explain_slide(
         model: a B-cos model in eval mode; runs on the device of its parameters.
         encoding: uint8 tiles ``(batch, 3, height, width)`` to the model's input; named by its
             attribute ``name``, as :class:`pathology.tasks.encoding.TileEncoding` is, contributions
-            in stain space are split into stains.
+            of pixels in stain space are split into stains, and those in colour shown with W(x).
         classes: class names, in the order of the logits.
         target: class to explain; the one of the highest score when omitted.
         pooling: how the score weighs tiles; their mean when omitted.
         out_mpp: micrometres per pixel of the map.
+        depth: where explanations stop, see :func:`bcos_vit.explain.explain`; the deeper, the
+            quicker and the coarser. Neither stains nor colours are told apart at a depth.
         batch_size: tiles per forward and backward pass.
         gallery: tiles kept with their pixels, for and against.
         scratch: folder for the map; a temporary one, left to the caller, when omitted.
@@ -149,9 +158,10 @@ def explain_slide(
     Raises:
         NotExplainableError: the model is not dynamic-linear; names the layer.
         LedgerError: the map does not account for the score.
-        ValueError: ``target`` is no class.
+        ValueError: ``target`` is no class, the model does not have that ``depth``.
     """
     check_explainable(model)
+    check_depth(model, depth)
     if target is not None and target not in classes:
         raise ValueError(f"target must be one of {', '.join(classes)}; got {target!r}")
     pooling = pooling or MeanPooling()
@@ -173,8 +183,9 @@ def explain_slide(
     place = classes.index(target)
     weights = pooling.weights(logits[:, place])
 
-    named = getattr(encoding, "name", None)
-    stains = STAINS if named == "stain" else ()
+    # A place behind the first layer mixes channels.
+    channels = getattr(encoding, "name", None) if depth == "pixels" else None
+    stains = STAINS if channels == "stain" else ()
     folder = Path(scratch or tempfile.mkdtemp(prefix="pathology-explain-"))
     box0 = grid[0].box
     start = partial(Stitcher, slide.size, slide.mpp, out_mpp, Size(box0.width, box0.height))
@@ -184,10 +195,12 @@ def explain_slide(
     columns |= {name: np.full(count, np.nan) for name in ("bias", "gap", *stains)}
     constants: dict[str, float] = {}
     best, worst = _Gallery(gallery), _Gallery(gallery)
+    places = (0, 0)
     for chosen, tiles in batches(np.flatnonzero(weights), "explaining"):
         images = encoding(tiles.to(device))
-        explanation = explain(model, images, target=place)
+        explanation = explain(model, images, target=place, depth=depth)
         values = explanation.contributions.double().cpu().numpy()
+        places = (values.shape[1], values.shape[2])
         for name, part in split_stains(explanation, images).items() if stains else ():
             of_stain = part.double().cpu().numpy()
             columns[name][chosen] = of_stain.sum((1, 2))
@@ -213,7 +226,7 @@ def explain_slide(
                 grid[index].box,
                 float(weights[index]),
                 float(logits[index, place]),
-                named == "complement",
+                channels == "complement",
             )
             best.offer(strength, index, tile)
             worst.offer(-strength, index, tile)
@@ -238,7 +251,7 @@ def explain_slide(
     )
     return SlideExplanation(
         slide.slide_id, target, ledger, stitched, table, best.tiles(), worst.tiles(),
-        {name: each.finish() for name, each in by_stain.items()},
+        {name: each.finish() for name, each in by_stain.items()}, depth, places,
     )  # fmt: skip
 
 

@@ -243,6 +243,39 @@ def test_explaining_again_skips_and_other_settings_are_refused(
     assert pathology(*same, "--overwrite")[0] == 0
 
 
+def test_an_explanation_at_a_depth_closes_and_says_so(
+    pathology, refused, trained, cohort, cohort_tiles, explained, tmp_path
+):
+    slide = cohort.parent / "test_000.tif"
+    arguments = explain_arguments(trained, slide, cohort_tiles, tmp_path, "--target", "tumour")
+    code, out, _ = pathology(*arguments, "--depth", "head")
+    assert (code, "closed, tolerance" in out) == (0, True)
+    folder = tmp_path / "test_000" / "tumour"
+    record = json.loads((folder / "explanation.json").read_text())
+    pixels = json.loads((explained / "test_000" / "tumour" / "explanation.json").read_text())
+    assert record["settings"]["depth"] == "head"
+    # float32, the same tiles by another way back.
+    assert record["ledger"]["score"] == pytest.approx(pixels["ledger"]["score"], abs=1e-5)
+    # 64 px at 0.5 um/px in patches of 16 px.
+    places = "head, 4 x 4 places per tile, each 8 µm wide on the map"
+    assert record["provenance"]["depth"].startswith(places)
+    assert pixels["provenance"]["depth"] == "pixels of the tiles, 64 x 64"
+    html = (folder / "report.html").read_text()
+    assert places in html
+    assert "weights W(x) look for" not in html
+    assert "depth='head', asked for 'pixels'" in refused(*arguments)
+
+
+def test_an_unknown_depth_is_refused_with_those_there_are(
+    refused, trained, cohort, cohort_tiles, tmp_path
+):
+    slide = cohort.parent / "test_000.tif"
+    arguments = explain_arguments(trained, slide, cohort_tiles, tmp_path, "--keep-going")
+    line = refused(*arguments, "--depth", "blocks.7")
+    assert "--depth: depth must be one of pixels, patch_embed, blocks.0, head" in line
+    assert "did you mean 'blocks.0'?" in line
+
+
 def test_tiles_of_another_size_than_trained_on_are_refused(
     pathology, refused, trained, cohort, tmp_path
 ):

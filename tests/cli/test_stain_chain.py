@@ -108,3 +108,19 @@ def test_the_report_names_the_input_and_the_stains(explained):
     assert "by stain" in html
     # The colours of W(x) would be read off six channels that are no colours.
     assert "weights W(x) look for" not in html
+
+
+def test_at_a_depth_there_are_no_maps_of_stains(pathology, trained, cohort, cohort_tiles, tmp_path):
+    code, _, _ = pathology(
+        "explain", "--run", trained, "--slides", cohort.parent / "test_000.tif",
+        "--tiles", cohort_tiles, "--out", tmp_path, "--target", "tumour", "--device", "cpu",
+        "--depth", "blocks.0",
+    )  # fmt: skip
+    folder = tmp_path / "test_000" / "tumour"
+    assert code == 0
+    assert json.loads((folder / "explanation.json").read_text())["stains"] == {}
+    assert list(folder.glob("*_eosin*")) == []
+    html = (folder / "report.html").read_text()
+    assert "stain space: haematoxylin 0.6511" in html
+    assert "by stain" not in html
+    assert "Pixels and their channels are not told apart" in html

@@ -122,3 +122,10 @@ def test_other_shapes_are_refused(model, encoded, make_resnet):
     images = torch.rand(1, 3, 12, 12, dtype=torch.float64)
     with pytest.raises(ValueError, match="six channels"):
         split_stains(explain(make_resnet(in_chans=3), images, target=0), images)
+
+
+def test_a_depth_has_no_stains(make_resnet):
+    images = encode(torch.rand(2, 3, 12, 12, dtype=torch.float64), "stain")
+    explanation = explain(make_resnet(encoding="stain"), images, 1, depth="layer1")
+    with pytest.raises(ValueError, match="in pixels, not at depth 'layer1'"):
+        split_stains(explanation, images)

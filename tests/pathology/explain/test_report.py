@@ -168,6 +168,15 @@ def test_says_what_a_map_is_not(report):
     assert "beyond the colours" in text
 
 
+def test_a_depth_is_not_passed_off_as_pixels(report):
+    html = render_report(replace(report, depth="layer3"))
+    assert "feature maps at depth\n  <em>layer3</em>" in html
+    assert "A place there has seen its surroundings" in html
+    assert "contributions of its places at layer3" in html
+    assert "weighted sum of its pixels" not in html
+    assert "at depth" not in render_report(report)
+
+
 def test_a_bare_report_still_renders(report):
     bare = replace(
         report,

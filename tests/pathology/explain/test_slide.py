@@ -112,6 +112,59 @@ def test_tiles_say_what_they_add(slide, model, tmp_path):
     assert all(tile.contribution < 0 for tile in result.tiles_against)
 
 
+@pytest.mark.parametrize("out_mpp", [0.5, 3.7, 40.0])
+@pytest.mark.parametrize("place", [1, -2, -1])
+def test_at_a_depth_each_place_is_spread_over_its_share_of_the_tile(
+    slide, model, tmp_path, out_mpp, place
+):
+    depth = model.depths()[place]
+    grid = whole_tissue(slide, overlap_px=16, keep_edges=True)
+    result = explain_slide(
+        slide, grid, model, TileEncoding(model), CLASSES, "tumour",
+        out_mpp=out_mpp, depth=depth, scratch=tmp_path,
+    )  # fmt: skip
+    images = torch.stack([to_bcos(slide.read(tile.box, grid.spec.mpp)) for tile in grid])
+    cells = explain(model, images, 1, depth=depth).contributions.double().numpy() / len(grid)
+    rows, columns = 32 // np.array(cells.shape[1:])
+    wanted = np.zeros((224, 224))
+    for tile, of_tile in zip(grid, cells, strict=True):
+        x, y = int(tile.box.x), int(tile.box.y)
+        spread = np.kron(of_tile, np.full((rows, columns), 1 / (rows * columns)))
+        wanted[y : y + 32, x : x + 32] += spread
+    assert result.depth == depth
+    assert result.places == cells.shape[1:]
+    # Nothing is lost or counted twice, however coarse the map or fine the places; float32.
+    ledger = result.ledger
+    assert ledger.map_sum + ledger.cut_off == pytest.approx(cells.sum(), abs=1e-6)
+    assert ledger.map_sum == pytest.approx(wanted[:150, :170].sum(), abs=1e-6)
+    assert ledger.gap < 1e-6
+    if out_mpp == 0.5:
+        found = np.nan_to_num(result.contributions.values)
+        assert np.allclose(found, wanted[:150, :170], atol=1e-7)
+    assert all(tile.weights_picture is None for tile in result.tiles_for + result.tiles_against)
+    assert result.tiles_for[0].contributions.shape == result.places
+
+
+def test_at_any_depth_the_score_is_the_same(slide, model, tmp_path):
+    grid = whole_tissue(slide)
+    scores = [
+        explain_slide(
+            slide, grid, model, TileEncoding(model), CLASSES, "tumour",
+            depth=depth, scratch=tmp_path / depth,
+        ).logit
+        for depth in model.depths()
+    ]  # fmt: skip
+    assert np.ptp(scores) < 1e-6
+
+
+def test_a_depth_that_the_model_does_not_have_is_refused(slide, model, tmp_path):
+    with pytest.raises(ValueError, match=r"depth must be one of pixels, .*, head for this"):
+        explain_slide(
+            slide, whole_tissue(slide), model, TileEncoding(model), CLASSES,
+            depth="heads", scratch=tmp_path,
+        )  # fmt: skip
+
+
 def test_additive_position_codes_are_in_the_ledger(slide, tmp_path):
     torch.manual_seed(0)
     model = create_model(

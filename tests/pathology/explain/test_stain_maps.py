@@ -106,3 +106,14 @@ def test_models_of_colours_have_no_stains(pixels, tmp_path):
     assert result.stains == result.stain_sums == {}
     assert not set(STAINS) & set(result.tiles)
     assert all(tile.weights_picture is not None for tile in result.tiles_for)
+
+
+def test_at_a_depth_stains_are_not_told_apart(model, pixels, tmp_path):
+    with MemorySlide(pixels, mpp=0.5) as slide:
+        grid = tile_slide(slide, TileSpec(size_px=32, mpp=0.5, min_tissue=0.0))
+        result = explain_slide(
+            slide, grid, model, TileEncoding(model), CLASSES, "tumour",
+            depth="head", scratch=tmp_path,
+        )  # fmt: skip
+    assert result.stains == result.stain_sums == {}
+    assert not set(STAINS) & set(result.tiles)
