@@ -25,8 +25,10 @@ static inline REAL root(REAL x) { return sizeof(REAL) == 4 ? (REAL)sqrtf((float)
 
 /* --- squares ---------------------------------------------------------------------------------- */
 
-/* sums[o, p] = sum over chans of x[o, c, p] squared; outer and groups taken together. */
-void squares_planes(const REAL *restrict x, REAL *restrict sums, count outer, count chans, count places, int threads)
+/* sums[o, p] = sum over chans of x[o, c, p] squared, outer and groups taken together; with gains,
+ * per channel, of gain x squared (one group). */
+void squares_planes(const REAL *restrict x, const REAL *restrict gains, REAL *restrict sums,
+                    count outer, count chans, count places, int threads)
 {
     const count tiles = (places + TILE - 1) / TILE;
 #pragma omp parallel for collapse(2) num_threads(threads) if (threads > 1)
@@ -42,29 +44,38 @@ void squares_planes(const REAL *restrict x, REAL *restrict sums, count outer, co
                 for (count p = 0; p < n; p++) part[p] = 0;
                 for (count c = c0; c < c1; c++) {
                     const REAL *restrict row = from + c * places;
-                    for (count p = 0; p < n; p++) part[p] += row[p] * row[p];
+                    const REAL weight = gains ? gains[c] * gains[c] : 1;
+                    for (count p = 0; p < n; p++) part[p] += weight * (row[p] * row[p]);
                 }
                 for (count p = 0; p < n; p++) to[p] += part[p];
             }
         }
 }
 
-static inline REAL squares_of(const REAL *restrict x, count n)
-{
-    REAL lane[LANES] = {0}, total = 0;
-    count i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += x[i + j] * x[i + j];
-    for (; i < n; i++) total += x[i] * x[i];
-    for (int j = 0; j < LANES; j++) total += lane[j];
-    return total;
-}
-
-/* sums[r] = sum over chans of x[r, c] squared; places and groups taken together. */
-void squares_rows(const REAL *restrict x, REAL *restrict sums, count rows, count chans, int threads)
+/* sums[r] = the same of x[r, c], places and groups taken together. */
+void squares_rows(const REAL *restrict x, const REAL *restrict gains, REAL *restrict sums,
+                  count rows, count chans, int threads)
 {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (count r = 0; r < rows; r++) sums[r] = squares_of(x + r * chans, chans);
+    for (count r = 0; r < rows; r++) {
+        const REAL *restrict from = x + r * chans;
+        REAL lane[LANES] = {0}, total = 0;
+        count c = 0;
+        if (gains) {
+            for (; c + LANES <= chans; c += LANES)
+                for (int j = 0; j < LANES; j++) {
+                    const REAL y = gains[c + j] * from[c + j];
+                    lane[j] += y * y;
+                }
+            for (; c < chans; c++) total += gains[c] * from[c] * (gains[c] * from[c]);
+        } else {
+            for (; c + LANES <= chans; c += LANES)
+                for (int j = 0; j < LANES; j++) lane[j] += from[c + j] * from[c + j];
+            for (; c < chans; c++) total += from[c] * from[c];
+        }
+        for (int j = 0; j < LANES; j++) total += lane[j];
+        sums[r] = total;
+    }
 }
 
 /* --- sums over the places that a filter sees --------------------------------------------------- */

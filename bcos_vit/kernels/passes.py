@@ -18,6 +18,7 @@ from torch import Tensor
 from bcos_vit.kernels.build import library
 
 _CHUNK, _TILE = 32, 1024  # as in kernels.c
+_NULL = ctypes.c_void_p(None)
 _REALS = {torch.float32: "float", torch.float64: "double"}
 
 
@@ -106,14 +107,21 @@ def _channels(values: Tensor, like: Tensor, groups: int) -> Tensor:
     return grouped[..., None, None] if like.ndim == 4 else grouped
 
 
-def squares(x: Tensor, groups: int = 1) -> Tensor:
-    """Sum of squares over the channels of each group: a map, dense in the layout of ``x``."""
+def squares(x: Tensor, groups: int = 1, gains: Tensor | None = None) -> Tensor:
+    """Sum of squares over the channels of each group: a map, dense in the layout of ``x``.
+
+    Args:
+        x: feature map or tokens.
+        groups: of channels.
+        gains: per channel, multiplies ``x`` first; for one group.
+    """
     if groups == x.shape[1 if x.ndim == 4 else -1]:
-        return x.square()
+        return x.square() if gains is None else (x * _channels(gains, x, 1)[0]).square()
     x = dense(x)
     shape = _Shape.of(x)
     kernel = _kernel("squares_planes" if shape.planes else "squares_rows", x)
     if kernel is None:
+        x = x if gains is None else x * _channels(gains, x, 1)[0]
         return _grouped(x, groups).square().sum(2 if x.ndim == 4 else -1)
     chans = shape.chans // groups
     if x.ndim != 4:
@@ -122,10 +130,11 @@ def squares(x: Tensor, groups: int = 1) -> Tensor:
         layout = torch.contiguous_format if shape.planes else torch.channels_last
         size = (x.shape[0], groups, *x.shape[2:])
         sums = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
+    given = (x, _NULL if gains is None else gains, sums)
     if shape.planes:
-        kernel(x, sums, shape.outer * groups, chans, shape.places)
+        kernel(*given, shape.outer * groups, chans, shape.places)
     else:
-        kernel(x, sums, shape.places * groups, chans)
+        kernel(*given, shape.places * groups, chans)
     return sums
 
 
@@ -139,29 +148,38 @@ def _axis(window: Window, size: int) -> Any:
     return ctypes.byref(_Axis(*fields))
 
 
-def inverse_norm(x: Tensor, rows: Window, columns: Window, groups: int, eps: float) -> Tensor:
+def inverse_norm(
+    x: Tensor,
+    rows: Window,
+    columns: Window,
+    groups: int,
+    eps: float,
+    gains: Tensor | None = None,
+) -> Tensor:
     """``1 / sqrt(squares + eps)`` of what a convolution sees at each place, group by group.
 
     Args:
         x: dense feature map.
-        rows, columns: what it sees along each axis.
+        rows: what it sees along the height,
+        columns: and along the width.
         groups: of channels.
         eps: added to the sum of squares.
+        gains: as for :func:`squares`.
 
     Returns:
         ``(batch, groups, height', width')``, dense in the layout of ``x``.
     """
     if rows.alone and columns.alone:
-        squared = squares(x, groups)[..., :: rows.stride, :: columns.stride]
+        squared = squares(x, groups, gains)[..., :: rows.stride, :: columns.stride]
         return dense(squared, x).add(eps).rsqrt_()
     kernel = _kernel("inverse_norm", x)
     if kernel is None:
-        sums = squares(x, groups)
+        sums = squares(x, groups, gains)
         for window, dim in ((rows, 2), (columns, 3)):
             sums = _box_along(sums, window, dim)
         return dense(sums, x).add_(eps).rsqrt_()
-    alone = groups == x.shape[1]
-    values = x if alone else squares(x, groups)
+    alone = groups == x.shape[1] and gains is None
+    values = x if alone else squares(x, groups, gains)
     height, width = x.shape[2:]
     size = (x.shape[0], groups, rows.made(height), columns.made(width))
     planes = x.is_contiguous()
@@ -227,7 +245,8 @@ def scale_(
 
     Args:
         u: dense, responses.
-        gain, length: per channel.
+        gain: per channel,
+        length: per channel, positive.
         inverse: per group, one over the norms, dense in the layout of ``u``.
         keep: whether to return what ``u`` was multiplied by.
     """
@@ -242,7 +261,7 @@ def scale_(
         return scale if keep else None
     kept = torch.empty_like(u) if keep else None
     sizes = (groups, shape.chans // groups, shape.places)
-    given = (u, ctypes.c_void_p(None) if kept is None else kept, gain, length, inverse)
+    given = (u, _NULL if kept is None else kept, gain, length, inverse)
     if shape.planes:
         kernel(*given, shape.outer, *sizes)
     else:

@@ -124,13 +124,16 @@ class BcosConv2d(nn.Module):
         """Isotropic directions: the length of a filter does not matter, only where it points."""
         nn.init.normal_(self.weight, std=self.weight[0].numel() ** -0.5)
 
-    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, gain: Tensor | None = None, inlet: Tensor | None = None) -> Tensor:
         """``(batch, in_chans, height, width)`` to ``(batch, out_chans, height', width')``.
+
+        ``gain`` and ``inlet`` take norms beside this layer into its own pass, see
+        :mod:`bcos_vit.layers.conv_norm`; they are constants, and nothing here learns with them.
 
         Args:
             x: feature map.
-            gain: ``(out_chans,)``, multiplies the transform, in the same pass; a constant, it gets
-                no gradient.
+            gain: ``(out_chans,)``, multiplies the transform.
+            inlet: ``(in_chans,)``, multiplies the input; for one group.
         """
         left, right, top, bottom = self.pads
         padding = (top, left)
@@ -140,10 +143,11 @@ class BcosConv2d(nn.Module):
             padding = (0, 0)
         if self.b == 2 and self.max_out == 1 and x.ndim == 4 and fast(x, self.weight):
             if self._pointwise(padding) and x.is_contiguous(memory_format=torch.channels_last):
-                y = self._by_rows(x, gain)
+                y = self._by_rows(x, gain, inlet)
             else:
-                y = bcos(x, self.weight, self._form(padding), gain)
+                y = bcos(x, self.weight, self._form(padding), gain, inlet)
         else:
+            x = x if inlet is None else x * inlet[:, None, None].to(x.dtype)
             y = self._scaled(x, self.weight, padding)
             y = y if gain is None else y * gain[:, None, None].to(y.dtype)
         return add_bias(y, self.bias, self.bias_share, dim=1)
@@ -152,7 +156,7 @@ class BcosConv2d(nn.Module):
         """Whether it is a linear layer at every place."""
         return self.kernel_size == self.stride == (1, 1) and padding == (0, 0) and self.groups == 1
 
-    def _by_rows(self, x: Tensor, gain: Tensor | None) -> Tensor:
+    def _by_rows(self, x: Tensor, gain: Tensor | None, inlet: Tensor | None) -> Tensor:
         """A linear layer at every place; with channels last, places are rows of one matrix."""
 
         def plain(rows: Tensor, weight: Tensor) -> Tensor:
@@ -160,7 +164,7 @@ class BcosConv2d(nn.Module):
 
         places = x.permute(0, 2, 3, 1)
         form = Form(plain, _EPS, eps_inside=True, unit_norm=self.unit_norm)
-        y = bcos(places.reshape(-1, self.in_chans), self.weight.flatten(1), form, gain)
+        y = bcos(places.reshape(-1, self.in_chans), self.weight.flatten(1), form, gain, inlet)
         return y.view(*places.shape[:3], self.out_chans).permute(0, 3, 1, 2)
 
     def _form(self, padding: tuple[int, int]) -> Form:

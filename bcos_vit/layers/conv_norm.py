@@ -1,8 +1,11 @@
-"""A convolution and the norm behind it, in one pass where that is the same.
+"""A convolution and the norms around it, in one pass where nobody can tell.
 
-In evaluation, uncentred batch norm multiplies every channel by a number: that of the running
-variance. A B-cos convolution has such a number anyhow, one over the length of its filter.
+In evaluation, uncentred batch norm multiplies every channel by a number: that of its running
+variance. A B-cos convolution multiplies every channel by a number anyhow, one over the length of
+its filter; and a norm before it may as well multiply the few weights instead of all places.
 """
+
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -15,39 +18,32 @@ from bcos_vit.layers.mode import is_explaining
 from bcos_vit.layers.norm import BcosBatchNorm2d
 
 
-def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """``norm(conv(x))``.
+def conv_norm(
+    x: Tensor, conv: nn.Module, norm: nn.Module | None = None, *, before: nn.Module | None = None
+) -> Tensor:
+    """``norm(conv(before(x)))``.
 
     Args:
-        conv: a convolution.
-        norm: the norm behind it.
         x: ``(batch, in_chans, height, width)``.
+        conv: a convolution.
+        norm: behind it.
+        before: a norm before it.
     """
-    y: Tensor
-    if not _one_pass(conv, norm, x):
-        y = norm(conv(x))
-        return y
-    assert isinstance(norm, BcosBatchNorm2d)
-    y = conv(x, gain=norm.running_scale())
-    return add_bias(y, norm.bias, norm.bias_share, dim=1)
+    inlet = gain = bias = None
+    if type(conv) is BcosConv2d and _constant(conv) and conv.b == 2 and fast(x, conv.weight):
+        if _is_number(before, x) and before.bias is None and conv.groups == 1:
+            inlet, before = before.running_scale(), None
+        if _is_number(norm, x) and conv.bias is None:
+            gain, bias, norm = norm.running_scale(), norm, None
+    x = x if before is None else before(x)
+    y: Tensor = conv(x) if inlet is None and gain is None else conv(x, gain, inlet)
+    if bias is not None:
+        y = add_bias(y, bias.bias, bias.bias_share, dim=1)
+    return y if norm is None else norm(y)
 
 
-def _one_pass(conv: nn.Module, norm: nn.Module, x: Tensor) -> bool:
-    """Whether nobody can tell: nothing learns, and nobody looks in between."""
-    return (
-        type(conv) is BcosConv2d
-        and type(norm) is BcosBatchNorm2d
-        and conv.b == 2
-        and conv.bias is None
-        and not norm.training
-        and (is_explaining() or not torch.is_grad_enabled())
-        and fast(x, conv.weight, norm.weight, norm.running_var)
-        and not (_watched(conv) or _watched(norm))
-    )
-
-
-def _watched(module: nn.Module) -> bool:
-    """Whether hooks see what the module takes or returns."""
+def _constant(module: nn.Module) -> bool:
+    """Whether nothing learns, and no hook looks at what the module takes or returns."""
     hooks = (
         module._forward_hooks,
         module._forward_pre_hooks,
@@ -58,4 +54,14 @@ def _watched(module: nn.Module) -> bool:
         torch_module._global_backward_hooks,
         torch_module._global_backward_pre_hooks,
     )
-    return any(hooks)
+    return not any(hooks) and (is_explaining() or not torch.is_grad_enabled())
+
+
+def _is_number(norm: nn.Module | None, x: Tensor) -> TypeGuard[BcosBatchNorm2d]:
+    """Whether a norm is a number per channel."""
+    return (
+        type(norm) is BcosBatchNorm2d
+        and not norm.training
+        and _constant(norm)
+        and fast(x, norm.weight, norm.running_var)
+    )

@@ -9,7 +9,7 @@ which the next layer holds as its input anyhow.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -68,16 +68,16 @@ class Form:
         groups = self.conv.groups
         return passes.dense(F.conv2d(x, weight, None, stride, pad, dilation, groups))
 
-    def inverse_norm(self, x: Tensor, like: Tensor) -> Tensor:
-        """``1 / |x|`` of every patch or token; a map in the layout of ``like``."""
+    def inverse_norm(self, x: Tensor, like: Tensor, inlet: Tensor | None) -> Tensor:
+        """``1 / |inlet x|`` of every patch or token; a map in the layout of ``like``."""
         if self.conv is None:
-            squares = passes.squares(x)
+            squares = passes.squares(x, gains=inlet)
             if self.eps_inside:
                 return squares.add_(self.eps).rsqrt_()
             return squares.sqrt_().add_(self.eps).reciprocal_()
         conv = self.conv
         inverse = passes.inverse_norm(
-            passes.dense(x), conv.rows, conv.columns, conv.groups, self.eps
+            passes.dense(x), conv.rows, conv.columns, conv.groups, self.eps, inlet
         )
         return passes.dense(inverse, like)
 
@@ -103,38 +103,64 @@ class Form:
         return dx, dw
 
 
-def bcos(x: Tensor, weight: Tensor, form: Form, gain: Tensor | None = None) -> Tensor:
+def bcos(
+    x: Tensor,
+    weight: Tensor,
+    form: Form,
+    gain: Tensor | None = None,
+    inlet: Tensor | None = None,
+) -> Tensor:
     """The whole layer at ``b = 2``, without bias.
 
     Args:
         x: ``(tokens, in_features)``, or ``(batch, in_chans, height, width)``.
         weight: of the layer, as it stores them.
         form: what the layer is; :func:`bcos_vit.layers.fast.fast` must hold for both tensors.
-        gain: ``(out,)``, multiplies the output; it gets no gradient.
+        gain: ``(out,)``, multiplies the output; a constant.
+        inlet: ``(in,)``, multiplies the input; a constant, for one group of channels.
+
+    With constants, weights get no gradient.
     """
-    if is_explaining():
-        weight = weight.detach()
-        if x.requires_grad and torch.is_grad_enabled():
-            held: Tensor = _HeldBcos.apply(x, weight, form, gain)
-            return held
-    elif gain is None and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        trained: Tensor = _Bcos.apply(x, weight, form)
-        return trained
-    with torch.no_grad():
-        return _forward(x, weight, form, gain)[0]
+    held = is_explaining() or gain is not None or inlet is not None
+    weight = weight.detach() if held else weight
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        y: Tensor
+        y = _HeldBcos.apply(x, weight, form, gain, inlet) if held else _Bcos.apply(x, weight, form)
+        return y
+    return _forward(x, weight, form, gain, inlet).y
+
+
+class _Result(NamedTuple):
+    """What a forward pass makes."""
+
+    y: Tensor
+    inverse: Tensor
+    """One over the norms of patches."""
+    length: Tensor
+    """One over the lengths of filters."""
+    weight: Tensor
+    """What the input meets."""
+    scale: Tensor | None
+    """What responses were multiplied by, if kept."""
 
 
 def _forward(
-    x: Tensor, weight: Tensor, form: Form, gain: Tensor | None = None, keep: bool = False
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Output, one over the norms of patches, one over those of filters, and the scale if kept."""
-    y = form.respond(x, weight)
-    inverse = form.inverse_norm(x, y)
+    x: Tensor,
+    weight: Tensor,
+    form: Form,
+    gain: Tensor | None = None,
+    inlet: Tensor | None = None,
+    keep: bool = False,
+) -> _Result:
     length = torch.linalg.vector_norm(weight.flatten(1), dim=1)
     length = length.clamp_min_(torch.finfo(weight.dtype).tiny ** 0.5).reciprocal_()
+    if inlet is not None:
+        weight = weight * inlet.reshape(-1, *[1] * (weight.ndim - 2))
+    y = form.respond(x, weight)
+    inverse = form.inverse_norm(x, y, inlet)
     unit = length if form.unit_norm else torch.ones_like(length)
     scale = passes.scale_(y, unit if gain is None else unit * gain, length, inverse, keep)
-    return y, inverse, length, scale
+    return _Result(y, inverse, length, weight, scale)
 
 
 class _Bcos(torch.autograd.Function):
@@ -142,10 +168,10 @@ class _Bcos(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, form: Form) -> Tensor:
-        y, inverse, length, _ = _forward(x, weight, form)
+        made = _forward(x, weight, form)
         ctx.form = form
-        ctx.save_for_backward(x, weight, y, inverse, length)
-        return y
+        ctx.save_for_backward(x, weight, made.y, made.inverse, made.length)
+        return made.y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -173,17 +199,23 @@ class _HeldBcos(torch.autograd.Function):
     """For explaining: weights and scale are constants; holds the scale."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, form: Form, gain: Tensor | None) -> Tensor:
-        y, _, _, scale = _forward(x, weight, form, gain, keep=True)
-        assert scale is not None
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        form: Form,
+        gain: Tensor | None,
+        inlet: Tensor | None,
+    ) -> Tensor:
+        made = _forward(x, weight, form, gain, inlet, keep=True)
         ctx.form, ctx.shape = form, x.shape
-        ctx.save_for_backward(weight, scale)
-        return y
+        ctx.save_for_backward(made.weight, made.scale)
+        return made.y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         weight, scale = ctx.saved_tensors
         # Its values are not read: a convolution's gradient only asks for the input's shape.
         x = weight.new_empty(1).expand(ctx.shape)
         dx, _ = ctx.form.respond_back(grads[0] * scale, x, weight, (True, False))
-        return dx, None, None, None
+        return dx, None, None, None, None

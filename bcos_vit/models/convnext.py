@@ -83,7 +83,7 @@ class BcosConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, dim, height, width)`` to the same."""
-        y = self.mlp(conv_norm(self.conv_dw, self.norm, x))
+        y = self.mlp(conv_norm(x, self.conv_dw, self.norm))
         y = self.drop_path(y)
         if self.gamma is None:
             return x + y

@@ -52,7 +52,7 @@ class BcosDenseLayer(nn.Module):
     def forward(self, *features: Tensor) -> Tensor:
         """Feature maps ``(batch, any, h, w)``, together ``in_chans``, to ``growth_rate`` more."""
         x = torch.cat(features, 1)
-        y: Tensor = self.drop(self.conv2(conv_norm(self.conv1, self.norm2, self.norm1(x))))
+        y: Tensor = self.drop(self.conv2(conv_norm(x, self.conv1, self.norm2, before=self.norm1)))
         return y
 
 
@@ -96,6 +96,28 @@ class BcosDenseBlock(nn.ModuleDict):
         for layer in self.values():
             features.append(checkpoint(layer, *features) if recompute else layer(*features))
         return torch.cat(features, 1)
+
+
+class BcosTransition(nn.Module):
+    """Norm, 1 x 1 B-cos convolution to half the channels, average pooling to half the sides.
+
+    Args:
+        chans: channels of the input.
+        kit: what layers are made of.
+    """
+
+    dynamic_linear = True
+
+    def __init__(self, chans: int, *, kit: LayerKit = BCOS) -> None:
+        super().__init__()
+        self.norm = kit.batch_norm(chans)
+        self.conv = kit.conv(chans, chans // 2, 1)
+        self.pool = nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(batch, chans, h, w)`` to ``(batch, chans / 2, h / 2, w / 2)``."""
+        y: Tensor = self.pool(conv_norm(x, self.conv, before=self.norm))
+        return y
 
 
 class BcosDenseNet(BcosConvNet):
@@ -163,13 +185,7 @@ class BcosDenseNet(BcosConvNet):
                 {"num_chs": chans, "reduction": 2 ** (i + 1), "module": f"features.{name}"}
             )
             if i < last:
-                features[f"transition{i}"] = nn.Sequential(
-                    OrderedDict(
-                        norm=kit.batch_norm(chans),
-                        conv=kit.conv(chans, chans // 2, 1),
-                        pool=nn.AvgPool2d(2),
-                    )
-                )
+                features[f"transition{i}"] = BcosTransition(chans, kit=kit)
                 chans //= 2
         # The name does not follow the number of blocks: it is timm's.
         features["norm5"] = kit.batch_norm(chans)

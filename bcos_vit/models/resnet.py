@@ -30,7 +30,7 @@ class Shortcut(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, h, w)`` to ``(batch, out_chans, h / stride, w / stride)``."""
         conv, norm = self
-        return conv_norm(conv, norm, x)
+        return conv_norm(x, conv, norm)
 
 
 def make_shortcut(in_chans: int, out_chans: int, stride: int, kit: LayerKit) -> nn.Module:
@@ -73,8 +73,8 @@ class BcosBasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, h, w)`` to ``(batch, out_chans, h / stride, w / stride)``."""
-        y = self.act1(conv_norm(self.conv1, self.bn1, x))
-        y = conv_norm(self.conv2, self.bn2, y)
+        y = self.act1(conv_norm(x, self.conv1, self.bn1))
+        y = conv_norm(y, self.conv2, self.bn2)
         z: Tensor = self.act2(self.drop_path(y).add_(self.downsample(x)))
         return z
 
@@ -118,9 +118,9 @@ class BcosBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, h, w)`` to ``(batch, out_chans, h / stride, w / stride)``."""
-        y = self.act1(conv_norm(self.conv1, self.bn1, x))
-        y = self.act2(conv_norm(self.conv2, self.bn2, y))
-        y = conv_norm(self.conv3, self.bn3, y)
+        y = self.act1(conv_norm(x, self.conv1, self.bn1))
+        y = self.act2(conv_norm(y, self.conv2, self.bn2))
+        y = conv_norm(y, self.conv3, self.bn3)
         z: Tensor = self.act3(self.drop_path(y).add_(self.downsample(x)))
         return z
 
@@ -217,7 +217,7 @@ class BcosResNet(BcosConvNet):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """``(batch, in_chans, height, width)`` to ``(batch, chans, height / 32, width / 32)``."""
-        x = self.pool(self.act1(conv_norm(self.conv1, self.bn1, x)))
+        x = self.pool(self.act1(conv_norm(x, self.conv1, self.bn1)))
         stages = [self.get_submodule(f"layer{i}") for i in (1, 2, 3, 4)]
         if self.recomputes:
             checkpointed: Tensor = checkpoint_seq(stages, x, flatten=True)
