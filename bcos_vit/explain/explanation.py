@@ -25,7 +25,8 @@ class Explanation:
             those added behind it, and all that such tokens carry there.
         weights: ``(batch, channels, height, width)`` W(x), the effective linear map of the pixels;
             at a depth, of that layer's output in ``(batch, channels, rows, columns)``. Of local
-            logits it has one channel, the class's own.
+            logits it has one channel, the class's own; of what is averaged it may be a view with
+            the same memory for every place.
         contributions: ``(batch, height, width)`` W(x) * x summed over channels, in logits; at a
             depth ``(batch, rows, columns)``.
         depth: where it stops, ``"pixels"`` or one of the model's ``depths()``.

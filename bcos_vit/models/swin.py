@@ -24,6 +24,7 @@ from bcos_vit.layers import (
     LayerKit,
 )
 from bcos_vit.layers.patch_embed import check_divisible
+from bcos_vit.layers.pool import mean_of_places
 from bcos_vit.models.base import BcosModel
 from bcos_vit.models.registry import Variant, register_variants
 
@@ -254,7 +255,7 @@ class BcosSwinTransformer(BcosModel):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Feature map to logits ``(batch, num_classes)``, or to pooled, normed features."""
         if self.global_pool:
-            x = x.mean((1, 2))
+            x = mean_of_places(x)
         if self.fc_norm:
             x = self.norm(x)
         if pre_logits or not self.num_classes:

@@ -33,6 +33,7 @@ from bcos_vit.layers import (
 from bcos_vit.layers.attention import check_heads
 from bcos_vit.layers.cut import Cut
 from bcos_vit.layers.patch_embed import check_divisible
+from bcos_vit.layers.pool import mean_of_places
 from bcos_vit.models.base import BcosModel
 from bcos_vit.models.registry import Variant, register_variants
 
@@ -203,7 +204,7 @@ class BcosVisionTransformer(BcosModel):
         if self.global_pool == "token":
             x = x[:, 0]
         elif self.global_pool:
-            x = x[:, self.num_prefix_tokens :].mean(dim=1)
+            x = mean_of_places(x[:, self.num_prefix_tokens :])
         if self.fc_norm:
             x = self.norm(x)
         if pre_logits or not self.num_classes:
