@@ -34,7 +34,7 @@ def library(real: str) -> ctypes.CDLL | None:
     """
     try:
         return _load(real)
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         _failures[real] = " ".join(str(error).split())
         return None
 
@@ -55,6 +55,7 @@ def _load(real: str) -> ctypes.CDLL:
 
     Raises:
         OSError: switched off, no compiler, or nowhere to keep the library.
+        RuntimeError: the user has no home.
         subprocess.SubprocessError: the compiler failed.
     """
     if os.environ.get(SWITCH, "").lower() in ("off", "0", "false"):
