@@ -333,7 +333,7 @@ void add_rows(REAL *restrict y, const REAL *restrict x, const REAL *restrict fac
         for (count c = 0; c < chans; c++) y[r * chans + c] += factor[r] * x[r * chans + c];
 }
 
-/* y = a g + b x + k, numbers per channel. */
+/* y = a g + b (x - k), numbers per channel. */
 void affine_planes(const REAL *restrict g, const REAL *restrict x, REAL *restrict y, const REAL *restrict a, const REAL *restrict b,
                    const REAL *restrict k, count outer, count chans, count places, int threads)
 {
@@ -341,7 +341,7 @@ void affine_planes(const REAL *restrict g, const REAL *restrict x, REAL *restric
     for (count row = 0; row < outer * chans; row++) {
         const count c = row % chans;
         for (count i = row * places; i < (row + 1) * places; i++)
-            y[i] = a[c] * g[i] + (b[c] * x[i] + k[c]);
+            y[i] = a[c] * g[i] + b[c] * (x[i] - k[c]);
     }
 }
 
@@ -352,7 +352,7 @@ void affine_rows(const REAL *restrict g, const REAL *restrict x, REAL *restrict 
     for (count r = 0; r < rows; r++)
         for (count c = 0; c < chans; c++) {
             const count i = r * chans + c;
-            y[i] = a[c] * g[i] + (b[c] * x[i] + k[c]);
+            y[i] = a[c] * g[i] + b[c] * (x[i] - k[c]);
         }
 }
 
@@ -423,5 +423,69 @@ void statistics_rows(const REAL *restrict x, REAL *restrict mean, REAL *restrict
             mean[c0 + c] = (REAL)middle[c];
             var[c0 + c] = (REAL)(squares[c] / (double)places);
         }
+    }
+}
+
+/* sums[c] = sum of g x over all places of a channel. */
+void products_planes(const REAL *restrict g, const REAL *restrict x, REAL *restrict sums,
+                     count outer, count chans, count places, int threads)
+{
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (count c = 0; c < chans; c++) {
+        double sum = 0;
+        for (count o = 0; o < outer; o++)
+            for (count p0 = 0; p0 < places; p0 += TILE) {
+                const count n = least(TILE, places - p0), at = (o * chans + c) * places + p0;
+                REAL lane[LANES] = {0};
+                count p = 0;
+                for (; p + LANES <= n; p += LANES)
+                    for (int j = 0; j < LANES; j++) lane[j] += g[at + p + j] * x[at + p + j];
+                for (; p < n; p++) lane[0] += g[at + p] * x[at + p];
+                for (int j = 0; j < LANES; j++) sum += (double)lane[j];
+            }
+        sums[c] = (REAL)sum;
+    }
+}
+
+void products_rows(const REAL *restrict g, const REAL *restrict x, REAL *restrict sums, count chans,
+                   count places, int threads)
+{
+    enum { WIDE = 64 };
+    const count blocks = (chans + WIDE - 1) / WIDE;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (count b = 0; b < blocks; b++) {
+        const count c0 = b * WIDE, n = least(WIDE, chans - c0);
+        double sum[WIDE] = {0};
+        for (count p0 = 0; p0 < places; p0 += CHUNK) {
+            REAL part[WIDE] = {0};
+            for (count p = p0; p < least(places, p0 + CHUNK); p++)
+                for (count c = 0; c < n; c++)
+                    part[c] += g[p * chans + c0 + c] * x[p * chans + c0 + c];
+            for (count c = 0; c < n; c++) sum[c] += (double)part[c];
+        }
+        for (count c = 0; c < n; c++) sums[c0 + c] = (REAL)sum[c];
+    }
+}
+
+/* --- rotary position ------------------------------------------------------------------------------ */
+
+/* y := x, in which the first `turned` numbers of each row are turned, pair by pair, by the angle of
+ * the row's place: rows are images times places, angles (places, pairs of a head), repeated. */
+void turn_rows(const REAL *x, REAL *y, const REAL *restrict cosines, const REAL *restrict sines,
+               count rows, count places, count width, count turned, count pairs, int threads)
+{
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (count r = 0; r < rows; r++) {
+        const REAL *from = x + r * width;
+        REAL *to = y + r * width;
+        const REAL *restrict c = cosines + r % places * pairs, *restrict s = sines + r % places * pairs;
+        for (count h = 0; h < turned; h += 2 * pairs)
+            for (count i = 0; i < pairs; i++) {
+                const REAL a = from[h + 2 * i], b = from[h + 2 * i + 1];
+                to[h + 2 * i] = a * c[i] - b * s[i];
+                to[h + 2 * i + 1] = b * c[i] + a * s[i];
+            }
+        if (to != from)
+            for (count i = turned; i < width; i++) to[i] = from[i];
     }
 }

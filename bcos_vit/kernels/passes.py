@@ -330,13 +330,13 @@ def add_scaled_(y: Tensor, x: Tensor, factor: Tensor) -> None:
 
 
 def affine(g: Tensor, x: Tensor, a: Tensor, b: Tensor, k: Tensor) -> Tensor:
-    """``a g + b x + k`` with numbers per channel; feature maps, dense, in one layout."""
+    """``a g + b (x - k)`` with numbers per channel; feature maps, dense, in one layout."""
     shape = _Shape.of(x)
     kernel = _kernel("affine_planes" if shape.planes else "affine_rows", x)
     if kernel is None:
         wide = (each[:, None, None] for each in (a, b, k))
         a, b, k = wide
-        return (g * a).addcmul_(x, b).add_(k)
+        return (x - k).mul_(b).addcmul_(g, a)
     y = torch.empty_like(x)
     if shape.planes:
         kernel(g, x, y, a, b, k, shape.outer, shape.chans, shape.places)
@@ -350,6 +350,8 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     shape = _Shape.of(x)
     kernel = _kernel("statistics_planes" if shape.planes else "statistics_rows", x)
     if kernel is None:
+        # With channels last, PyTorch's sums on CPUs lose three digits.
+        x = x.contiguous() if x.device.type == "cpu" else x
         mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
         return mean, var
     mean, var = x.new_empty(shape.chans), x.new_empty(shape.chans)
@@ -358,3 +360,44 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     else:
         kernel(x, mean, var, shape.chans, shape.places)
     return mean, var
+
+
+def products(g: Tensor, x: Tensor) -> Tensor:
+    """Sum of ``g x`` over all places, per channel; feature maps, dense, in one layout."""
+    shape = _Shape.of(x)
+    kernel = _kernel("products_planes" if shape.planes else "products_rows", x)
+    if kernel is None:
+        return (g * x).sum((0, 2, 3))
+    sums = x.new_empty(shape.chans)
+    if shape.planes:
+        kernel(g, x, sums, shape.outer, shape.chans, shape.places)
+    else:
+        kernel(g, x, sums, shape.chans, shape.places)
+    return sums
+
+
+def turn(x: Tensor, sines: Tensor, cosines: Tensor, turned: int, in_place: bool = False) -> Tensor:
+    """Pairs of neighbouring numbers, turned by the angle of their place.
+
+    Args:
+        x: ``(batch, places, width)``, contiguous.
+        sines: ``(places, pairs)`` of the angles of one head; heads repeat them.
+        cosines: likewise.
+        turned: how many numbers at the start of each row are turned, a multiple of ``2 pairs``.
+        in_place: whether to overwrite ``x``.
+    """
+    y = x if in_place else torch.empty_like(x)
+    pairs = sines.shape[-1]
+    kernel = _kernel("turn_rows", x)
+    if kernel is not None:
+        rows, width = x.shape[:-1].numel(), x.shape[-1]
+        kernel(x, y, cosines, sines, rows, len(sines), width, turned, pairs)
+        return y
+    if not in_place:
+        y[..., turned:] = x[..., turned:]
+    numbers = x[..., :turned].unflatten(-1, (-1, pairs, 2))
+    first, second = numbers[..., 0], numbers[..., 1]
+    sines, cosines = sines[:, None], cosines[:, None]
+    turned_numbers = (first * cosines - second * sines, second * cosines + first * sines)
+    y[..., :turned] = torch.stack(turned_numbers, -1).flatten(-3)
+    return y

@@ -28,7 +28,7 @@ def check_heads(num_heads: int, dim: int) -> None:
 
 
 def queries_keys_values(
-    qkv: PlainLinear, x: Tensor, num_heads: int
+    qkv: PlainLinear, x: Tensor, num_heads: int, rope: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries and keys, held while explaining, and values, each ``(..., H, D)``.
 
@@ -36,12 +36,15 @@ def queries_keys_values(
         qkv: one layer from C to 3 C, in that order.
         x: ``(..., C)``.
         num_heads: H.
+        rope: ``(N, 2 D)`` sines and cosines that turn queries and keys of ``(B, N, C)``.
     """
+    chans = x.shape[-1]
     if not is_explaining():
         bias = None if qkv.bias is None else qkv.bias * qkv.bias_share
-        q, k, v = F.linear(x, qkv.weight, bias).unflatten(-1, (3, num_heads, -1)).unbind(-3)
+        y = F.linear(x, qkv.weight, bias)
+        y = y if rope is None else turn(y, rope, 2 * chans)
+        q, k, v = y.unflatten(-1, (3, num_heads, -1)).unbind(-3)
         return q, k, v
-    chans = x.shape[-1]
     weight_qk, weight_v = held(qkv.weight).split([2 * chans, chans])
     # Held before the projection, so that explaining neither stores nor walks this branch.
     qk, v = F.linear(held(x), weight_qk), F.linear(x, weight_v)
@@ -49,6 +52,7 @@ def queries_keys_values(
         bias_qk, bias_v = qkv.bias.split([2 * chans, chans])
         qk = qk + held(bias_qk) * qkv.bias_share
         v = add_bias(v, bias_v, qkv.bias_share)
+    qk = qk if rope is None else turn(qk, rope, 2 * chans)
     q, k = qk.unflatten(-1, (2, num_heads, -1)).unbind(-3)
     return q, k, v.unflatten(-1, (num_heads, -1))
 
@@ -90,11 +94,8 @@ class BcosAttention(nn.Module):
             x: tokens.
             rope: ``(N, 2 D)`` sines and cosines that turn queries and keys by their position.
         """
-        q, k, v = (
-            each.transpose(1, 2) for each in queries_keys_values(self.qkv, x, self.num_heads)
-        )
-        if rope is not None:
-            q, k = turn(q, rope).to(v.dtype), turn(k, rope).to(v.dtype)
+        heads = queries_keys_values(self.qkv, x, self.num_heads, rope)
+        q, k, v = (each.transpose(1, 2) for each in heads)
         mixed = F.scaled_dot_product_attention(q, k, v)  # B H N D
         y: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
         return y

@@ -1,5 +1,6 @@
 """B-cos convolution."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -11,6 +12,7 @@ from bcos_vit.layers.bias import add_bias, make_bias
 from bcos_vit.layers.fast import fast
 from bcos_vit.layers.fused_bcos import ConvShape, Form, bcos
 from bcos_vit.layers.mode import held
+from bcos_vit.layers.operators import bcos_operator, traceable
 from bcos_vit.layers.scale import (
     apply_scale,
     check_exponent,
@@ -22,6 +24,7 @@ from bcos_vit.layers.scale import (
 
 # Inside the root, as in the published networks.
 _EPS = 1e-6
+Run = Callable[..., Tensor]
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
@@ -141,31 +144,43 @@ class BcosConv2d(nn.Module):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x = F.pad(x, self.pads, mode=mode)
             padding = (0, 0)
-        if self.b == 2 and self.max_out == 1 and x.ndim == 4 and fast(x, self.weight):
+        if self.has_fast_form(x):
+            run = bcos_operator if torch.compiler.is_compiling() else bcos
             if self._pointwise(padding) and x.is_contiguous(memory_format=torch.channels_last):
-                y = self._by_rows(x, gain, inlet)
+                y = self._by_rows(x, run, gain, inlet)
             else:
-                y = bcos(x, self.weight, self._form(padding), gain, inlet)
+                y = run(x, self.weight, self._form(padding), gain, inlet)
         else:
             x = x if inlet is None else x * inlet[:, None, None].to(x.dtype)
             y = self._scaled(x, self.weight, padding)
             y = y if gain is None else y * gain[:, None, None].to(y.dtype)
         return add_bias(y, self.bias, self.bias_share, dim=1)
 
+    def has_fast_form(self, x: Tensor) -> bool:
+        """Whether ``x`` is transformed in few passes, which takes an exponent of 2."""
+        if self.b != 2 or self.max_out != 1 or x.ndim != 4:
+            return False
+        return fast(x, self.weight) or traceable(x, self.weight)
+
     def _pointwise(self, padding: tuple[int, int]) -> bool:
         """Whether it is a linear layer at every place."""
         return self.kernel_size == self.stride == (1, 1) and padding == (0, 0) and self.groups == 1
 
-    def _by_rows(self, x: Tensor, gain: Tensor | None, inlet: Tensor | None) -> Tensor:
+    def _by_rows(self, x: Tensor, run: Run, gain: Tensor | None, inlet: Tensor | None) -> Tensor:
         """A linear layer at every place; with channels last, places are rows of one matrix."""
+        places = x.permute(0, 2, 3, 1)
+        rows = places.reshape(-1, self.in_chans)
+        y = run(rows, self.weight.flatten(1), self.row_form, gain, inlet)
+        return y.view(*places.shape[:3], self.out_chans).permute(0, 3, 1, 2)
+
+    @property
+    def row_form(self) -> Form:
+        """What a layer of 1 x 1 filters is, as a linear layer."""
 
         def plain(rows: Tensor, weight: Tensor) -> Tensor:
             return self._scaled(rows[..., None, None], weight[..., None, None], (0, 0)).flatten(1)
 
-        places = x.permute(0, 2, 3, 1)
-        form = Form(plain, _EPS, eps_inside=True, unit_norm=self.unit_norm)
-        y = bcos(places.reshape(-1, self.in_chans), self.weight.flatten(1), form, gain, inlet)
-        return y.view(*places.shape[:3], self.out_chans).permute(0, 3, 1, 2)
+        return Form(plain, _EPS, eps_inside=True, unit_norm=self.unit_norm)
 
     def _form(self, padding: tuple[int, int]) -> Form:
         """What this layer is, for its fast form."""

@@ -7,14 +7,11 @@ its filter; and a norm before it may as well multiply the few weights instead of
 
 from typing import TypeGuard
 
-import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
 from bcos_vit.layers.bias import add_bias
 from bcos_vit.layers.conv import BcosConv2d
-from bcos_vit.layers.fast import fast
-from bcos_vit.layers.mode import is_explaining
+from bcos_vit.layers.fast import unobserved
 from bcos_vit.layers.norm import BcosBatchNorm2d
 
 
@@ -30,7 +27,7 @@ def conv_norm(
         before: a norm before it.
     """
     inlet = gain = bias = None
-    if type(conv) is BcosConv2d and _constant(conv) and conv.b == 2 and fast(x, conv.weight):
+    if type(conv) is BcosConv2d and unobserved(conv) and conv.has_fast_form(x):
         if _is_number(before, x) and before.bias is None and conv.groups == 1:
             inlet, before = before.running_scale(), None
         if _is_number(norm, x) and conv.bias is None:
@@ -42,26 +39,11 @@ def conv_norm(
     return y if norm is None else norm(y)
 
 
-def _constant(module: nn.Module) -> bool:
-    """Whether nothing learns, and no hook looks at what the module takes or returns."""
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-        torch_module._global_forward_hooks,
-        torch_module._global_forward_pre_hooks,
-        torch_module._global_backward_hooks,
-        torch_module._global_backward_pre_hooks,
-    )
-    return not any(hooks) and (is_explaining() or not torch.is_grad_enabled())
-
-
 def _is_number(norm: nn.Module | None, x: Tensor) -> TypeGuard[BcosBatchNorm2d]:
     """Whether a norm is a number per channel."""
     return (
         type(norm) is BcosBatchNorm2d
         and not norm.training
-        and _constant(norm)
-        and fast(x, norm.weight, norm.running_var)
+        and unobserved(norm)
+        and norm.weight.dtype == norm.running_var.dtype == x.dtype
     )

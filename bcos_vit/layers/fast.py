@@ -13,6 +13,9 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.modules import module as torch_module
+
+from bcos_vit.layers.mode import is_explaining
 
 _plain: ContextVar[bool] = ContextVar("bcos_vit_plain", default=False)
 
@@ -42,6 +45,29 @@ def fast(*tensors: Tensor) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
     )
+
+
+def unobserved(*modules: nn.Module) -> bool:
+    """Whether nothing learns, and no hook looks at what these modules take or return."""
+    learns = torch.is_grad_enabled() and not is_explaining()
+    return not (learns or any(_GLOBAL_HOOKS) or any(map(_hooked, modules)))
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+_GLOBAL_HOOKS = (
+    torch_module._global_forward_hooks,
+    torch_module._global_forward_pre_hooks,
+    torch_module._global_backward_hooks,
+    torch_module._global_backward_pre_hooks,
+)
 
 
 def differentiable_again(

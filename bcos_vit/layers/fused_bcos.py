@@ -22,6 +22,9 @@ from bcos_vit.layers.mode import is_explaining
 
 Plain = Callable[..., Tensor]
 
+# Half of a core's second-level cache, on machines of today; enough rows to multiply well.
+_CACHED_BYTES, _LEAST_ROWS = 4 << 20, 2048
+
 
 @dataclass(frozen=True, slots=True)
 class ConvShape:
@@ -60,10 +63,10 @@ class Form:
     def groups(self) -> int:
         return 1 if self.conv is None else self.conv.groups
 
-    def respond(self, x: Tensor, weight: Tensor) -> Tensor:
-        """``w^T x``, dense."""
+    def respond(self, x: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        """``w^T x``, dense; a linear layer's into ``out`` where given."""
         if self.conv is None:
-            return passes.dense(F.linear(x, weight))
+            return torch.mm(x, weight.t(), out=out) if out is not None else F.linear(x, weight)
         stride, pad, dilation = self.conv.pairs
         groups = self.conv.groups
         return passes.dense(F.conv2d(x, weight, None, stride, pad, dilation, groups))
@@ -127,10 +130,10 @@ def bcos(
         y: Tensor
         y = _HeldBcos.apply(x, weight, form, gain, inlet) if held else _Bcos.apply(x, weight, form)
         return y
-    return _forward(x, weight, form, gain, inlet).y
+    return forward(x, weight, form, gain, inlet).y
 
 
-class _Result(NamedTuple):
+class Made(NamedTuple):
     """What a forward pass makes."""
 
     y: Tensor
@@ -144,23 +147,77 @@ class _Result(NamedTuple):
     """What responses were multiplied by, if kept."""
 
 
-def _forward(
+def inverse_length(weight: Tensor) -> Tensor:
+    """One over the length of every filter, ``(out,)``."""
+    length = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    return length.clamp_min_(torch.finfo(weight.dtype).tiny ** 0.5).reciprocal_()
+
+
+def forward(
     x: Tensor,
     weight: Tensor,
     form: Form,
     gain: Tensor | None = None,
     inlet: Tensor | None = None,
     keep: bool = False,
-) -> _Result:
-    length = torch.linalg.vector_norm(weight.flatten(1), dim=1)
-    length = length.clamp_min_(torch.finfo(weight.dtype).tiny ** 0.5).reciprocal_()
+    length: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Made:
+    """The layer, not differentiable; see :func:`bcos`."""
+    length = inverse_length(weight) if length is None else length
     if inlet is not None:
         weight = weight * inlet.reshape(-1, *[1] * (weight.ndim - 2))
-    y = form.respond(x, weight)
+    y = form.respond(x, weight, out)
     inverse = form.inverse_norm(x, y, inlet)
     unit = length if form.unit_norm else torch.ones_like(length)
     scale = passes.scale_(y, unit if gain is None else unit * gain, length, inverse, keep)
-    return _Result(y, inverse, length, weight, scale)
+    return Made(y, inverse, length, weight, scale)
+
+
+def back(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    y: Tensor,
+    inverse: Tensor,
+    length: Tensor,
+    form: Form,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of input and weights while training, from what :func:`forward` made."""
+    x, dy = passes.dense(x), passes.dense(dy, y)
+    root = length if form.unit_norm else length.sqrt()
+    du, place_sums, chan_sums = passes.scale_back(dy, y, root, inverse)
+    dx, dw = form.respond_back(du, x, weight, wanted)
+    if dx is not None:
+        dx = passes.dense(dx, x)
+        passes.add_scaled_(dx, x, form.norm_back(place_sums, inverse, x))
+    if dw is not None:
+        power = 2 if form.unit_norm else 1
+        along = chan_sums * length * length * -power
+        dw.addcmul_(along.reshape(-1, *[1] * (weight.ndim - 1)), weight)
+    return dx, dw
+
+
+def two_layers(x: Tensor, first: Tensor, second: Tensor, form: Form) -> Tensor:
+    """Two linear layers on top of each other, without gradient.
+
+    A few rows at a time, so that what is in between stays in the processor's cache.
+
+    Args:
+        x: ``(rows, in)``.
+        first: weights ``(hidden, in)``.
+        second: weights ``(out, hidden)``.
+        form: of both.
+    """
+    lengths = inverse_length(first), inverse_length(second)
+    y = x.new_empty(len(x), len(second))
+    step = max(_LEAST_ROWS, _CACHED_BYTES // (len(first) * x.element_size()))
+    step *= torch.get_num_threads()
+    for part, out in zip(x.split(step), y.split(step), strict=True):
+        hidden = forward(part, first, form, length=lengths[0]).y
+        forward(hidden, second, form, length=lengths[1], out=out)
+    return y
 
 
 class _Bcos(torch.autograd.Function):
@@ -168,7 +225,7 @@ class _Bcos(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, form: Form) -> Tensor:
-        made = _forward(x, weight, form)
+        made = forward(x, weight, form)
         ctx.form = form
         ctx.save_for_backward(x, weight, made.y, made.inverse, made.length)
         return made.y
@@ -180,18 +237,8 @@ class _Bcos(torch.autograd.Function):
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
         if torch.is_grad_enabled():
             dx, dw = differentiable_again(form.plain, (x, weight), wanted, grads[0])
-            return dx, dw, None
-        x, dy = passes.dense(x), passes.dense(grads[0], y)
-        root = length if form.unit_norm else length.sqrt()
-        du, place_sums, chan_sums = passes.scale_back(dy, y, root, inverse)
-        dx, dw = form.respond_back(du, x, weight, wanted)
-        if dx is not None:
-            dx = passes.dense(dx, x)
-            passes.add_scaled_(dx, x, form.norm_back(place_sums, inverse, x))
-        if dw is not None:
-            power = 2 if form.unit_norm else 1
-            along = chan_sums * length * length * -power
-            dw.addcmul_(along.reshape(-1, *[1] * (weight.ndim - 1)), weight)
+        else:
+            dx, dw = back(grads[0], x, weight, y, inverse, length, form, wanted)
         return dx, dw, None
 
 
@@ -207,8 +254,8 @@ class _HeldBcos(torch.autograd.Function):
         gain: Tensor | None,
         inlet: Tensor | None,
     ) -> Tensor:
-        made = _forward(x, weight, form, gain, inlet, keep=True)
-        ctx.form, ctx.shape = form, x.shape
+        made = forward(x, weight, form, gain, inlet, keep=True)
+        ctx.form, ctx.size = form, x.shape
         ctx.save_for_backward(made.weight, made.scale)
         return made.y
 
@@ -216,6 +263,6 @@ class _HeldBcos(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         weight, scale = ctx.saved_tensors
         # Its values are not read: a convolution's gradient only asks for the input's shape.
-        x = weight.new_empty(1).expand(ctx.shape)
+        x = weight.new_empty(1).expand(ctx.size)
         dx, _ = ctx.form.respond_back(grads[0] * scale, x, weight, (True, False))
         return dx, None, None, None, None

@@ -109,12 +109,8 @@ class _BatchNorm(torch.autograd.Function):
             dx, dw = differentiable_again(ctx.plain, (x, weight), wanted, grads[0])
             return dx, dw, None, None
         dy = passes.dense(grads[0], x)
-        # The gradient of a norm's weight is a sum of products: with mean 0 and variance 1, of dy x.
-        zeros, ones = torch.zeros_like(mean), torch.ones_like(mean)
-        _, products, _ = torch.ops.aten.native_batch_norm_backward(
-            dy, x, ones, zeros, ones, None, None, False, 0.0, [False, True, False]
-        )
-        dw = products * inverse
+        products = passes.products(dy, x)
         b = -weight * products * inverse.pow(3) / (x.numel() // x.shape[1])
-        dx = passes.affine(dy, x, weight * inverse, b, -b * mean) if wanted[0] else None
+        dx = passes.affine(dy, x, weight * inverse, b, mean) if wanted[0] else None
+        dw = products * inverse
         return dx, dw if wanted[1] else None, None, None

@@ -5,6 +5,8 @@ much of the logit. Turned into queries and keys (rotary) it only changes the att
 is held constant while explaining, so the pixels' contributions still sum to the logit.
 """
 
+from typing import Any
+
 import torch
 from timm.layers import (
     apply_rot_embed_cat,
@@ -14,6 +16,7 @@ from timm.layers import (
 )
 from torch import Tensor, nn
 
+from bcos_vit.kernels import passes
 from bcos_vit.layers.fast import fast
 from bcos_vit.layers.mode import constant, held
 
@@ -55,21 +58,43 @@ class RotaryPosition(nn.Module):
         return f"head_dim={self.head_dim}, temperature={self.temperature:g}"
 
 
-def turn(x: Tensor, rope: Tensor) -> Tensor:
-    """Queries or keys, turned by their position.
+def turn(x: Tensor, rope: Tensor, turned: int) -> Tensor:
+    """Queries and keys, turned by their position.
 
     Args:
-        x: ``(..., N, D)``; neighbouring numbers ``2 i`` and ``2 i + 1`` are one point of a plane.
+        x: ``(batch, N, C)``, rows of heads side by side; overwritten where nothing learns.
         rope: ``(N, 2 D)`` sines and cosines of angles, each twice, from :class:`RotaryPosition`.
+        turned: how many numbers at the start of each row are queries and keys.
     """
-    if not fast(x) or x.stride(-1) != 1 or rope.dtype != x.dtype:
-        y: Tensor = apply_rot_embed_cat(x, rope)
-        return y
-    # A turn is a product of complex numbers: one pass.
-    sines, cosines = rope.chunk(2, -1)
-    turns = torch.complex(cosines[..., ::2], sines[..., ::2])
-    turned = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turns
-    return torch.view_as_real(turned).flatten(-2)
+    if fast(x, rope) and x.is_contiguous():
+        sines, cosines = (each[:, ::2].contiguous() for each in rope.chunk(2, -1))
+        if torch.is_grad_enabled() and x.requires_grad:
+            y: Tensor = _Turn.apply(x, sines, cosines, turned)
+            return y
+        return passes.turn(x, sines, cosines, turned, in_place=True)
+    heads = x[..., :turned].unflatten(-1, (-1, rope.shape[-1] // 2)).transpose(1, 2)
+    heads = apply_rot_embed_cat(heads, rope).to(x.dtype)
+    return torch.cat([heads.transpose(1, 2).flatten(2), x[..., turned:]], -1)
+
+
+class _Turn(torch.autograd.Function):
+    """A turn's gradient is the turn back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sines: Tensor, cosines: Tensor, turned: int) -> Tensor:
+        ctx.save_for_backward(sines, cosines)
+        ctx.turned = turned
+        return passes.turn(x, sines, cosines, turned)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        sines, cosines = ctx.saved_tensors
+        dy = grads[0].contiguous()
+        if torch.is_grad_enabled():
+            dx: Tensor = _Turn.apply(dy, -sines, cosines, ctx.turned)
+        else:
+            dx = passes.turn(dy, -sines, cosines, ctx.turned)
+        return dx, None, None, None
 
 
 class SinCosPosition(nn.Module):
