@@ -9,7 +9,7 @@ import torch
 from bcos_vit.kernels import passes
 from bcos_vit.kernels.passes import Window
 from tests.fast_paths import kernels
-from tests.reference import array
+from tests.reference import array, turn
 
 # Kernels work in tiles of 1024 places, chunks of 32 channels or rows, 16 lanes and 64 columns: one
 # less, one more, and what is left over of several.
@@ -286,10 +286,51 @@ def test_affine_maps_have_numbers_per_channel(by, layout, name, dtype):
     shape = MAPS[name][0]
     g, x = made(layout, shape, dtype), made(layout, shape, dtype)
     a, b, k = torch.randn(3, shape[1], dtype=dtype)
-    parts = [spread(array(a), g) * array(g), spread(array(b), x) * array(x), spread(array(k), x)]
+    grads, values = spread(array(a), g) * array(g), array(x) - spread(array(k), x)
+    values = spread(array(b), x) * values
     found = passes.affine(g, x, a, b, k)
-    assert_close(found, sum(parts), sum(map(np.abs, parts)))
+    # A small difference of large numbers is as good as they are, and may be the whole result.
+    scale = np.abs(grads) + np.abs(values)
+    assert_close(found, grads + values, scale)
     assert_layout(found, layout)
+
+
+@MAP_LAYOUTS
+def test_affine_maps_do_not_cancel_a_large_mean(by, layout, dtype):
+    g, x = made(layout, (2, 5, 9, 7), dtype), made(layout, (2, 5, 9, 7), dtype) + 1e4
+    a, b, k = torch.zeros(5, dtype=dtype), torch.ones(5, dtype=dtype), x.mean((0, 2, 3))
+    assert_close(passes.affine(g, x, a, b, k), array(x) - spread(array(k), x))
+
+
+@MAP_LAYOUTS
+@pytest.mark.parametrize("name", MAPS)
+def test_products_are_summed_over_all_places_of_a_channel(by, layout, name, dtype):
+    g, x = (made(layout, MAPS[name][0], dtype) for _ in range(2))
+    products = array(g) * array(x)
+    found = passes.products(g, x)
+    assert_close(found, products.sum((0, 2, 3)), np.abs(products).sum((0, 2, 3)))
+
+
+# --- rotary position ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turned", [0, 8, 16, 24])
+@pytest.mark.parametrize("shape", [(2, 5, 24), (1, 1, 24), (3, 35, 24)])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_pairs_are_turned_by_the_angle_of_their_place(by, turned, shape, in_place, dtype):
+    x, angles = torch.randn(shape, dtype=dtype), torch.randn(shape[1], 4, dtype=dtype)
+    before, sines, cosines = array(x), angles.sin(), angles.cos()
+    expected = before.copy()
+    for image, place, first in itertools.product(*map(range, (*shape[:2], turned // 8))):
+        row = slice(8 * first, 8 * first + 8)  # heads of eight numbers repeat the angles
+        expected[image, place, row] = turn(
+            before[image, place, row], array(sines)[place], array(cosines)[place]
+        )
+    found = passes.turn(x, sines, cosines, turned, in_place)
+    assert_close(found, expected, np.hypot(before, 3.0))
+    assert (found is x) == in_place
+    if not in_place:
+        assert (array(x) == before).all()
 
 
 # --- statistics ---------------------------------------------------------------------------------
@@ -342,7 +383,10 @@ def every_pass(layout, dtype):
     out += passes.scale_back(y, x, a, inverse.abs())
     added = y.clone()
     passes.add_scaled_(added, x, inverse)
-    return [*out, added, passes.affine(x, y, a, b, k), *passes.statistics(x)]
+    out += [added, passes.affine(x, y, a, b, k), *passes.statistics(x), passes.products(x, y)]
+    rows = x.flatten(2).transpose(1, 2)[..., :64].contiguous()
+    angles = torch.randn(rows.shape[1], 8, dtype=dtype)
+    return [*out, passes.turn(rows, angles.sin(), angles.cos(), 48)]
 
 
 @MAP_LAYOUTS
