@@ -467,6 +467,54 @@ void products_rows(const REAL *restrict g, const REAL *restrict x, REAL *restric
     }
 }
 
+/* y = (g w - mean of g w) scale: the gradient of a norm whose scale is a constant. A row has its own
+ * mean and scale; `weights` is per channel. */
+void centre_rows(const REAL *restrict g, const REAL *restrict weights, const REAL *restrict scales,
+                 REAL *restrict y, count rows, count chans, int threads)
+{
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (count r = 0; r < rows; r++) {
+        const REAL *restrict from = g + r * chans;
+        REAL *restrict to = y + r * chans, lane[LANES] = {0}, total = 0;
+        count c = 0;
+        for (; c + LANES <= chans; c += LANES)
+            for (int j = 0; j < LANES; j++) lane[j] += from[c + j] * weights[c + j];
+        for (; c < chans; c++) total += from[c] * weights[c];
+        for (int j = 0; j < LANES; j++) total += lane[j];
+        const REAL mean = total / (REAL)chans;
+        for (c = 0; c < chans; c++) to[c] = (from[c] * weights[c] - mean) * scales[r];
+    }
+}
+
+/* The same, a group of channels and all places having their own. */
+void centre_planes(const REAL *restrict g, const REAL *restrict weights,
+                   const REAL *restrict scales, REAL *restrict y, count outer, count groups,
+                   count chans, count places, int threads)
+{
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (count og = 0; og < outer * groups; og++) {
+        const REAL *restrict w = weights + og % groups * chans;
+        double sum = 0;
+        for (count c = 0; c < chans; c++)
+            for (count p0 = 0; p0 < places; p0 += TILE) {
+                const count n = least(TILE, places - p0);
+                const REAL *restrict from = g + (og * chans + c) * places + p0;
+                REAL lane[LANES] = {0};
+                count p = 0;
+                for (; p + LANES <= n; p += LANES)
+                    for (int j = 0; j < LANES; j++) lane[j] += from[p + j];
+                for (; p < n; p++) lane[0] += from[p];
+                for (int j = 0; j < LANES; j++) sum += (double)w[c] * (double)lane[j];
+            }
+        const REAL mean = (REAL)(sum / (double)(chans * places)), scale = scales[og];
+        for (count c = 0; c < chans; c++)
+            for (count p = 0; p < places; p++) {
+                const count i = (og * chans + c) * places + p;
+                y[i] = (g[i] * w[c] - mean) * scale;
+            }
+    }
+}
+
 /* --- rotary position ------------------------------------------------------------------------------ */
 
 /* y := x, in which the first `turned` numbers of each row are turned, pair by pair, by the angle of

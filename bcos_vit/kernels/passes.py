@@ -376,6 +376,36 @@ def products(g: Tensor, x: Tensor) -> Tensor:
     return sums
 
 
+def centre(g: Tensor, weight: Tensor, scale: Tensor, *, native: bool = True) -> Tensor:
+    """``(g w - mean(g w)) scale``, the gradient of a norm whose scale is a constant.
+
+    Args:
+        g: tokens ``(..., channels)``, each with its own mean; or a feature map, each group of
+            channels with its own.
+        weight: per channel.
+        scale: ``(..., 1)``, or ``(batch, groups)``.
+        native: whether kernels may be used; PyTorch's operations can be differentiated.
+    """
+    if g.ndim != 4 or scale.ndim != 2:
+        g = g.contiguous()
+        kernel = _kernel("centre_rows", g) if native else None
+        if kernel is None:
+            weighted = g * weight
+            return (weighted - weighted.mean(-1, keepdim=True)) * scale
+        y = torch.empty_like(g)
+        kernel(g, weight, scale, y, g.shape[:-1].numel(), g.shape[-1])
+        return y
+    g, groups = g.contiguous(), scale.shape[1]
+    kernel = _kernel("centre_planes", g) if native else None
+    if kernel is None:
+        weighted = (g * weight[:, None, None]).unflatten(1, (groups, -1))
+        centred = weighted - weighted.mean((2, 3, 4), keepdim=True)
+        return (centred * scale[:, :, None, None, None]).flatten(1, 2)
+    y = torch.empty_like(g)
+    kernel(g, weight, scale, y, len(g), groups, g.shape[1] // groups, g.shape[2] * g.shape[3])
+    return y
+
+
 def turn(x: Tensor, sines: Tensor, cosines: Tensor, turned: int, in_place: bool = False) -> Tensor:
     """Pairs of neighbouring numbers, turned by the angle of their place.
 

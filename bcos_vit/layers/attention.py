@@ -7,6 +7,7 @@ B-cos layer. Position may enter here, in queries and keys, without adding anythi
 Shapes: B batch, N tokens, H heads, D head size, C = H * D.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -57,6 +58,18 @@ def queries_keys_values(
     return q, k, v.unflatten(-1, (num_heads, -1))
 
 
+def mix(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``softmax(q k^T / sqrt(D) + bias) v``, each ``(..., N, D)``.
+
+    While explaining, queries and keys are constants and so is the matrix: it is made once and used
+    again by every backward pass.
+    """
+    if not (is_explaining() and torch.is_grad_enabled() and v.requires_grad):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return torch.softmax(logits if bias is None else logits + bias, -1) @ v
+
+
 class BcosAttention(nn.Module):
     """Multi-head self-attention: plain queries, keys, values; B-cos projection.
 
@@ -96,6 +109,6 @@ class BcosAttention(nn.Module):
         """
         heads = queries_keys_values(self.qkv, x, self.num_heads, rope)
         q, k, v = (each.transpose(1, 2) for each in heads)
-        mixed = F.scaled_dot_product_attention(q, k, v)  # B H N D
+        mixed = mix(q, k, v)  # B H N D
         y: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
         return y

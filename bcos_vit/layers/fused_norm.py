@@ -43,8 +43,8 @@ class _HeldLayerNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         weight, inverse = ctx.saved_tensors
-        scaled = grads[0] * weight
-        return (scaled - scaled.mean(-1, keepdim=True)) * inverse, None, None
+        native = not torch.is_grad_enabled()
+        return passes.centre(grads[0], weight, inverse, native=native), None, None
 
 
 class _HeldGroupNorm(torch.autograd.Function):
@@ -63,9 +63,8 @@ class _HeldGroupNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         weight, inverse = ctx.saved_tensors
-        scaled = (grads[0] * weight[:, None, None]).unflatten(1, (inverse.shape[1], -1))
-        centred = scaled - scaled.mean((2, 3, 4), keepdim=True)
-        return (centred * inverse[:, :, None, None, None]).flatten(1, 2), None, None, None
+        native = not torch.is_grad_enabled()
+        return passes.centre(grads[0], weight, inverse, native=native), None, None, None
 
 
 Plain = Callable[[Tensor, Tensor], Tensor]

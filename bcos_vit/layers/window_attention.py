@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from bcos_vit.layers.attention import check_heads, queries_keys_values
+from bcos_vit.layers.attention import check_heads, mix, queries_keys_values
 from bcos_vit.layers.conv import two_numbers
 from bcos_vit.layers.kit import BCOS, LayerKit
 from bcos_vit.layers.mode import held
@@ -95,7 +95,7 @@ class BcosWindowAttention(nn.Module):
             for each in queries_keys_values(self.qkv, y, self.num_heads)
         )
         bias = self._position_bias(window, grid, shift).to(q.dtype)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+        mixed = mix(q, k, v, bias[None])
         # A copy: whether a view would do depends on how attention's result lies in memory, which
         # exporters do not keep.
         y = torch.cat(mixed.unflatten(1, (*grid, self.num_heads)).unbind(3), -1)
