@@ -370,7 +370,8 @@ void statistics_planes(const REAL *restrict x, REAL *restrict mean, REAL *restri
             for (count p0 = 0; p0 < places; p0 += TILE) {
                 const count n = least(TILE, places - p0);
                 const REAL *restrict from = x + (o * chans + c) * places + p0;
-                REAL lane[LANES] = {0}, total = 0, off[LANES] = {0}, spread = 0;
+                REAL lane[LANES] = {0}, total = 0;
+                REAL off[LANES] = {0}, rest = 0, squared[LANES] = {0}, spread = 0;
                 count p = 0;
                 for (; p + LANES <= n; p += LANES)
                     for (int j = 0; j < LANES; j++) lane[j] += from[p + j];
@@ -378,12 +379,25 @@ void statistics_planes(const REAL *restrict x, REAL *restrict mean, REAL *restri
                 for (int j = 0; j < LANES; j++) total += lane[j];
                 const REAL about = total / (REAL)n;
                 for (p = 0; p + LANES <= n; p += LANES)
-                    for (int j = 0; j < LANES; j++)
-                        off[j] += (from[p + j] - about) * (from[p + j] - about);
-                for (; p < n; p++) spread += (from[p] - about) * (from[p] - about);
-                for (int j = 0; j < LANES; j++) spread += off[j];
-                const double far = (double)total / (double)n - middle, all = seen + (double)n;
-                squares += (double)spread + far * far * seen * (double)n / all;
+                    for (int j = 0; j < LANES; j++) {
+                        const REAL d = from[p + j] - about;
+                        off[j] += d;
+                        squared[j] += d * d;
+                    }
+                for (; p < n; p++) {
+                    const REAL d = from[p] - about;
+                    rest += d;
+                    spread += d * d;
+                }
+                for (int j = 0; j < LANES; j++) {
+                    rest += off[j];
+                    spread += squared[j];
+                }
+                /* `about` is rounded; `rest` says by how much. */
+                const double more = (double)rest / (double)n, all = seen + (double)n;
+                const double far = (double)about + more - middle;
+                squares += (double)spread - more * (double)rest;
+                squares += far * far * seen * (double)n / all;
                 middle += far * (double)n / all;
                 seen = all;
             }
@@ -404,18 +418,21 @@ void statistics_rows(const REAL *restrict x, REAL *restrict mean, REAL *restrict
         for (count p0 = 0; p0 < places; p0 += CHUNK) {
             const count p1 = least(places, p0 + CHUNK);
             const double rows = (double)(p1 - p0), seen = (double)p0, all = (double)p1;
-            REAL total[WIDE] = {0}, spread[WIDE] = {0}, about[WIDE];
+            REAL total[WIDE] = {0}, rest[WIDE] = {0}, spread[WIDE] = {0}, about[WIDE];
             for (count p = p0; p < p1; p++)
                 for (count c = 0; c < n; c++) total[c] += x[p * chans + c0 + c];
             for (count c = 0; c < n; c++) about[c] = total[c] / (REAL)rows;
             for (count p = p0; p < p1; p++)
                 for (count c = 0; c < n; c++) {
-                    const REAL off = x[p * chans + c0 + c] - about[c];
-                    spread[c] += off * off;
+                    const REAL d = x[p * chans + c0 + c] - about[c];
+                    rest[c] += d;
+                    spread[c] += d * d;
                 }
             for (count c = 0; c < n; c++) {
-                const double far = (double)total[c] / rows - middle[c];
-                squares[c] += (double)spread[c] + far * far * seen * rows / all;
+                const double more = (double)rest[c] / rows;
+                const double far = (double)about[c] + more - middle[c];
+                squares[c] += (double)spread[c] - more * (double)rest[c];
+                squares[c] += far * far * seen * rows / all;
                 middle[c] += far * rows / all;
             }
         }

@@ -160,7 +160,9 @@ class BcosConv2d(nn.Module):
         """Whether ``x`` is transformed in few passes, which takes an exponent of 2."""
         if self.b != 2 or self.max_out != 1 or x.ndim != 4:
             return False
-        return fast(x, self.weight) or traceable(x, self.weight)
+        # The compiler does well with other convolutions, but not with the norms of these patches.
+        depthwise = self.groups == self.in_chans > 1
+        return fast(x, self.weight) or (depthwise and traceable(x, self.weight))
 
     def _pointwise(self, padding: tuple[int, int]) -> bool:
         """Whether it is a linear layer at every place."""

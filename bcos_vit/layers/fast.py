@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules import module as torch_module
 
-from bcos_vit.layers.mode import is_explaining
+from bcos_vit.layers.mode import is_explaining, outside_explanations
 
 _plain: ContextVar[bool] = ContextVar("bcos_vit_plain", default=False)
 
@@ -81,7 +81,7 @@ def differentiable_again(
         wanted: of which of them.
         dy: gradient of its output.
     """
-    with plain_formulas(), torch.enable_grad():
+    with outside_explanations(), plain_formulas(), torch.enable_grad():
         y = plain(*inputs)
         asked = [x for x, want in zip(inputs, wanted, strict=True) if want]
         grads = iter(torch.autograd.grad(y, asked, dy, create_graph=True))

@@ -8,7 +8,6 @@ from bcos_vit.layers.bias import add_bias, make_bias
 from bcos_vit.layers.fast import fast
 from bcos_vit.layers.fused_bcos import Form, bcos
 from bcos_vit.layers.mode import held
-from bcos_vit.layers.operators import bcos_operator, traceable
 from bcos_vit.layers.scale import (
     apply_scale,
     check_exponent,
@@ -72,11 +71,8 @@ class BcosLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., in_features)`` to ``(..., out_features)``."""
-        compiling = torch.compiler.is_compiling()
-        applies = traceable if compiling else fast
-        if self.b == 2 and self.max_out == 1 and applies(x, self.weight):
-            run = bcos_operator if compiling else bcos
-            y = run(x.reshape(-1, self.in_features), self.weight, self.form)
+        if self.b == 2 and self.max_out == 1 and fast(x, self.weight):
+            y = bcos(x.reshape(-1, self.in_features), self.weight, self.form)
             y = y.view(*x.shape[:-1], self.out_features)
         else:
             y = self._scaled(x, self.weight)

@@ -1,5 +1,7 @@
 """Feed-forward blocks."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,12 @@ from bcos_vit.layers.mode import held
 
 
 def in_cache(
-    x: Tensor, fc1: nn.Module, act: nn.Module, fc2: nn.Module, drop: nn.Dropout | None = None
+    x: Tensor,
+    fc1: nn.Module,
+    act: nn.Module,
+    fc2: nn.Module,
+    drop: nn.Dropout | None = None,
+    applies: Callable[..., bool] = fast,
 ) -> bool:
     """Whether nobody can tell that only a few rows of what is in between exist at a time.
 
@@ -23,6 +30,7 @@ def in_cache(
         act: what is in between.
         fc2: as ``fc1``.
         drop: dropout after both.
+        applies: whether what would be run takes these tensors.
     """
     return (
         not torch.is_grad_enabled()
@@ -34,7 +42,7 @@ def in_cache(
             and layer.b == 2
             and layer.max_out == 1
             and layer.bias is None
-            and fast(x, layer.weight)
+            and applies(x, layer.weight)
             for layer in (fc1, fc2)
         )
         and unobserved(fc1, act, fc2, *([] if drop is None else [drop]))

@@ -38,6 +38,16 @@ def explanation_mode(gates: Mapping[str, Tensor] | None = None) -> Iterator[None
         _gates.reset(token)
 
 
+@contextmanager
+def outside_explanations() -> Iterator[None]:
+    """Hold nothing constant inside, whatever this thread explains around it."""
+    token = _gates.set(None)
+    try:
+        yield
+    finally:
+        _gates.reset(token)
+
+
 def is_explaining() -> bool:
     """Whether this thread is inside :func:`explanation_mode`."""
     return _gates.get() is not None

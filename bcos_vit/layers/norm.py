@@ -18,6 +18,7 @@ from bcos_vit.layers.bias import add_bias, make_bias
 from bcos_vit.layers.fast import fast
 from bcos_vit.layers.fused_norm import batch_norm, group_norm, layer_norm
 from bcos_vit.layers.mode import held, is_explaining
+from bcos_vit.layers.operators import traceable
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ class BcosLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., dim)`` to the same."""
-        if fast(x, self.weight):
+        if fast(x, self.weight) or traceable(x, self.weight):
             return add_bias(layer_norm(x, self.weight, self.eps), self.bias, self.bias_share)
         wide = _wide(x)
         centred = wide - wide.mean(-1, keepdim=True)

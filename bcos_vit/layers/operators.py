@@ -1,8 +1,9 @@
 """B-cos layers as operators that ``torch.compile`` calls as they are, on CPUs.
 
-What the compiler makes of the formulas for a CPU takes longer than the kernels of
-:mod:`bcos_vit.kernels`; what stands between the layers it fuses well. On other devices, in half
-precision and without kernels, the formulas are left to it.
+Most of the formulas the compiler fuses well. Two it does not, which take the fast forms instead:
+convolutions of each channel by itself, whose patch norms are maps as large as the output; and two
+layers on top of each other in inference, of which it would store what is in between. On other
+devices, in half precision and without kernels, all formulas are left to it.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from bcos_vit.kernels.build import library
 from bcos_vit.kernels.passes import Window
-from bcos_vit.layers.fused_bcos import ConvShape, Form, back, forward
+from bcos_vit.layers.fused_bcos import ConvShape, Form, back, forward, two_layers
 from bcos_vit.layers.mode import is_explaining
 
 _REALS = {torch.float32: "float", torch.float64: "double"}
@@ -206,3 +207,23 @@ def _(
     unit_norm: bool,
 ) -> Tensor:
     return _made_like(x, weight, _form(shape, eps, eps_inside, unit_norm))[0]
+
+
+@torch.library.custom_op("bcos_vit::two_bcos", mutates_args=())
+def _two_applied(
+    x: Tensor, first: Tensor, second: Tensor, eps: float, eps_inside: bool, unit_norm: bool
+) -> Tensor:
+    return two_layers(x, first, second, _form([], eps, eps_inside, unit_norm))
+
+
+@_two_applied.register_fake
+def _(
+    x: Tensor, first: Tensor, second: Tensor, eps: float, eps_inside: bool, unit_norm: bool
+) -> Tensor:
+    return x.new_empty(len(x), len(second))
+
+
+def two_layers_operator(x: Tensor, first: Tensor, second: Tensor, form: Form) -> Tensor:
+    """As :func:`bcos_vit.layers.fused_bcos.two_layers`, likewise."""
+    y: Tensor = _two_applied(x, first, second, *_numbers(form)[1:])
+    return y

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from bcos_vit.layers import BCOS, LayerKit, held
 from bcos_vit.layers.conv_norm import conv_norm
+from bcos_vit.layers.fast import fast
 from bcos_vit.layers.fused_bcos import two_layers
 from bcos_vit.layers.mlp import in_cache
+from bcos_vit.layers.operators import traceable, two_layers_operator
 from bcos_vit.models.base import BcosConvNet
 from bcos_vit.models.registry import Variant, register_variants
 
@@ -49,10 +51,12 @@ class BcosConvMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, dim, height, width)`` to the same."""
         y: Tensor
-        if in_cache(x, self.fc1, self.act, self.fc2):
+        compiling = torch.compiler.is_compiling()
+        applies, run = (traceable, two_layers_operator) if compiling else (fast, two_layers)
+        if in_cache(x, self.fc1, self.act, self.fc2, applies=applies):
             places = x.permute(0, 2, 3, 1)
             weights = (self.fc1.weight.flatten(1), self.fc2.weight.flatten(1))
-            y = two_layers(places.flatten(0, 2), *weights, self.fc1.row_form)
+            y = run(places.flatten(0, 2), *weights, self.fc1.row_form)
             return y.view(places.shape).permute(0, 3, 1, 2)
         y = self.fc2(self.act(self.fc1(x)))
         return y
