@@ -9,7 +9,7 @@ from bcos_vit.layers import explanation_mode
 from tests.fast_paths import assert_same_in_float64, kernels
 from tests.layer_cases import FOLD_SHAPE, GAPS, LAYERS, Case, fold, layouts
 
-NAMES = ("linear", "linear, weights of any length", "conv 1x1", "conv 3x3, strided",
+NAMES = ("linear", "linear, weights of any length", "mlp", "conv 1x1", "conv 3x3, strided",
          "conv 3x3, in groups", "conv 7x7, depthwise")  # fmt: skip
 FOLDED = ("norm, depthwise", "norm before, reflected", "norms on both sides",
           "norms on both sides, 1x1", "conv with bias")  # fmt: skip
@@ -85,7 +85,7 @@ def test_folded_norms_are_those_of_eager_layers(name, last):
 
 
 def test_the_compiler_sees_an_operator_in_training_and_a_formula_while_explaining():
-    case, graphs = Case.of(*LAYERS["conv 3x3"]), []
+    case, graphs = Case.of(*LAYERS["conv 7x7, depthwise"]), []
 
     def look(graph, inputs):
         graphs.append(graph.code)
