@@ -503,6 +503,47 @@ void centre_rows(const REAL *restrict g, const REAL *restrict weights, const REA
     }
 }
 
+/* Gradients of y = w (x - mean) / sqrt(var): of x, and of w in sums of CHUNK rows each. */
+void layer_norm_back(const REAL *restrict dy, const REAL *restrict x, const REAL *restrict w,
+                     const REAL *restrict mean, const REAL *restrict inverse, REAL *restrict dx,
+                     REAL *restrict dw, count rows, count chans, int threads)
+{
+    const count tiles = (rows + CHUNK - 1) / CHUNK;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (count t = 0; t < tiles; t++) {
+        REAL *restrict sums = dw + t * chans;
+        for (count c = 0; c < chans; c++) sums[c] = 0;
+        for (count r = t * CHUNK; r < least(rows, (t + 1) * CHUNK); r++) {
+            const REAL *restrict d = dy + r * chans, *restrict v = x + r * chans;
+            REAL *restrict to = dx + r * chans;
+            const REAL m = mean[r], s = inverse[r];
+            REAL plain[LANES] = {0}, along[LANES] = {0}, level = 0, slope = 0;
+            count c = 0;
+            for (; c + LANES <= chans; c += LANES)
+                for (int j = 0; j < LANES; j++) {
+                    const REAL unit = (v[c + j] - m) * s, g = d[c + j] * w[c + j];
+                    sums[c + j] += d[c + j] * unit;
+                    plain[j] += g;
+                    along[j] += g * unit;
+                }
+            for (; c < chans; c++) {
+                const REAL unit = (v[c] - m) * s, g = d[c] * w[c];
+                sums[c] += d[c] * unit;
+                level += g;
+                slope += g * unit;
+            }
+            for (int j = 0; j < LANES; j++) {
+                level += plain[j];
+                slope += along[j];
+            }
+            level /= (REAL)chans;
+            slope /= (REAL)chans;
+            for (c = 0; c < chans; c++)
+                to[c] = (d[c] * w[c] - level - (v[c] - m) * s * slope) * s;
+        }
+    }
+}
+
 /* The same, a group of channels and all places having their own. */
 void centre_planes(const REAL *restrict g, const REAL *restrict weights,
                    const REAL *restrict scales, REAL *restrict y, count outer, count groups,

@@ -406,6 +406,24 @@ def centre(g: Tensor, weight: Tensor, scale: Tensor, *, native: bool = True) -> 
     return y
 
 
+def layer_norm_back(
+    dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of input and weight of a layer norm, from ``(..., 1)`` means and inverse roots."""
+    dy, x = dy.contiguous(), x.contiguous()
+    kernel = _kernel("layer_norm_back", x)
+    if kernel is None:
+        size = x.shape[-1:]
+        dx, _, _ = torch.ops.aten.native_layer_norm_backward(
+            dy, x, size, mean, inverse, weight, None, [True, False, False]
+        )
+        return dx, ((x - mean).mul_(inverse).mul_(dy)).flatten(0, -2).sum(0)
+    rows, chans = x.shape[:-1].numel(), x.shape[-1]
+    dx, dw = torch.empty_like(x), x.new_empty(-(-rows // _CHUNK), chans)
+    kernel(dy, x, weight, mean, inverse, dx, dw, rows, chans)
+    return dx, dw.sum(0)
+
+
 def turn(x: Tensor, sines: Tensor, cosines: Tensor, turned: int, in_place: bool = False) -> Tensor:
     """Pairs of neighbouring numbers, turned by the angle of their place.
 

@@ -14,21 +14,87 @@ from bcos_vit.kernels import passes
 from bcos_vit.layers.fast import differentiable_again
 from bcos_vit.layers.mode import is_explaining
 
+Plain = Callable[[Tensor, Tensor], Tensor]
 
-def layer_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """``weight * (x - mean) / sqrt(var + eps)`` over the last dimension."""
+
+def layer_norm(x: Tensor, weight: Tensor, eps: float, plain: Plain) -> Tensor:
+    """``weight * (x - mean) / sqrt(var + eps)`` over the last dimension.
+
+    Args:
+        x: ``(..., dim)``.
+        weight: ``(dim,)``.
+        eps: added to the variance.
+        plain: the same by the plain formula.
+    """
     if is_explaining() and x.requires_grad and torch.is_grad_enabled():
         y: Tensor = _HeldLayerNorm.apply(x, weight.detach(), eps)
+        return y
+    if torch.is_grad_enabled() and weight.requires_grad:
+        y = _LayerNorm.apply(x, weight, eps, plain)
         return y
     return F.layer_norm(x, (x.shape[-1],), weight, None, eps)
 
 
-def group_norm(x: Tensor, weight: Tensor, groups: int, eps: float) -> Tensor:
-    """The same over groups of channels of a feature map, and all places."""
+def group_norm(x: Tensor, weight: Tensor, groups: int, eps: float, plain: Plain) -> Tensor:
+    """The same over ``groups`` of channels of a feature map, and all places."""
+    # With channels last, PyTorch's sums on CPUs lose digits.
+    x = x.contiguous()
     if is_explaining() and x.requires_grad and torch.is_grad_enabled():
         y: Tensor = _HeldGroupNorm.apply(x, weight.detach(), groups, eps)
         return y
+    if torch.is_grad_enabled() and weight.requires_grad:
+        y = _GroupNorm.apply(x, weight, groups, eps, plain)
+        return y
     return F.group_norm(x, groups, weight, None, eps)
+
+
+class _LayerNorm(torch.autograd.Function):
+    """PyTorch's own but for the gradient of the weight, whose sum loses less."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, plain: Plain) -> Tensor:
+        y, mean, inverse = torch.native_layer_norm(x, (x.shape[-1],), weight, None, eps)
+        ctx.plain = plain
+        ctx.save_for_backward(x, weight, mean, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight, mean, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+            dx, dw = differentiable_again(ctx.plain, (x, weight), wanted, grads[0])
+            return dx, dw, None, None
+        return *passes.layer_norm_back(grads[0], x, weight, mean, inverse), None, None
+
+
+class _GroupNorm(torch.autograd.Function):
+    """Likewise."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, groups: int, eps: float, plain: Plain
+    ) -> Tensor:
+        size = (x.shape[0], x.shape[1], x.shape[2] * x.shape[3])
+        y, mean, inverse = torch.native_group_norm(x, weight, None, *size, groups, eps)
+        ctx.plain, ctx.size, ctx.groups = plain, size, groups
+        ctx.save_for_backward(x, weight, mean, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        x, weight, mean, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+            dx, dw = differentiable_again(ctx.plain, (x, weight), wanted, grads[0])
+            return dx, dw, None, None, None
+        dy = grads[0].contiguous()
+        dx, _, _ = torch.ops.aten.native_group_norm_backward(
+            dy, x, mean, inverse, weight, *ctx.size, ctx.groups, [True, False, False]
+        )
+        grouped = x.unflatten(1, (ctx.groups, -1))
+        unit = (grouped - mean[:, :, None, None, None]).mul_(inverse[:, :, None, None, None])
+        return dx, passes.products(dy, unit.flatten(1, 2)), None, None, None
 
 
 class _HeldLayerNorm(torch.autograd.Function):
@@ -54,9 +120,7 @@ class _HeldGroupNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, groups: int, eps: float) -> Tensor:
         batch, chans = x.shape[:2]
         places = x.shape[2] * x.shape[3]
-        y, _, inverse = torch.native_group_norm(
-            x.contiguous(), weight, None, batch, chans, places, groups, eps
-        )
+        y, _, inverse = torch.native_group_norm(x, weight, None, batch, chans, places, groups, eps)
         ctx.save_for_backward(weight, inverse)
         return y
 
@@ -65,9 +129,6 @@ class _HeldGroupNorm(torch.autograd.Function):
         weight, inverse = ctx.saved_tensors
         native = not torch.is_grad_enabled()
         return passes.centre(grads[0], weight, inverse, native=native), None, None, None
-
-
-Plain = Callable[[Tensor, Tensor], Tensor]
 
 
 def batch_norm(x: Tensor, weight: Tensor, eps: float, plain: Plain) -> tuple[Tensor, Tensor]:

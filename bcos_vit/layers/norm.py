@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcos_vit.errors import NotExplainableError
@@ -46,13 +47,20 @@ class BcosLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., dim)`` to the same."""
-        if fast(x, self.weight) or traceable(x, self.weight):
-            return add_bias(layer_norm(x, self.weight, self.eps), self.bias, self.bias_share)
+        if fast(x, self.weight):
+            y = layer_norm(x, self.weight, self.eps, self._normed)
+        elif traceable(x, self.weight):
+            y = F.layer_norm(x, (x.shape[-1],), self.weight, None, self.eps)
+        else:
+            y = self._normed(x, self.weight)
+        return add_bias(y, self.bias, self.bias_share)
+
+    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The plain formula, without bias."""
         wide = _wide(x)
         centred = wide - wide.mean(-1, keepdim=True)
         scale = held((centred.square().mean(-1, keepdim=True) + self.eps).rsqrt())
-        y = (centred * scale * held(self.weight)).to(x.dtype)
-        return add_bias(y, self.bias, self.bias_share)
+        return (centred * scale * held(weight)).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, eps={self.eps:g}"
@@ -96,13 +104,18 @@ class BcosGroupNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, chans, height, width)`` to the same."""
         if fast(x, self.weight):
-            y = group_norm(x, self.weight, self.groups, self.eps)
-            return add_bias(y, self.bias, self.bias_share, dim=1)
+            y = group_norm(x, self.weight, self.groups, self.eps, self._normed)
+        else:
+            y = self._normed(x, self.weight)
+        return add_bias(y, self.bias, self.bias_share, dim=1)
+
+    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The plain formula, without bias."""
         wide = _wide(x).unflatten(1, (self.groups, -1))
         centred = wide - wide.mean((2, 3, 4), keepdim=True)
         scale = held((centred.square().mean((2, 3, 4), keepdim=True) + self.eps).rsqrt())
-        y = (centred * scale).flatten(1, 2) * held(self.weight)[:, None, None]
-        return add_bias(y.to(x.dtype), self.bias, self.bias_share, dim=1)
+        y = (centred * scale).flatten(1, 2) * held(weight)[:, None, None]
+        return y.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}, groups={self.groups}, eps={self.eps:g}"

@@ -46,7 +46,7 @@ def test_it_says_what_was_explained_and_how_deep(rows):
         found = {m: (row["classes"], row["depth"]) for (of, m), row in rows.items() if of == model}
         assert found["explain_class"] == ("1", "pixels")
         assert found["explain_classes"] == ("3", "pixels")
-        assert found["explain_head"] == ("all", "head")
+        assert found["explain_head"] == ("3", "head")
         assert found["explain_16px"] == ("1", depth)
         assert found["inference"] == ("", "")
 
