@@ -17,6 +17,7 @@ def doctor() -> int:
     import torch
 
     import bcos_vit
+    from bcos_vit.kernels import status
 
     print(f"bcos-pathology {bcos_vit.__version__}, Python {platform.python_version()}")
     for name in PACKAGES:
@@ -28,6 +29,7 @@ def doctor() -> int:
         else "none; everything runs on CPU"
     )
     print(f"  {'GPU':<18} {gpu}")
+    print(f"  {'C kernels':<18} {status()}")
     for name in ("bcos_vit_tiny_patch16_224", "bcos_resnet18"):
         print(f"  {name}: {_chain(name)}")
     print("all well")
