@@ -56,6 +56,7 @@ def _load(real: str) -> ctypes.CDLL:
     Raises:
         OSError: switched off, no compiler, or nowhere to keep the library.
         RuntimeError: the user has no home.
+        RuntimeError: there is no home directory.
         subprocess.SubprocessError: the compiler failed.
     """
     if os.environ.get(SWITCH, "").lower() in ("off", "0", "false"):

@@ -77,7 +77,7 @@ def _kernel(name: str, x: Tensor) -> Callable[..., None] | None:
     real = _REALS.get(x.dtype)
     if real is None or x.device.type != "cpu" or (found := library(real)) is None:
         return None
-    function = found[name]
+    function = getattr(found, name)
 
     def run(*arguments: Any) -> None:
         function(*map(_argument, arguments), ctypes.c_int(torch.get_num_threads()))

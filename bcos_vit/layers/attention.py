@@ -17,6 +17,9 @@ from bcos_vit.layers.linear import PlainLinear
 from bcos_vit.layers.mode import held, is_explaining
 from bcos_vit.layers.pos_embed import turn
 
+# Tokens up to which their matrix may be kept: four times what a head of 64 takes for its values.
+_MOST_KEPT = 256
+
 
 def check_heads(num_heads: int, dim: int) -> None:
     """Refuse heads that do not share the embedding evenly.
@@ -61,10 +64,11 @@ def queries_keys_values(
 def mix(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """``softmax(q k^T / sqrt(D) + bias) v``, each ``(..., N, D)``.
 
-    While explaining, queries and keys are constants and so is the matrix: it is made once and used
-    again by every backward pass.
+    While explaining, queries and keys are constants and so is the matrix: where it is not large, it
+    is made once and used again by every backward pass.
     """
-    if not (is_explaining() and torch.is_grad_enabled() and v.requires_grad):
+    held = is_explaining() and torch.is_grad_enabled() and v.requires_grad
+    if not held or k.shape[-2] > _MOST_KEPT:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return torch.softmax(logits if bias is None else logits + bias, -1) @ v

@@ -50,15 +50,17 @@ def fast(*tensors: Tensor) -> bool:
 def unobserved(*modules: nn.Module) -> bool:
     """Whether nothing learns, and no hook looks at what these modules take or return."""
     learns = torch.is_grad_enabled() and not is_explaining()
-    return not (learns or any(_GLOBAL_HOOKS) or any(map(_hooked, modules)))
+    return not (learns or hooked(*modules))
 
 
-def _hooked(module: nn.Module) -> bool:
-    return bool(
+def hooked(*modules: nn.Module) -> bool:
+    """Whether a hook looks at what one of these modules takes or returns."""
+    return any(_GLOBAL_HOOKS) or any(
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
+        for module in modules
     )
 
 

@@ -14,8 +14,9 @@ from timm.layers import DropPath
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
-from bcos_vit.layers import BCOS, LayerKit
+from bcos_vit.layers import BCOS, BcosBatchNorm2d, LayerKit
 from bcos_vit.layers.conv_norm import conv_norm
+from bcos_vit.layers.fast import hooked
 from bcos_vit.models.base import BcosConvNet
 from bcos_vit.models.registry import Variant, register_variants
 
@@ -38,6 +39,18 @@ def make_shortcut(in_chans: int, out_chans: int, stride: int, kit: LayerKit) -> 
     if stride == 1 and in_chans == out_chans:
         return nn.Identity()
     return Shortcut(kit.conv(in_chans, out_chans, 1, stride, bias=False), kit.batch_norm(out_chans))
+
+
+def add_shortcut(y: Tensor, shortcut: Tensor, norm: nn.Module) -> Tensor:
+    """``y + shortcut``, in the memory of what ``norm`` has made unless a hook looks at that.
+
+    Args:
+        y: ``(batch, chans, h, w)``.
+        shortcut: likewise.
+        norm: the last layer of the branch.
+    """
+    plain = hooked(norm) or not isinstance(norm, BcosBatchNorm2d)
+    return y + shortcut if plain else y.add_(shortcut)
 
 
 class BcosBasicBlock(nn.Module):
@@ -75,7 +88,7 @@ class BcosBasicBlock(nn.Module):
         """``(batch, in_chans, h, w)`` to ``(batch, out_chans, h / stride, w / stride)``."""
         y = self.act1(conv_norm(x, self.conv1, self.bn1))
         y = conv_norm(y, self.conv2, self.bn2)
-        z: Tensor = self.act2(self.drop_path(y).add_(self.downsample(x)))
+        z: Tensor = self.act2(add_shortcut(self.drop_path(y), self.downsample(x), self.bn2))
         return z
 
 
@@ -121,7 +134,7 @@ class BcosBottleneck(nn.Module):
         y = self.act1(conv_norm(x, self.conv1, self.bn1))
         y = self.act2(conv_norm(y, self.conv2, self.bn2))
         y = conv_norm(y, self.conv3, self.bn3)
-        z: Tensor = self.act3(self.drop_path(y).add_(self.downsample(x)))
+        z: Tensor = self.act3(add_shortcut(self.drop_path(y), self.downsample(x), self.bn3))
         return z
 
 

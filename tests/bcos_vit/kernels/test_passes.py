@@ -378,7 +378,8 @@ def test_a_large_mean_does_not_cancel_the_variance(by, layout, shape, dtype):
     x = made(layout, shape, dtype) + 1e4
     mean, var = passes.statistics(x)
     numbers = array(x)
-    assert_close(mean, numbers.mean((0, 2, 3)))
+    # PyTorch adds up more numbers in a row.
+    assert_close(mean, numbers.mean((0, 2, 3)), np.full(shape[1], 1e4 if by == "C" else 1e5))
     # 1e4^2 has no digits left for a variance of 1 in float32: a difference of squares would be
     # wrong in all of them. PyTorch's mean is right to 1e-3, and so the variance about it.
     tolerance = 1e-3 if dtype == torch.float32 else 1e-11
