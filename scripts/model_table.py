@@ -245,8 +245,7 @@ def legend(costs: Costs) -> list[str]:
         " `bcos_vit.models.create_twin` makes it from the B-cos model's name.",
         "**inference**, **training step**, **memory**: cost over that of the twin, which has three"
         " channels. Seconds: median and quartiles. Memory: what the forward pass keeps of each"
-        " image for the backward pass; a B-cos network also keeps its weights at unit length, once"
-        f" for all images. {measured}",
+        f" image for the backward pass. {measured}",
         f"**{NOTHING}**: not published, or not measured.",
     ]
 

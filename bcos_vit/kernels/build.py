@@ -61,12 +61,19 @@ def _load(real: str) -> ctypes.CDLL:
     """
     if os.environ.get(SWITCH, "").lower() in ("off", "0", "false"):
         raise OSError(f"switched off by {SWITCH}")
+    if os.name == "nt":
+        raise OSError("not tried on Windows")
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         raise OSError("no C compiler called cc, gcc or clang")
     source = files("bcos_vit.kernels").joinpath("kernels.c").read_text(encoding="utf-8")
     version = subprocess.run(
-        [compiler, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
+        [compiler, "--version"],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_TIMEOUT_S,
+        check=True,
     ).stdout
     key = repr((source, _FLAGS, real, version, platform.machine(), _processor()))
     name = f"kernels-{real}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
@@ -85,7 +92,11 @@ def _compile(compiler: str, source: str, real: str, path: Path) -> None:
         # Threads where the compiler knows OpenMP; clang on macOS does not.
         for threads in (["-fopenmp"], []):
             result = subprocess.run(
-                [*command, *threads], capture_output=True, text=True, timeout=_TIMEOUT_S
+                [*command, *threads],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_TIMEOUT_S,
             )
             if result.returncode == 0:
                 made.replace(path)

@@ -1,13 +1,13 @@
 /* Passes over feature maps that PyTorch's own operations would make several times.
  *
- * Compiled on the user's machine for one REAL, float or double, see build.py. Every function has a
- * plain counterpart in bcos_vit/layers/fused.py, which says what is computed; here it is computed
- * in one pass.
+ * Compiled on the user's machine for one REAL, float or double, see build.py. passes.py has each of
+ * them in PyTorch's operations, too, and says what is computed; here it is computed in one pass.
  *
  * Two layouts, both without gaps:
  *   planes  (outer, groups, chans, places)   feature maps, channel by channel
  *   rows    (places, groups, chans)          tokens, and feature maps with channels last
- * where chans are those of one group. A map of norms is (outer, groups, places) or (places, groups).
+ * where chans are those of one group. A map of norms is (outer, groups, places), or
+ * (places, groups).
  *
  * Long sums are made of partial sums, so that float32 loses little.
  */
@@ -21,9 +21,12 @@ enum { TILE = 1024, CHUNK = 32, LANES = 16 };
 
 static inline count least(count a, count b) { return a < b ? a : b; }
 static inline REAL size_of(REAL x) { return x < 0 ? -x : x; }
-static inline REAL root(REAL x) { return sizeof(REAL) == 4 ? (REAL)sqrtf((float)x) : (REAL)sqrt(x); }
+static inline REAL root(REAL x)
+{
+    return sizeof(REAL) == 4 ? (REAL)sqrtf((float)x) : (REAL)sqrt(x);
+}
 
-/* --- squares ---------------------------------------------------------------------------------- */
+/* --- squares --------------------------------------------------------------------------------- */
 
 /* sums[o, p] = sum over chans of x[o, c, p] squared, outer and groups taken together; with gains,
  * per channel, of gain x squared (one group). */
@@ -78,7 +81,7 @@ void squares_rows(const REAL *restrict x, const REAL *restrict gains, REAL *rest
     }
 }
 
-/* --- sums over the places that a filter sees --------------------------------------------------- */
+/* --- sums over the places that a filter sees ------------------------------------------------- */
 
 typedef struct {
     count kernel, stride, dilation, pad, size, out;
@@ -94,8 +97,8 @@ void inverse_norm(const REAL *restrict from, REAL *restrict to, count maps, coun
 #pragma omp parallel for collapse(2) num_threads(threads) if (threads > 1)
     for (count n = 0; n < maps; n++)
         for (count i = 0; i < y->out; i++) {
-            REAL *restrict row = calloc(width + 2 * pad, sizeof(REAL));
-            REAL *restrict mid = row + pad, *restrict out = to + (n * y->out + i) * made;
+            REAL *row = calloc(width + 2 * pad, sizeof(REAL));
+            REAL *mid = row + pad, *out = to + (n * y->out + i) * made;
             for (count k = 0; k < y->kernel; k++) {
                 const count h = i * y->stride - y->pad + k * y->dilation;
                 if (h < 0 || h >= y->size) continue;
@@ -107,7 +110,7 @@ void inverse_norm(const REAL *restrict from, REAL *restrict to, count maps, coun
             }
             for (count j = 0; j < made; j++) out[j] = (REAL)eps;
             for (count k = 0; k < x->kernel; k++) {
-                const REAL *restrict in = row + k * x->dilation * inner;
+                const REAL *in = row + k * x->dilation * inner;
                 if (x->stride == 1)
                     for (count j = 0; j < made; j++) out[j] += in[j];
                 else
@@ -127,14 +130,14 @@ void box_back(const REAL *restrict from, REAL *restrict to, count maps, count in
     const count width = x->size * inner, made = x->out * inner, pad = x->pad * inner;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (count n = 0; n < maps; n++) {
-        REAL *restrict row = malloc((width + 2 * pad) * sizeof(REAL));
+        REAL *row = malloc((width + 2 * pad) * sizeof(REAL));
         REAL *restrict plane = to + n * y->size * width;
         for (count p = 0; p < y->size * width; p++) plane[p] = 0;
         for (count i = 0; i < y->out; i++) {
             const REAL *restrict in = from + (n * y->out + i) * made;
             for (count w = 0; w < width + 2 * pad; w++) row[w] = 0;
             for (count k = 0; k < x->kernel; k++) {
-                REAL *restrict out = row + k * x->dilation * inner;
+                REAL *out = row + k * x->dilation * inner;
                 if (x->stride == 1)
                     for (count j = 0; j < made; j++) out[j] += in[j];
                 else
@@ -146,7 +149,7 @@ void box_back(const REAL *restrict from, REAL *restrict to, count maps, count in
                 const count h = i * y->stride - y->pad + k * y->dilation;
                 if (h < 0 || h >= y->size) continue;
                 REAL *restrict out = plane + h * width;
-                const REAL *restrict mid = row + pad;
+                const REAL *mid = row + pad;
                 for (count w = 0; w < width; w++) out[w] += mid[w];
             }
         }
@@ -154,12 +157,13 @@ void box_back(const REAL *restrict from, REAL *restrict to, count maps, count in
     }
 }
 
-/* --- the dynamic scale -------------------------------------------------------------------------- */
+/* --- the dynamic scale ----------------------------------------------------------------------- */
 
 /* u := gain u |u| length / norm, in place, and gain |u| length / norm to `scale` unless null.
  * gain and length are per channel, inverse is 1 / norm, per place and group. */
-void scale_planes(REAL *restrict u, REAL *restrict scale, const REAL *restrict gain, const REAL *restrict length, const REAL *restrict inverse,
-                  count outer, count groups, count chans, count places, int threads)
+void scale_planes(REAL *restrict u, REAL *restrict scale, const REAL *restrict gain,
+                  const REAL *restrict length, const REAL *restrict inverse, count outer,
+                  count groups, count chans, count places, int threads)
 {
     const count tiles = (places + TILE - 1) / TILE;
 #pragma omp parallel for collapse(2) num_threads(threads) if (threads > 1)
@@ -181,8 +185,9 @@ void scale_planes(REAL *restrict u, REAL *restrict scale, const REAL *restrict g
         }
 }
 
-void scale_rows(REAL *restrict u, REAL *restrict scale, const REAL *restrict gain, const REAL *restrict length, const REAL *restrict inverse,
-                count groups, count chans, count places, int threads)
+void scale_rows(REAL *restrict u, REAL *restrict scale, const REAL *restrict gain,
+                const REAL *restrict length, const REAL *restrict inverse, count groups,
+                count chans, count places, int threads)
 {
     const count all = groups * chans;
 #pragma omp parallel for num_threads(threads) if (threads > 1)
@@ -216,7 +221,8 @@ void scale_rows(REAL *restrict u, REAL *restrict scale, const REAL *restrict gai
 
 /* The gradient of u from that of y = f u |u| / norm:  du = 2 sqrt(f |y| / norm) dy,
  * and the sums of dy y over chans (places) and over tiles of places (chan_sums: tiles, channels). */
-void scale_back_planes(const REAL *restrict dy, const REAL *restrict y, const REAL *restrict root_f, const REAL *restrict inverse,
+void scale_back_planes(const REAL *restrict dy, const REAL *restrict y,
+                       const REAL *restrict root_f, const REAL *restrict inverse,
                        REAL *restrict du, REAL *restrict place_sums, REAL *restrict chan_sums,
                        count outer, count groups, count chans, count places, int threads)
 {
@@ -262,7 +268,8 @@ void scale_back_planes(const REAL *restrict dy, const REAL *restrict y, const RE
 }
 
 /* The same for rows; chan_sums: (ceil(places / CHUNK), channels). */
-void scale_back_rows(const REAL *restrict dy, const REAL *restrict y, const REAL *restrict root_f, const REAL *restrict inverse,
+void scale_back_rows(const REAL *restrict dy, const REAL *restrict y,
+                     const REAL *restrict root_f, const REAL *restrict inverse,
                      REAL *restrict du, REAL *restrict place_sums, REAL *restrict chan_sums,
                      count groups, count chans, count places, int threads)
 {
@@ -311,11 +318,11 @@ void scale_back_rows(const REAL *restrict dy, const REAL *restrict y, const REAL
     }
 }
 
-/* --- sums of products --------------------------------------------------------------------------- */
+/* --- sums of products ------------------------------------------------------------------------ */
 
 /* y[o, c, p] += factor[o, p] x[o, c, p]; outer and groups taken together. */
-void add_planes(REAL *restrict y, const REAL *restrict x, const REAL *restrict factor, count outer, count chans, count places,
-                int threads)
+void add_planes(REAL *restrict y, const REAL *restrict x, const REAL *restrict factor,
+                count outer, count chans, count places, int threads)
 {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (count row = 0; row < outer * chans; row++) {
@@ -326,7 +333,8 @@ void add_planes(REAL *restrict y, const REAL *restrict x, const REAL *restrict f
 }
 
 /* y[r, c] += factor[r] x[r, c]; places and groups taken together. */
-void add_rows(REAL *restrict y, const REAL *restrict x, const REAL *restrict factor, count rows, count chans, int threads)
+void add_rows(REAL *restrict y, const REAL *restrict x, const REAL *restrict factor, count rows,
+              count chans, int threads)
 {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (count r = 0; r < rows; r++)
@@ -334,8 +342,9 @@ void add_rows(REAL *restrict y, const REAL *restrict x, const REAL *restrict fac
 }
 
 /* y = a g + b (x - k), numbers per channel. */
-void affine_planes(const REAL *restrict g, const REAL *restrict x, REAL *restrict y, const REAL *restrict a, const REAL *restrict b,
-                   const REAL *restrict k, count outer, count chans, count places, int threads)
+void affine_planes(const REAL *restrict g, const REAL *restrict x, REAL *restrict y,
+                   const REAL *restrict a, const REAL *restrict b, const REAL *restrict k,
+                   count outer, count chans, count places, int threads)
 {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (count row = 0; row < outer * chans; row++) {
@@ -345,8 +354,9 @@ void affine_planes(const REAL *restrict g, const REAL *restrict x, REAL *restric
     }
 }
 
-void affine_rows(const REAL *restrict g, const REAL *restrict x, REAL *restrict y, const REAL *restrict a, const REAL *restrict b,
-                 const REAL *restrict k, count rows, count chans, int threads)
+void affine_rows(const REAL *restrict g, const REAL *restrict x, REAL *restrict y,
+                 const REAL *restrict a, const REAL *restrict b, const REAL *restrict k,
+                 count rows, count chans, int threads)
 {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (count r = 0; r < rows; r++)
@@ -356,12 +366,12 @@ void affine_rows(const REAL *restrict g, const REAL *restrict x, REAL *restrict 
         }
 }
 
-/* --- statistics ---------------------------------------------------------------------------------- */
+/* --- statistics ------------------------------------------------------------------------------ */
 
 /* Mean and biased variance of each channel: tile by tile about the tile's own mean, tiles put
  * together in double precision (Chan et al., 1979). */
-void statistics_planes(const REAL *restrict x, REAL *restrict mean, REAL *restrict var, count outer,
-                       count chans, count places, int threads)
+void statistics_planes(const REAL *restrict x, REAL *restrict mean, REAL *restrict var,
+                       count outer, count chans, count places, int threads)
 {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (count c = 0; c < chans; c++) {
@@ -406,8 +416,8 @@ void statistics_planes(const REAL *restrict x, REAL *restrict mean, REAL *restri
     }
 }
 
-void statistics_rows(const REAL *restrict x, REAL *restrict mean, REAL *restrict var, count chans,
-                     count places, int threads)
+void statistics_rows(const REAL *restrict x, REAL *restrict mean, REAL *restrict var,
+                     count chans, count places, int threads)
 {
     enum { WIDE = 64 };
     const count blocks = (chans + WIDE - 1) / WIDE;
@@ -464,8 +474,8 @@ void products_planes(const REAL *restrict g, const REAL *restrict x, REAL *restr
     }
 }
 
-void products_rows(const REAL *restrict g, const REAL *restrict x, REAL *restrict sums, count chans,
-                   count places, int threads)
+void products_rows(const REAL *restrict g, const REAL *restrict x, REAL *restrict sums,
+                   count chans, count places, int threads)
 {
     enum { WIDE = 64 };
     const count blocks = (chans + WIDE - 1) / WIDE;
@@ -486,8 +496,9 @@ void products_rows(const REAL *restrict g, const REAL *restrict x, REAL *restric
 
 /* y = (g w - mean of g w) scale: the gradient of a norm whose scale is a constant. A row has its own
  * mean and scale; `weights` is per channel. */
-void centre_rows(const REAL *restrict g, const REAL *restrict weights, const REAL *restrict scales,
-                 REAL *restrict y, count rows, count chans, int threads)
+void centre_rows(const REAL *restrict g, const REAL *restrict weights,
+                 const REAL *restrict scales, REAL *restrict y, count rows, count chans,
+                 int threads)
 {
 #pragma omp parallel for num_threads(threads) if (threads > 1)
     for (count r = 0; r < rows; r++) {
@@ -500,6 +511,35 @@ void centre_rows(const REAL *restrict g, const REAL *restrict weights, const REA
         for (int j = 0; j < LANES; j++) total += lane[j];
         const REAL mean = total / (REAL)chans;
         for (c = 0; c < chans; c++) to[c] = (from[c] * weights[c] - mean) * scales[r];
+    }
+}
+
+/* The same, a group of channels and all places having their own. */
+void centre_planes(const REAL *restrict g, const REAL *restrict weights,
+                   const REAL *restrict scales, REAL *restrict y, count outer, count groups,
+                   count chans, count places, int threads)
+{
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (count og = 0; og < outer * groups; og++) {
+        const REAL *restrict w = weights + og % groups * chans;
+        double sum = 0;
+        for (count c = 0; c < chans; c++)
+            for (count p0 = 0; p0 < places; p0 += TILE) {
+                const count n = least(TILE, places - p0);
+                const REAL *restrict from = g + (og * chans + c) * places + p0;
+                REAL lane[LANES] = {0};
+                count p = 0;
+                for (; p + LANES <= n; p += LANES)
+                    for (int j = 0; j < LANES; j++) lane[j] += from[p + j];
+                for (; p < n; p++) lane[0] += from[p];
+                for (int j = 0; j < LANES; j++) sum += (double)w[c] * (double)lane[j];
+            }
+        const REAL mean = (REAL)(sum / (double)(chans * places)), scale = scales[og];
+        for (count c = 0; c < chans; c++)
+            for (count p = 0; p < places; p++) {
+                const count i = (og * chans + c) * places + p;
+                y[i] = (g[i] * w[c] - mean) * scale;
+            }
     }
 }
 
@@ -544,36 +584,7 @@ void layer_norm_back(const REAL *restrict dy, const REAL *restrict x, const REAL
     }
 }
 
-/* The same, a group of channels and all places having their own. */
-void centre_planes(const REAL *restrict g, const REAL *restrict weights,
-                   const REAL *restrict scales, REAL *restrict y, count outer, count groups,
-                   count chans, count places, int threads)
-{
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (count og = 0; og < outer * groups; og++) {
-        const REAL *restrict w = weights + og % groups * chans;
-        double sum = 0;
-        for (count c = 0; c < chans; c++)
-            for (count p0 = 0; p0 < places; p0 += TILE) {
-                const count n = least(TILE, places - p0);
-                const REAL *restrict from = g + (og * chans + c) * places + p0;
-                REAL lane[LANES] = {0};
-                count p = 0;
-                for (; p + LANES <= n; p += LANES)
-                    for (int j = 0; j < LANES; j++) lane[j] += from[p + j];
-                for (; p < n; p++) lane[0] += from[p];
-                for (int j = 0; j < LANES; j++) sum += (double)w[c] * (double)lane[j];
-            }
-        const REAL mean = (REAL)(sum / (double)(chans * places)), scale = scales[og];
-        for (count c = 0; c < chans; c++)
-            for (count p = 0; p < places; p++) {
-                const count i = (og * chans + c) * places + p;
-                y[i] = (g[i] * w[c] - mean) * scale;
-            }
-    }
-}
-
-/* --- rotary position ------------------------------------------------------------------------------ */
+/* --- rotary position ------------------------------------------------------------------------- */
 
 /* y := x, in which the first `turned` numbers of each row are turned, pair by pair, by the angle of
  * the row's place: rows are images times places, angles (places, pairs of a head), repeated. */
@@ -584,7 +595,8 @@ void turn_rows(const REAL *x, REAL *y, const REAL *restrict cosines, const REAL 
     for (count r = 0; r < rows; r++) {
         const REAL *from = x + r * width;
         REAL *to = y + r * width;
-        const REAL *restrict c = cosines + r % places * pairs, *restrict s = sines + r % places * pairs;
+        const REAL *restrict c = cosines + r % places * pairs;
+        const REAL *restrict s = sines + r % places * pairs;
         for (count h = 0; h < turned; h += 2 * pairs)
             for (count i = 0; i < pairs; i++) {
                 const REAL a = from[h + 2 * i], b = from[h + 2 * i + 1];

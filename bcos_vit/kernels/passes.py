@@ -3,7 +3,7 @@
 Tensors are ``(batch, channels, height, width)`` feature maps, contiguous or channels last, or
 tokens ``(..., channels)``, contiguous. Channels come in groups, each with its own map of norms,
 ``(batch, groups, height, width)`` or ``(..., groups)``. Nothing here is differentiable; see
-:mod:`bcos_vit.layers.fused`.
+:mod:`bcos_vit.layers.fused_bcos` and :mod:`bcos_vit.layers.fused_norm`.
 """
 
 import ctypes
@@ -87,6 +87,7 @@ def _kernel(name: str, x: Tensor) -> Callable[..., None] | None:
 
 def _argument(value: Any) -> Any:
     if isinstance(value, Tensor):
+        assert value.is_contiguous() or value.is_contiguous(memory_format=torch.channels_last)
         return ctypes.c_void_p(value.data_ptr())
     return ctypes.c_int64(value) if isinstance(value, int) else value
 
@@ -96,7 +97,7 @@ def _grouped(x: Tensor, groups: int) -> Tensor:
     return x.unflatten(1 if x.ndim == 4 else -1, (groups, -1))
 
 
-def _spread(values: Tensor, like: Tensor, groups: int) -> Tensor:
+def _spread(values: Tensor, like: Tensor) -> Tensor:
     """A map of a value per group, as a view with a channel dimension to broadcast."""
     return values.unsqueeze(2 if like.ndim == 4 else -1)
 
@@ -108,7 +109,7 @@ def _channels(values: Tensor, like: Tensor, groups: int) -> Tensor:
 
 
 def squares(x: Tensor, groups: int = 1, gains: Tensor | None = None) -> Tensor:
-    """Sum of squares over the channels of each group: a map, dense in the layout of ``x``.
+    """Sum of squares over the channels of each group: a map.
 
     Args:
         x: feature map or tokens.
@@ -130,7 +131,7 @@ def squares(x: Tensor, groups: int = 1, gains: Tensor | None = None) -> Tensor:
         layout = torch.contiguous_format if shape.planes else torch.channels_last
         size = (x.shape[0], groups, *x.shape[2:])
         sums = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
-    given = (x, _NULL if gains is None else gains, sums)
+    given = (x, _NULL if gains is None else gains.contiguous(), sums)
     if shape.planes:
         kernel(*given, shape.outer * groups, chans, shape.places)
     else:
@@ -255,7 +256,7 @@ def scale_(
     kernel = _kernel("scale_planes" if shape.planes else "scale_rows", u)
     if kernel is None:
         scale = _grouped(u, groups).abs().mul_(_channels(length, u, groups))
-        scale.mul_(_spread(inverse, u, groups)).mul_(_channels(gain, u, groups))
+        scale.mul_(_spread(inverse, u)).mul_(_channels(gain, u, groups))
         scale = scale.view_as(u) if u.ndim != 4 else scale.flatten(1, 2)
         u.mul_(scale)
         return scale if keep else None
@@ -297,7 +298,7 @@ def scale_back(
             else list(range(products.ndim - 2))
         )
         chan_sums = products.sum(others).flatten()
-        du = _grouped(y.abs(), groups).mul_(_spread(inverse, y, groups)).sqrt_()
+        du = _grouped(y.abs(), groups).mul_(_spread(inverse, y)).sqrt_()
         du.mul_(_channels(2 * root, y, groups))
         du = du.view_as(y) if y.ndim != 4 else du.flatten(1, 2)
         return du.mul_(dy), place_sums, chan_sums
@@ -322,7 +323,7 @@ def add_scaled_(y: Tensor, x: Tensor, factor: Tensor) -> None:
     if groups == shape.chans:
         y.addcmul_(factor, x)
     elif kernel is None:
-        _grouped(y, groups).addcmul_(_grouped(x, groups), _spread(factor, y, groups))
+        _grouped(y, groups).addcmul_(_grouped(x, groups), _spread(factor, y))
     elif shape.planes:
         kernel(y, x, factor, shape.outer * groups, shape.chans // groups, shape.places)
     else:
@@ -351,6 +352,9 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     kernel = _kernel("statistics_planes" if shape.planes else "statistics_rows", x)
     if kernel is None:
         # With channels last, PyTorch's sums on CPUs lose three digits.
+        if x.device.type not in ("cpu", "cuda", "xpu"):
+            var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+            return mean, var
         x = x.contiguous() if x.device.type == "cpu" else x
         mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
         return mean, var
@@ -386,6 +390,7 @@ def centre(g: Tensor, weight: Tensor, scale: Tensor, *, native: bool = True) -> 
         scale: ``(..., 1)``, or ``(batch, groups)``.
         native: whether kernels may be used; PyTorch's operations can be differentiated.
     """
+    weight = weight.contiguous()
     if g.ndim != 4 or scale.ndim != 2:
         g = g.contiguous()
         kernel = _kernel("centre_rows", g) if native else None
@@ -410,7 +415,7 @@ def layer_norm_back(
     dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of input and weight of a layer norm, from ``(..., 1)`` means and inverse roots."""
-    dy, x = dy.contiguous(), x.contiguous()
+    dy, x, weight = dy.contiguous(), x.contiguous(), weight.contiguous()
     kernel = _kernel("layer_norm_back", x)
     if kernel is None:
         size = x.shape[-1:]

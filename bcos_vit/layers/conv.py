@@ -146,7 +146,7 @@ class BcosConv2d(nn.Module):
             padding = (0, 0)
         if self.has_fast_form(x):
             run = bcos_operator if torch.compiler.is_compiling() else bcos
-            if self._pointwise(padding) and x.is_contiguous(memory_format=torch.channels_last):
+            if self.pointwise and x.is_contiguous(memory_format=torch.channels_last):
                 y = self._by_rows(x, run, gain, inlet)
             else:
                 y = run(x, self.weight, self._form(padding), gain, inlet)
@@ -164,9 +164,10 @@ class BcosConv2d(nn.Module):
         depthwise = self.groups == self.in_chans > 1
         return fast(x, self.weight) or (depthwise and traceable(x, self.weight))
 
-    def _pointwise(self, padding: tuple[int, int]) -> bool:
+    @property
+    def pointwise(self) -> bool:
         """Whether it is a linear layer at every place."""
-        return self.kernel_size == self.stride == (1, 1) and padding == (0, 0) and self.groups == 1
+        return self.kernel_size == self.stride == (1, 1) and not any(self.pads) and self.groups == 1
 
     def _by_rows(self, x: Tensor, run: Run, gain: Tensor | None, inlet: Tensor | None) -> Tensor:
         """A linear layer at every place; with channels last, places are rows of one matrix."""

@@ -17,22 +17,25 @@ from torch.nn.modules import module as torch_module
 
 from bcos_vit.layers.mode import is_explaining, outside_explanations
 
-_plain: ContextVar[bool] = ContextVar("bcos_vit_plain", default=False)
+plain: ContextVar[bool] = ContextVar("bcos_vit_plain", default=False)
 
 
 @contextmanager
 def plain_formulas() -> Iterator[None]:
-    """Keep to the plain formulas in what this thread computes inside."""
-    token = _plain.set(True)
+    """Keep to the plain formulas in what this thread computes inside, compiled or not.
+
+    Where a backward pass computes activations again, it has to be made inside, too.
+    """
+    token = plain.set(True)
     try:
         yield
     finally:
-        _plain.reset(token)
+        plain.reset(token)
 
 
 def fast(*tensors: Tensor) -> bool:
     """Whether the fast forms apply to these tensors, here and now."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _plain.get():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or plain.get():
         return False
     first = tensors[0]
     return (
@@ -43,8 +46,17 @@ def fast(*tensors: Tensor) -> bool:
         and first.numel() > 0
         and not torch.is_autocast_enabled(first.device.type)
         and not torch._C._are_functorch_transforms_active()
+        # Whoever watches operations (checkpoints that choose, tracers) does not see kernels.
+        and torch._C._len_torch_dispatch_stack() == 0
         and forward_ad._current_level < 0
     )
+
+
+def needs_formula(dy: Tensor) -> bool:
+    """Whether a backward pass is itself differentiated, or ``dy`` stands for several at once."""
+    functorch = torch._C._functorch
+    several = functorch.is_functorch_wrapped_tensor(dy) or functorch.is_legacy_batchedtensor(dy)
+    return torch.is_grad_enabled() or several
 
 
 def unobserved(*modules: nn.Module) -> bool:
@@ -73,18 +85,18 @@ _GLOBAL_HOOKS = (
 
 
 def differentiable_again(
-    plain: Callable[..., Tensor], inputs: tuple[Tensor, ...], wanted: tuple[bool, ...], dy: Tensor
+    formula: Callable[..., Tensor], inputs: tuple[Tensor, ...], wanted: tuple[bool, ...], dy: Tensor
 ) -> list[Tensor | None]:
-    """Gradients of a plain formula that can themselves be differentiated.
+    """Gradients of a plain formula, which can themselves be differentiated.
 
     Args:
-        plain: the formula.
+        formula: the formula.
         inputs: its arguments.
         wanted: of which of them.
         dy: gradient of its output.
     """
     with outside_explanations(), plain_formulas(), torch.enable_grad():
-        y = plain(*inputs)
+        y = formula(*inputs)
         asked = [x for x, want in zip(inputs, wanted, strict=True) if want]
         grads = iter(torch.autograd.grad(y, asked, dy, create_graph=True))
     return [next(grads) if want else None for want in wanted]

@@ -17,15 +17,16 @@ from torch import Tensor
 
 from bcos_vit.kernels import passes
 from bcos_vit.kernels.passes import Window
-from bcos_vit.layers.fast import differentiable_again
+from bcos_vit.layers.fast import differentiable_again, needs_formula
 from bcos_vit.layers.mode import is_explaining
 
 Plain = Callable[..., Tensor]
 
-# Half of a core's second-level cache, on machines of today; enough rows to multiply well.
 _FEW = 16
 """Channels of a convolution's input that PyTorch's gradient is slow for."""
 _CACHED_BYTES, _LEAST_ROWS = 4 << 20, 2048
+"""What is in between two layers at a time, about what a core has of the caches for itself; and rows
+that a product of matrices needs to be fast, which take more in wide layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class Form:
 
     def norm_back(self, place_sums: Tensor, inverse: Tensor, x: Tensor) -> Tensor:
         """What ``x`` is multiplied by in the part of its gradient that comes through its length."""
+        # A linear layer's is 1 / (|x| + eps) twice, not once 1 / |x|: alike but for tiny tokens.
         along = (place_sums * inverse).mul_(inverse).neg_()
         if self.conv is None:
             return along
@@ -138,7 +140,9 @@ def _pointwise_back(
     if wanted[0]:
         dx = torch.matmul(filters.t(), places).view(x.shape)
     if wanted[1]:
-        dw = torch.bmm(places, x.contiguous().flatten(2).transpose(1, 2)).sum(0).view(weight.shape)
+        seen = x.contiguous().flatten(2).transpose(1, 2)
+        # Not bmm and a sum, which would hold a matrix for every image.
+        dw = torch.addbmm(torch.zeros_like(filters), places, seen, beta=0).view(weight.shape)
     return dx, dw
 
 
@@ -256,7 +260,7 @@ def back(
 def two_layers(x: Tensor, first: Tensor, second: Tensor, form: Form) -> Tensor:
     """Two linear layers on top of each other, without gradient.
 
-    A few rows at a time, so that what is in between stays in the processor's cache.
+    Some rows at a time, so that little is in between and, in narrow layers, stays in the cache.
 
     Args:
         x: ``(rows, in)``.
@@ -289,7 +293,7 @@ class _Bcos(torch.autograd.Function):
         x, weight, y, inverse, length = ctx.saved_tensors
         form: Form = ctx.form
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
-        if torch.is_grad_enabled():
+        if needs_formula(grads[0]):
             dx, dw = differentiable_again(form.plain, (x, weight), wanted, grads[0])
         else:
             dx, dw = back(grads[0], x, weight, y, inverse, length, form, wanted)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bcos_vit.kernels import passes
-from bcos_vit.layers.fast import differentiable_again
-from bcos_vit.layers.mode import is_explaining
+from bcos_vit.layers.fast import differentiable_again, needs_formula
+from bcos_vit.layers.mode import held, is_explaining
 
 Plain = Callable[[Tensor, Tensor], Tensor]
 
@@ -29,6 +29,7 @@ def layer_norm(x: Tensor, weight: Tensor, eps: float, plain: Plain) -> Tensor:
     if is_explaining() and x.requires_grad and torch.is_grad_enabled():
         y: Tensor = _HeldLayerNorm.apply(x, weight.detach(), eps)
         return y
+    weight = held(weight)
     if torch.is_grad_enabled() and weight.requires_grad:
         y = _LayerNorm.apply(x, weight, eps, plain)
         return y
@@ -42,6 +43,7 @@ def group_norm(x: Tensor, weight: Tensor, groups: int, eps: float, plain: Plain)
     if is_explaining() and x.requires_grad and torch.is_grad_enabled():
         y: Tensor = _HeldGroupNorm.apply(x, weight.detach(), groups, eps)
         return y
+    weight = held(weight)
     if torch.is_grad_enabled() and weight.requires_grad:
         y = _GroupNorm.apply(x, weight, groups, eps, plain)
         return y
@@ -61,7 +63,7 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight, mean, inverse = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if needs_formula(grads[0]):
             wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
             dx, dw = differentiable_again(ctx.plain, (x, weight), wanted, grads[0])
             return dx, dw, None, None
@@ -84,7 +86,7 @@ class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, weight, mean, inverse = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if needs_formula(grads[0]):
             wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
             dx, dw = differentiable_again(ctx.plain, (x, weight), wanted, grads[0])
             return dx, dw, None, None, None
@@ -109,7 +111,7 @@ class _HeldLayerNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         weight, inverse = ctx.saved_tensors
-        native = not torch.is_grad_enabled()
+        native = not needs_formula(grads[0])
         return passes.centre(grads[0], weight, inverse, native=native), None, None
 
 
@@ -127,7 +129,7 @@ class _HeldGroupNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         weight, inverse = ctx.saved_tensors
-        native = not torch.is_grad_enabled()
+        native = not needs_formula(grads[0])
         return passes.centre(grads[0], weight, inverse, native=native), None, None, None
 
 
@@ -165,7 +167,7 @@ class _BatchNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight, mean, inverse = ctx.saved_tensors
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
-        if torch.is_grad_enabled():
+        if needs_formula(grads[0]):
             dx, dw = differentiable_again(ctx.plain, (x, weight), wanted, grads[0])
             return dx, dw, None, None
         dy = passes.dense(grads[0], x)

@@ -42,9 +42,11 @@ def in_cache(
             and layer.b == 2
             and layer.max_out == 1
             and layer.bias is None
+            and (type(layer) is BcosLinear or layer.pointwise)
             and applies(x, layer.weight)
             for layer in (fc1, fc2)
         )
+        and fc1.unit_norm == fc2.unit_norm
         and unobserved(fc1, act, fc2, *([] if drop is None else [drop]))
     )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bcos_vit.kernels.build import library
 from bcos_vit.kernels.passes import Window
+from bcos_vit.layers.fast import plain
 from bcos_vit.layers.fused_bcos import ConvShape, Form, back, forward, two_layers
 from bcos_vit.layers.mode import is_explaining
 
@@ -29,6 +30,7 @@ def traceable(*tensors: Tensor) -> bool:
         torch.compiler.is_compiling()
         and not torch.compiler.is_exporting()
         and not is_explaining()
+        and not plain.get()
         and first.device.type == "cpu"
         and first.dtype in _REALS
         and all(t.dtype == first.dtype for t in tensors)

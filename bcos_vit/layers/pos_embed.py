@@ -17,7 +17,7 @@ from timm.layers import (
 from torch import Tensor, nn
 
 from bcos_vit.kernels import passes
-from bcos_vit.layers.fast import fast
+from bcos_vit.layers.fast import fast, needs_formula
 from bcos_vit.layers.mode import constant, held
 
 
@@ -66,12 +66,17 @@ def turn(x: Tensor, rope: Tensor, turned: int) -> Tensor:
         rope: ``(N, 2 D)`` sines and cosines of angles, each twice, from :class:`RotaryPosition`.
         turned: how many numbers at the start of each row are queries and keys.
     """
-    if fast(x, rope) and x.is_contiguous():
+    if fast(x, rope) and x.is_contiguous() and x.shape[1] == len(rope):
         sines, cosines = (each[:, ::2].contiguous() for each in rope.chunk(2, -1))
         if torch.is_grad_enabled() and x.requires_grad:
             y: Tensor = _Turn.apply(x, sines, cosines, turned)
             return y
         return passes.turn(x, sines, cosines, turned, in_place=True)
+    return _turn_heads(x, rope, turned)
+
+
+def _turn_heads(x: Tensor, rope: Tensor, turned: int) -> Tensor:
+    """The plain formula."""
     heads = x[..., :turned].unflatten(-1, (-1, rope.shape[-1] // 2)).transpose(1, 2)
     heads = apply_rot_embed_cat(heads, rope).to(x.dtype)
     return torch.cat([heads.transpose(1, 2).flatten(2), x[..., turned:]], -1)
@@ -90,8 +95,10 @@ class _Turn(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         sines, cosines = ctx.saved_tensors
         dy = grads[0].contiguous()
-        if torch.is_grad_enabled():
-            dx: Tensor = _Turn.apply(dy, -sines, cosines, ctx.turned)
+        if needs_formula(grads[0]):
+            rope = torch.stack([-sines, -sines, cosines, cosines], -1)
+            rope = torch.cat([rope[..., :2].flatten(-2), rope[..., 2:].flatten(-2)], -1)
+            dx: Tensor = _turn_heads(dy, rope, ctx.turned)
         else:
             dx = passes.turn(dy, -sines, cosines, ctx.turned)
         return dx, None, None, None

@@ -101,6 +101,8 @@ class SpeedBenchmark:
                 " tokens contiguous"
             )
         try:
+            if self.where.type not in ("cpu", "cuda"):
+                raise RuntimeError("neither a CPU nor a CUDA GPU")
             torch.zeros(1, device=self.where)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]

@@ -93,10 +93,11 @@ def speed(
         print(f"{len(wanted) - len(todo)} of {len(wanted)} rows are in {out} already")
     if todo:
         print(LAYOUT.format(*HEADS))
-    for row in tqdm(benchmark.measure(todo), total=len(todo), unit="row", leave=False):
-        rows[key(row)] = row
-        write_rows(out, rows.values())
-        tqdm.write(line(row))
+    with tqdm(benchmark.measure(todo), total=len(todo), unit="row", leave=False) as bar:
+        for row in bar:
+            rows[key(row)] = row
+            write_rows(out, rows.values())
+            tqdm.write(line(row))
     print(summary([rows[name] for name in wanted]), f"({out})")
     return 0
 
