@@ -313,14 +313,19 @@ class _HeldBcos(torch.autograd.Function):
         inlet: Tensor | None,
     ) -> Tensor:
         made = forward(x, weight, form, gain, inlet, keep=True)
-        ctx.form, ctx.size = form, x.shape
+        ctx.form, ctx.size, ctx.last = form, x.shape, x.ndim == 4 and not x.is_contiguous()
         ctx.save_for_backward(made.weight, made.scale)
         return made.y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         weight, scale = ctx.saved_tensors
-        # Its values are not read: a convolution's gradient only asks for the input's shape.
-        x = torch.empty(ctx.size, dtype=weight.dtype, device=weight.device)
+        # Its values are not read: a convolution's gradient asks for the input's shape and layout.
+        x = torch.empty(
+            ctx.size,
+            dtype=weight.dtype,
+            device=weight.device,
+            memory_format=torch.channels_last if ctx.last else torch.contiguous_format,
+        )
         dx, _ = ctx.form.respond_back(grads[0] * scale, x, weight, (True, False))
         return dx, None, None, None, None
