@@ -114,36 +114,18 @@ class Form:
         """Gradients of ``x`` and ``weight`` in :meth:`respond`."""
         if self.conv is None:
             return (du @ weight if wanted[0] else None, du.t() @ x if wanted[1] else None)
-        if self.conv.pointwise and du.device.type == "cpu" and du.is_contiguous():
-            return _pointwise_back(du, x, weight, wanted)
-        if (
-            not wanted[1]
-            and weight.shape[1] <= _FEW
-            and self.conv.coarse
-            and du.device.type == "cpu"
-        ):
-            return _coarse_back(du, weight, self.conv, (x.shape[2], x.shape[3])), None
+        if not wanted[1] and du.device.type == "cpu":
+            # PyTorch is slow on CPUs where it is the input's gradient alone, as in explanations.
+            if self.conv.pointwise and du.is_contiguous():
+                return torch.matmul(weight.flatten(1).t(), du.flatten(2)).view(x.shape), None
+            if self.conv.coarse and weight.shape[1] <= _FEW:
+                return _coarse_back(du, weight, self.conv, (x.shape[2], x.shape[3])), None
         stride, pad, dilation = self.conv.pairs
         dx, dw, _ = torch.ops.aten.convolution_backward(
             du, x, weight, None, stride, pad, dilation, False, [0, 0], self.conv.groups,
             [*wanted, False],
         )  # fmt: skip
         return dx, dw
-
-
-def _pointwise_back(
-    du: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of a 1 x 1 convolution as products of matrices, which is faster on CPUs."""
-    places, filters = du.flatten(2), weight.flatten(1)
-    dx = dw = None
-    if wanted[0]:
-        dx = torch.matmul(filters.t(), places).view(x.shape)
-    if wanted[1]:
-        seen = x.contiguous().flatten(2).transpose(1, 2)
-        # Not bmm and a sum, which would hold a matrix for every image.
-        dw = torch.addbmm(torch.zeros_like(filters), places, seen, beta=0).view(weight.shape)
-    return dx, dw
 
 
 def _coarse_back(du: Tensor, weight: Tensor, conv: ConvShape, size: tuple[int, int]) -> Tensor:
