@@ -49,10 +49,10 @@ def add_shortcut(y: Tensor, shortcut: Tensor, norm: nn.Module) -> Tensor:
         shortcut: likewise.
         norm: the last layer of the branch.
     """
+    if torch.compiler.is_compiling() or hooked(norm) or not isinstance(norm, BcosBatchNorm2d):
+        return y + shortcut
     # Writing into a view costs more on the way back than it saves.
-    view = y.requires_grad and y._is_view()
-    plain = view or hooked(norm) or not isinstance(norm, BcosBatchNorm2d)
-    return y + shortcut if plain else y.add_(shortcut)
+    return y + shortcut if y.requires_grad and y._is_view() else y.add_(shortcut)
 
 
 class BcosBasicBlock(nn.Module):
