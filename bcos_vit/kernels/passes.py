@@ -19,7 +19,7 @@ from bcos_vit.kernels.build import library
 
 _CHUNK, _TILE = 32, 1024  # as in kernels.c
 _NULL = ctypes.c_void_p(None)
-_REALS = {torch.float32: "float", torch.float64: "double"}
+REALS = {torch.float32: "float", torch.float64: "double"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def dense(x: Tensor, like: Tensor | None = None) -> Tensor:
 
 def _kernel(name: str, x: Tensor) -> Callable[..., None] | None:
     """A C kernel by name, taking tensors and numbers; None where there is none for ``x``."""
-    real = _REALS.get(x.dtype)
+    real = REALS.get(x.dtype)
     if real is None or x.device.type != "cpu" or (found := library(real)) is None:
         return None
     function = getattr(found, name)

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from bcos_vit.kernels.build import library
-from bcos_vit.kernels.passes import Window
+from bcos_vit.kernels.passes import REALS, Window
 from bcos_vit.layers.fast import plain
 from bcos_vit.layers.fused_bcos import ConvShape, Form, back, forward, two_layers
 from bcos_vit.layers.mode import is_explaining
-
-_REALS = {torch.float32: "float", torch.float64: "double"}
 
 
 def traceable(*tensors: Tensor) -> bool:
@@ -32,10 +30,10 @@ def traceable(*tensors: Tensor) -> bool:
         and not is_explaining()
         and not plain.get()
         and first.device.type == "cpu"
-        and first.dtype in _REALS
+        and first.dtype in REALS
         and all(t.dtype == first.dtype for t in tensors)
         and not torch.is_autocast_enabled("cpu")
-        and _has_kernels(_REALS[first.dtype])
+        and _has_kernels(REALS[first.dtype])
     )
 
 
