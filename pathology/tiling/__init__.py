@@ -4,7 +4,7 @@ from pathology.tiling.grid import GridSource, Tile, TileGrid
 from pathology.tiling.label import label_tiles
 from pathology.tiling.spec import TileSpec
 from pathology.tiling.tile import tile_slide
-from pathology.tiling.tissue import OtsuTissue, TissueFinder
+from pathology.tissue import OtsuTissue, TissueFinder
 
 __all__ = [
     "GridSource",

@@ -11,7 +11,7 @@ from pathology.maps.slide_map import SlideMap
 from pathology.slides.slide import Slide
 from pathology.tiling.grid import GridSource, TileGrid
 from pathology.tiling.spec import TileSpec
-from pathology.tiling.tissue import OtsuTissue, TissueFinder
+from pathology.tissue import OtsuTissue, TissueFinder
 
 # Sums over areas are rounded: a tile that is just half tissue must pass a limit of one half.
 ROUNDING = 1e-6

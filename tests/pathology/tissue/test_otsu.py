@@ -10,7 +10,8 @@ from scipy import ndimage
 
 from pathology.geometry import Box
 from pathology.slides import MemorySlide, open_slide
-from pathology.tiling import OtsuTissue, tissue
+from pathology.tissue import OtsuTissue
+from pathology.tissue import otsu as tissue
 
 DATA = Path(os.environ.get("BCOS_PATHOLOGY_DATA", Path(__file__).parents[4] / "shared" / "data"))
 GLASS = (240, 236, 238)

@@ -1,0 +1,1 @@
+"""Regions that people drew on slides, whatever the program they drew them with."""

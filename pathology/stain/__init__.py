@@ -1,0 +1,1 @@
+"""Stain normalisation: fitted once per slide, applied to tiles on any device."""
