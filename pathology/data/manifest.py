@@ -2,23 +2,35 @@
 
 Two kinds, both CSV with a header:
 
-* of tiles: ``path, label, split`` -- one image file a row;
-* of slides: ``slide_id, path, split`` and, where known, ``patient_id, label, mpp, regions``.
+* of tiles: ``path, label, split`` -- one image file a row; with a column ``index`` the file is an
+  array of images (``.h5``, ``.npy``, or ``images.npz#name``) and the index a place in it;
+* of slides: ``slide_id, path, split`` and, where known, ``patient_id, site, label, mpp, regions``.
 
 Paths are relative to the manifest's own folder unless a root is given. A manifest is checked as a
-whole before anything long starts; what is wrong with it is said in one line, with the row.
+whole before anything long starts; what is wrong with it is said in one line, with the rows. One
+that ``pathology data split`` wrote is also checked against the checksum that was written with it.
 """
 
+import hashlib
+import json
 import math
+import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pathology.errors import LeakageError, ManifestError
+from pathology.outputs import complete_file
 
 SPLITS = ("train", "val", "test")
+CHECKSUMS = "splits.json"  # beside manifests that were made by splitting another one
+FILE_COLUMNS = ("path", "regions")
+# What must not be on both sides of a split. Other groups (a site, say) are for splits to respect.
+SOURCES = ("patient_id", "slide_id")
 _SHOWN = 3
 
 
@@ -33,15 +45,21 @@ def read_tile_manifest(
         path_column: name of the column that holds the image's path.
 
     Returns:
-        One row per image: ``path`` (absolute), ``label``, ``split`` and whatever else it holds.
+        One row per image: ``path`` (absolute), ``label``, ``split``, ``index`` (int64) where the
+        file has it, and whatever else it holds.
 
     Raises:
         ManifestError: unreadable, empty, a column, file or label missing, an unknown split.
-        LeakageError: a patient in more than one split.
+        LeakageError: a patient, slide or image in more than one split.
     """
     table = _read(path, required=(path_column, "label", "split"))
+    if path_column != "path" and "path" in table:
+        table = table.drop(columns="path")
     table = table.rename(columns={path_column: "path"})
+    _check_filled(path, table, "path")
     _check_filled(path, table, "label")
+    if "index" in table:
+        table["index"] = np.array([_place(path, i, cell) for i, cell in table["index"].items()])
     _resolve(path, table, "path", root)
     _check_splits(path, table)
     return table
@@ -60,10 +78,11 @@ def read_slide_manifest(path: str | Path, *, root: str | Path | None = None) -> 
 
     Raises:
         ManifestError: unreadable, empty, a column or file missing, a slide twice.
-        LeakageError: a patient in more than one split.
+        LeakageError: a patient or file in more than one split.
     """
     table = _read(path, required=("slide_id", "path"))
     _check_filled(path, table, "slide_id")
+    _check_filled(path, table, "path")
     twice = table.index[table["slide_id"].duplicated()]
     if len(twice):
         raise ManifestError(
@@ -78,6 +97,46 @@ def read_slide_manifest(path: str | Path, *, root: str | Path | None = None) -> 
     if "split" in table:
         _check_splits(path, table)
     return table
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """The rows of a manifest of either kind as text, its files checked and absolute.
+
+    Raises:
+        ManifestError: unreadable, empty, without ``path``, or a file is missing.
+    """
+    table = _read(path, required=("path",))
+    _check_filled(path, table, "path")
+    for column in FILE_COLUMNS:
+        if column in table:
+            _resolve(path, table, column, None)
+    return table
+
+
+def write_manifest(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as a manifest, its files relative to the manifest's folder.
+
+    Args:
+        table: rows of either kind; paths absolute, or relative to where one stands.
+        path: the CSV file; one of that name is replaced in one step.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = Path(path)
+    table = table.copy()
+    for column in set(FILE_COLUMNS) & set(table.columns):
+        table[column] = [_relative(name, path.parent) for name in table[column]]
+    with complete_file(path) as draft:
+        table.to_csv(draft, index=False)
+
+
+def _relative(name: str, folder: Path) -> str:
+    """``name`` as seen from ``folder``; as it is where no way leads there (another drive)."""
+    try:
+        return Path(os.path.relpath(name, folder)).as_posix() if name else ""
+    except ValueError:
+        return name
 
 
 def _line(index: Any) -> int:
@@ -98,10 +157,33 @@ def _positive(path: str | Path, index: Any, cell: str) -> float:
     return number
 
 
+def _place(path: str | Path, index: Any, cell: str) -> int:
+    """The place in an array of images."""
+    if not (cell.strip().isascii() and cell.strip().isdigit()):
+        raise ManifestError(
+            f"{path}: row {_line(index)} has index {cell!r}; wanted a whole number from 0"
+        )
+    return int(cell)
+
+
+def _check_unedited(path: Path) -> None:
+    """Refuse a manifest that is no longer what splitting another one had made."""
+    try:
+        made = json.loads((path.parent / CHECKSUMS).read_text())["manifests"][path.name]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # nothing was said about this one
+    if made["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
+        raise ManifestError(
+            f"{path}: changed since it was split (its checksum is not the one in {CHECKSUMS});"
+            " split the source again, or copy the table elsewhere to make it your own"
+        )
+
+
 def _read(path: str | Path, required: tuple[str, ...]) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise ManifestError(f"{path}: no such manifest; give the path of a CSV file")
+    _check_unedited(path)
     try:
         with warnings.catch_warnings():
             # Rows longer than the header would be cut, or shift every column.
@@ -131,7 +213,8 @@ def _resolve(path: str | Path, table: pd.DataFrame, column: str, root: str | Pat
     """Make the paths of ``column`` absolute, and refuse files that are not there."""
     folder = Path(root) if root is not None else Path(path).parent
     table[column] = [str(folder / name) if name else "" for name in table[column]]
-    lost = [(i, name) for i, name in table[column].items() if name and not Path(name).is_file()]
+    there = {name: _is_there(name) for name in table[column].unique()}
+    lost = [(i, name) for i, name in table[column].items() if not there[name]]
     if lost:
         shown = ", ".join(f"{name} (row {_line(i)})" for i, name in lost[:_SHOWN])
         more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
@@ -141,6 +224,13 @@ def _resolve(path: str | Path, table: pd.DataFrame, column: str, root: str | Pat
         )
 
 
+def _is_there(name: str) -> bool:
+    """Whether a file is; ``images.npz#name`` is one array of a file."""
+    return (
+        not name or Path(name).is_file() or ("#" in name and Path(name.rsplit("#", 1)[0]).is_file())
+    )
+
+
 def _check_splits(path: str | Path, table: pd.DataFrame) -> None:
     unknown = table.index[~table["split"].isin(SPLITS)]
     if len(unknown):
@@ -148,14 +238,43 @@ def _check_splits(path: str | Path, table: pd.DataFrame) -> None:
             f"{path}: row {_line(unknown[0])} has split {table['split'][unknown[0]]!r};"
             f" wanted one of {', '.join(SPLITS)}"
         )
-    if "patient_id" not in table:
+    check_apart(path, table, [name for name in SOURCES if name in table])
+    place = "#" + table["index"].astype(str) if "index" in table else ""
+    _check_apart(path, table, table["path"] + place, "path")
+
+
+def check_apart(path: str | Path, table: pd.DataFrame, groups: Sequence[str]) -> None:
+    """Refuse a table in which some patient, or other group, is in more than one split.
+
+    Rows that leave the group empty are nobody's.
+
+    Args:
+        path: the manifest, for the message.
+        table: its rows, with ``split``.
+        groups: columns whose values must stay together.
+
+    Raises:
+        LeakageError: naming the value, its splits and their rows.
+    """
+    for group in groups:
+        _check_apart(path, table, table[group], group)
+
+
+def _check_apart(path: str | Path, table: pd.DataFrame, owner: pd.Series, what: str) -> None:
+    known = owner[owner != ""]
+    split = table["split"][known.index]
+    shared = split.groupby(known).nunique()
+    shared = shared[shared > 1]
+    if not len(shared):
         return
-    known = table[table["patient_id"] != ""]
-    splits = known.groupby("patient_id")["split"].agg(lambda s: sorted(set(s)))
-    shared = splits[splits.map(len) > 1]
-    if len(shared):
-        raise LeakageError(
-            f"{path}: {len(shared)} patients are in more than one split, e.g."
-            f" {shared.index[0]!r} in {' and '.join(shared.iloc[0])};"
-            " put all of a patient's rows into one split"
-        )
+    value = shared.index[0]
+    rows = {
+        name: split.index[(known == value) & (split == name)][0]
+        for name in SPLITS
+        if ((known == value) & (split == name)).any()
+    }
+    where = " and ".join(f"{name} (row {_line(i)})" for name, i in rows.items())
+    raise LeakageError(
+        f"{path}: {len(shared)} values of {what} are in more than one split, e.g. {value!r} in"
+        f" {where}; put all rows of one {what} into one split, as `pathology data split` does"
+    )

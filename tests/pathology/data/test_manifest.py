@@ -59,7 +59,7 @@ def test_no_manifest_at_all(tmp_path):
 
 def test_a_patient_in_two_splits_is_refused(write):
     rows = "a.png,x,train,p1\nb.png,x,val,p1\n"
-    with pytest.raises(LeakageError, match="'p1' in train and val"):
+    with pytest.raises(LeakageError, match=r"'p1' in train \(row 2\) and val \(row 3\)"):
         read_tile_manifest(write("path,label,split,patient_id\n" + rows))
 
 
