@@ -11,11 +11,20 @@ EQUAL = 1.01
 
 
 class Level(NamedTuple):
-    """One stored plane: its sides in pixels, and level-0 pixels per pixel along a side."""
+    """One stored plane.
+
+    Args:
+        width: in its own pixels.
+        height: in its own pixels.
+        downsample: level-0 pixels per pixel along a side.
+        tile: width and height of the file's own tiles in pixels of the plane, ``None`` where it
+            has none or does not say.
+    """
 
     width: int
     height: int
     downsample: float
+    tile: tuple[int, int] | None = None
 
 
 class Scale(NamedTuple):

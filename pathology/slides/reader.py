@@ -28,6 +28,8 @@ class PyramidSlide(ABC):
         path: the slide's file, ``None`` in memory.
         slide_id: name of the slide.
         planes: width and height of every plane, finest first.
+        tiles: width and height of the file's own tiles in every plane, ``None`` where it has none
+            or does not say; none anywhere when omitted.
         mpp: micrometres per level-0 pixel.
         mpp_source: who said so.
         whole_factors: planes shrink level 0 by whole factors, see
@@ -37,12 +39,15 @@ class PyramidSlide(ABC):
         properties: metadata.
     """
 
+    colour = "stored"
+
     def __init__(
         self,
         *,
         path: Path | None,
         slide_id: str,
         planes: Sequence[tuple[int, int]],
+        tiles: Sequence[tuple[int, int] | None] | None = None,
         mpp: Mpp,
         mpp_source: str,
         whole_factors: bool = True,
@@ -60,8 +65,10 @@ class PyramidSlide(ABC):
         self._properties = dict(properties or {})
         self._scales = [level_scale(self.size, *plane, whole_factors) for plane in planes]
         self.levels = [
-            Level(*plane, math.sqrt(scale.x * scale.y))
-            for plane, scale in zip(planes, self._scales, strict=True)
+            Level(*plane, math.sqrt(scale.x * scale.y), tile)
+            for plane, scale, tile in zip(
+                planes, self._scales, tiles or [None] * len(planes), strict=True
+            )
         ]
         self._closed = False
 
@@ -83,6 +90,10 @@ class PyramidSlide(ABC):
     def _read_level(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """``(height, width, 3)`` pixels of a plane; the rectangle lies inside of the plane."""
 
+    def _encoded_tile(self, level: int, column: int, row: int) -> bytes | None:
+        """One of the file's own tiles as a complete JPEG; ``None`` where there is no such."""
+        return None
+
     def _origin(self, level: int, x: int, y: int) -> tuple[float, float]:
         """Where on the plane a read at ``(x, y)`` really starts, in its pixels."""
         return x, y
@@ -91,9 +102,10 @@ class PyramidSlide(ABC):
         """The slide under ``box`` at ``mpp``.
 
         Pixels are the stored ones, untouched, where the request falls on the whole pixels of a
-        plane; else they are resampled from the nearest finer plane (level 0 where there is none),
-        along x and y apart. What lies outside of the slide has the background's colour. Memory is
-        bounded: a large request at a coarse ``mpp`` goes through the plane in blocks.
+        plane, and their exact means where it falls on whole blocks of them; else they are resampled
+        from the nearest finer plane (level 0 where there is none), along x and y apart. What lies
+        outside of the slide has the background's colour. Memory is bounded: a large request at a
+        coarse ``mpp`` goes through the plane in blocks.
 
         Args:
             box: in level-0 pixels, any real numbers; may reach outside of the slide.
@@ -107,11 +119,49 @@ class PyramidSlide(ABC):
             SlideOpenError: the file is damaged under the box, or gone.
             ValueError: ``mpp`` is not finite or not positive, or the slide was closed.
         """
+        return self._render(box, *self._pixels(box, mpp))
+
+    def encoded(self, box: Box, mpp: float) -> bytes | None:
+        """What ``read(box, mpp)`` returns as the JPEG that the file holds, without re-encoding.
+
+        Decoded with libjpeg-turbo's defaults (Pillow, torchvision, OpenCV, simplejpeg), the pixels
+        are exactly those of :meth:`read`; other decoders may differ by a few grey levels in how
+        they enlarge the chroma.
+
+        Args:
+            box: in level-0 pixels.
+            mpp: micrometres per pixel.
+
+        Returns:
+            A complete JPEG file; ``None`` unless ``box`` at ``mpp`` is exactly one tile of a plane
+            that is stored as an intact JPEG, lies on the slide, and ``colour`` is "stored".
+
+        Raises:
+            SlideOpenError: the file cannot be read.
+            ValueError: ``mpp`` is not finite or not positive, or the slide was closed.
+        """
+        width, height = self._pixels(box, mpp)
+        self._check_open()
+        level = finest_needed(self._scales, box.width / width, box.height / height)
+        plane, corner = self.levels[level], self._aligned_corner(level, box, width, height)
+        if self.colour != "stored" or plane.tile != (width, height) or corner is None:
+            return None
+        (column, left), (row, top) = divmod(corner[0], width), divmod(corner[1], height)
+        on_plane = 0 <= corner[0] <= plane.width - width and 0 <= corner[1] <= plane.height - height
+        if (
+            left
+            or top
+            or not on_plane
+            or any((part < 1).any() for part in self._inside(box, width, height))
+        ):
+            return None
+        return self._encoded_tile(level, column, row)
+
+    def _pixels(self, box: Box, mpp: float) -> tuple[int, int]:
+        """Width and height of ``box`` at ``mpp``."""
         if not math.isfinite(mpp) or mpp <= 0:
             raise ValueError(f"mpp must be finite micrometres per pixel above 0, got {mpp}")
-        width = pixel_count(box.width, self.mpp.x, mpp)
-        height = pixel_count(box.height, self.mpp.y, mpp)
-        return self._render(box, width, height)
+        return pixel_count(box.width, self.mpp.x, mpp), pixel_count(box.height, self.mpp.y, mpp)
 
     def thumbnail(self, max_px: int) -> NDArray[np.uint8]:
         """The whole slide with its longer side at ``max_px`` pixels, or as it is when smaller.
@@ -128,11 +178,14 @@ class PyramidSlide(ABC):
 
     def _render(self, box: Box, width: int, height: int) -> NDArray[np.uint8]:
         """``box`` as exactly ``width x height`` pixels."""
-        if self._closed:
-            raise ValueError(f"slide {self.slide_id} is closed")
+        self._check_open()
         if box.intersection(Box(0, 0, *self.size)) is None:
             return np.full((height, width, 3), self.background, np.uint8)
         return self._on_background(self._plane_pixels(box, width, height), box, width, height)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError(f"slide {self.slide_id} is closed")
 
     def _plane_pixels(self, box: Box, width: int, height: int) -> NDArray[np.uint8]:
         """The slide under ``box``, its outermost pixels repeated where the box reaches outside."""
@@ -143,11 +196,14 @@ class PyramidSlide(ABC):
         if max(ratio_x, ratio_y) > LARGEST_RATIO:
             factor = math.ceil(max(ratio_x, ratio_y) / LARGEST_RATIO)
             return mean_blocks(self._plane_pixels(box, width * factor, height * factor), factor)
-        corner = self._aligned_corner(level, box, width, height)
+        across, down = max(1, round(ratio_x)), max(1, round(ratio_y))
+        corner = self._aligned_corner(level, box, width * across, height * down)
 
         def block(left: int, top: int, columns: int, rows: int) -> NDArray[np.uint8]:
             if corner is not None:
-                return self._window(level, corner[0] + left, corner[1] + top, columns, rows)[0]
+                start = corner[0] + left * across, corner[1] + top * down
+                pixels, _ = self._window(level, *start, columns * across, rows * down)
+                return pixels if across == down == 1 else mean_blocks(pixels, across, down)
             x, y = box.x / scale.x, box.y / scale.y
             right, bottom = x + (left + columns) * ratio_x, y + (top + rows) * ratio_y
             edges = (x + left * ratio_x, y + top * ratio_y, right, bottom)
@@ -179,7 +235,7 @@ class PyramidSlide(ABC):
     def _aligned_corner(
         self, level: int, box: Box, width: int, height: int
     ) -> tuple[int, int] | None:
-        """The plane's whole pixel at which ``box`` starts, when the request needs no resampling."""
+        """The plane's whole pixel at which ``box`` starts, when it covers ``width x height``."""
         scale = self._scales[level]
         real = (box.x / scale.x, box.y / scale.y)
         x, y = round(real[0]), round(real[1])
@@ -215,12 +271,20 @@ class PyramidSlide(ABC):
         start_x, start_y = self._origin(level, left, top)
         return pixels, (x + start_x - left, y + start_y - top)
 
+    def _inside(
+        self, box: Box, width: int, height: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Which part of each column and of each row of ``box`` lies on the slide."""
+        return (
+            _inside(box.x, box.width / width, width, self.size.width),
+            _inside(box.y, box.height / height, height, self.size.height),
+        )
+
     def _on_background(
         self, pixels: NDArray[np.uint8], box: Box, width: int, height: int
     ) -> NDArray[np.uint8]:
         """Give the background's colour to the part of each pixel that is outside of the slide."""
-        across = _inside(box.x, box.width / width, width, self.size.width)
-        down = _inside(box.y, box.height / height, height, self.size.height)
+        across, down = self._inside(box, width, height)
         outer_rows, outer_columns = np.flatnonzero(down < 1), np.flatnonzero(across < 1)
         if not len(outer_rows) and not len(outer_columns):
             return pixels

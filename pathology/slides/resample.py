@@ -1,8 +1,10 @@
 """Pixels of one plane turned into an image of another scale, with sub-pixel geometry.
 
-The filter is Pillow's, stretched over the pixels that fall into one output pixel, so nothing
-aliases. Measured on dense H&E against the exact mean over each output pixel's area, starting on
-and between pixels (mean absolute difference in grey levels):
+Where a whole number of pixels makes one and the first starts on a pixel, the result is their exact
+mean (:func:`mean_blocks`): no filter is closer, and none as quick. Everywhere else the filter is
+Pillow's, stretched over the pixels that fall into one output pixel, so nothing aliases. Measured on
+dense H&E against the exact mean over each output pixel's area, starting on and between pixels (mean
+absolute difference in grey levels):
 
 ======== ============ ============ ============ ============
 scale    Hamming      bilinear     bicubic      Lanczos
@@ -50,10 +52,29 @@ def resample(
     return np.asarray(image)
 
 
-def mean_blocks(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Mean over ``factor x factor`` pixels, rounded; what does not fill a block is cut."""
-    height, width = pixels.shape[0] // factor, pixels.shape[1] // factor
-    cut = pixels[: height * factor, : width * factor]
-    blocks = cut.reshape(height, factor, width, factor, -1)
-    means: NDArray[np.float64] = blocks.mean(axis=(1, 3), dtype=np.float64)
-    return np.rint(means).astype(np.uint8)
+def mean_blocks(
+    pixels: NDArray[np.uint8], across: int, down: int | None = None
+) -> NDArray[np.uint8]:
+    """Mean over blocks of ``down`` rows and ``across`` columns, halves to even.
+
+    Args:
+        pixels: ``(h, w, c)``; what does not fill a block is cut.
+        across: pixels along x that make one.
+        down: pixels along y that make one; ``across`` when omitted.
+    """
+    down = across if down is None else down
+    height, width, channels = pixels.shape[0] // down, pixels.shape[1] // across, pixels.shape[2]
+    cut = pixels[: height * down, : width * across].reshape(height, down, -1)
+    # Whole sums, so that nothing but the last division rounds; 16 bits where they suffice, and
+    # then 24 bits of a float hold them too.
+    small = 255 * across * down < 2**16
+    rows = cut[:, 0].astype(np.uint16 if small else np.uint32)
+    for i in range(1, down):
+        rows += cut[:, i]
+    columns = rows.reshape(height, width, across * channels)
+    total = columns[..., :channels].copy()
+    for channel in range(channels):  # long strided loops: three neighbours at a time are slow
+        for i in range(1, across):
+            total[..., channel] += columns[..., channel + i * channels]
+    means = total / (np.float32 if small else np.float64)(across * down)
+    return np.rint(means, out=means).astype(np.uint8)

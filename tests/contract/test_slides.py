@@ -102,7 +102,7 @@ def test_is_a_slide(slide: Slide) -> None:
     assert slide.mpp == pytest.approx((MPP, MPP))
     assert slide.bounds == Box(0, 0, 768, 512)
     assert slide.background == (255, 255, 255)
-    assert slide.levels[0] == (768, 512, 1.0)
+    assert slide.levels[0][:3] == (768, 512, 1.0)
     assert dict(slide.associated) == {}
 
 
