@@ -11,7 +11,8 @@ from scipy import ndimage
 from pathology.geometry import Box
 from pathology.slides import MemorySlide, open_slide
 from pathology.tissue import OtsuTissue
-from pathology.tissue import otsu as tissue
+from pathology.tissue import picture as pictures
+from pathology.tissue.picture import take_picture
 
 DATA = Path(os.environ.get("BCOS_PATHOLOGY_DATA", Path(__file__).parents[4] / "shared" / "data"))
 GLASS = (240, 236, 238)
@@ -109,16 +110,17 @@ def test_the_map_lies_on_the_bounds_in_whole_pixels() -> None:
 def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     array = stained(noise(), disk(130, 130, 90), 0.5)
     whole = found(array)
-    monkeypatch.setattr(tissue, "BAND_PX", 20 * SIDE)
+    monkeypatch.setattr(pictures, "BAND_PX", 20 * SIDE)
     np.testing.assert_array_equal(found(array), whole)
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     # Read at once, 4 million pixels of map would be 50 MB a copy as floats, and of those several.
-    monkeypatch.setattr(tissue, "BAND_PX", 2**17)
+    monkeypatch.setattr(pictures, "BAND_PX", 2**17)
     array = np.broadcast_to(np.uint8(240), (2048, 2048, 3))
     tracemalloc.start()
-    colour, texture = OtsuTissue()._measure(MemorySlide(array, 8.0), Box(0, 0, 2048, 2048))
+    picture = take_picture(MemorySlide(array, 8.0), 8.0)
+    colour, texture = picture.colour, picture.texture
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert not colour.any()

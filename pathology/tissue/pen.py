@@ -1,0 +1,79 @@
+"""Ink of a marker."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology.maps.slide_map import SlideMap
+from pathology.slides.slide import Slide
+from pathology.tissue.finder import check_numbers
+from pathology.tissue.picture import Picture
+from pathology.tissue.pieces import closed, grown, widened, without_small
+
+
+@dataclass(frozen=True, slots=True)
+class PenMarks:
+    """Green, blue, red and black ink, by what no stain, blood or pigment absorbs.
+
+    In optical densities R, G, B of the three channels:
+
+    - green and blue: R well above G. Haematoxylin, the bluest of tissue, absorbs about as much red
+      as green (R/G up to 1.2 on the bluest slides measured).
+    - red: next to no R, and B about as strong as a strong G. Eosin absorbs half as much blue as
+      green; haemoglobin about as much, but some red too.
+    - black: all three strong and equal. Melanin and DAB absorb more blue than red, haematoxylin
+      less.
+
+    Sure pixels are grown into paler ones of the same ink; what is too small is left.
+
+    Args:
+        min_area_um2: smaller marks are left, in square micrometres.
+        rim_um: how far around it a mark bleeds, in micrometres.
+
+    Raises:
+        ValueError: a number is negative or not finite.
+    """
+
+    min_area_um2: float = 20_000.0
+    rim_um: float = 24.0
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+
+    def mask(self, slide: Slide, picture: Picture, tissue: SlideMap) -> SlideMap:
+        """The ink, on the picture's pixels."""
+        is_ink = np.zeros(picture.shape, bool)
+        for sure, likely in self._inks(picture):
+            mark = without_small(closed(grown(sure, likely), 2), self.min_area_um2 / picture.mpp**2)
+            is_ink |= mark
+        return picture.map(widened(is_ink, self.rim_um / picture.mpp))
+
+    def _inks(
+        self, picture: Picture
+    ) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+        """Sure and likely pixels of cool, red and black ink."""
+        inks = [(np.zeros(picture.shape, bool), np.zeros(picture.shape, bool)) for _ in range(3)]
+        for rows, density in picture.density():
+            for (sure, likely), tests in zip(inks, (_cool, _red, _black), strict=True):
+                sure[rows], likely[rows] = tests(density)
+        return inks
+
+
+def _cool(density: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Green and blue."""
+    red, green = density[..., 0], density[..., 1]
+    above = red - green
+    return (above > 0.25) & (red > 1.35 * green), (above > 0.1) & (red > 1.2 * green)
+
+
+def _red(density: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    red, green, blue = np.moveaxis(density, 2, 0)
+    sure = (green > 0.9) & (red < 0.15 * green) & (blue > 0.75 * green)
+    return sure, (green > 0.3) & (red < 0.22 * green) & (blue > 0.7 * green)
+
+
+def _black(density: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    least, most = density.min(axis=2), density.max(axis=2)
+    even = least > 0.8 * most
+    return (least > 0.9) & even, (least > 0.4) & even
