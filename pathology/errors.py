@@ -9,6 +9,7 @@
     |   +-- NoTissueError         nothing left to look at
     +-- ManifestError             a table of slides or tiles that cannot be used; names the row
     |   +-- LeakageError          one patient in two splits
+    +-- AnnotationError           regions drawn on a slide that cannot be used; names which
     +-- StampMismatchError        results made by another model or specification
     +-- OutputError               a folder or file that cannot be written
     +-- LedgerError               the sum of a map does not account for its score
@@ -55,6 +56,10 @@ class ManifestError(PathologyError):
 
 class LeakageError(ManifestError):
     """A patient is in more than one split."""
+
+
+class AnnotationError(PathologyError):
+    """Regions drawn on a slide cannot be used as they are."""
 
 
 class StampMismatchError(PathologyError):

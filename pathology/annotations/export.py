@@ -1,0 +1,126 @@
+"""GeoJSON for QuPath: annotations, and tiles with their values."""
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology.annotations.annotation import Annotation
+from pathology.outputs import complete_file
+
+
+def write_geojson(
+    path: str | Path, drawn: Iterable[Annotation], origin: tuple[float, float] = (0, 0)
+) -> int:
+    """Write annotations as QuPath reads them (File, Import objects); ``.gz`` compresses.
+
+    Args:
+        path: a ``.geojson`` or ``.geojson.gz``.
+        drawn: areas in level-0 pixels; the first of their names becomes the class.
+        origin: level-0 location from which the file's coordinates count: the corner of the slide's
+            bounds where QuPath crops to them (MRXS, SCN).
+
+    Returns:
+        How many were written.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    import shapely
+
+    def features() -> Iterator[dict[str, Any]]:
+        for one in drawn:
+            moved = shapely.transform(one.geometry, lambda points: points - np.array(origin))
+            properties = {"objectType": "annotation"} | _classification(one.names[0])
+            yield _feature(shapely.geometry.mapping(moved), properties)
+
+    return _write(Path(path), features())
+
+
+def write_tiles(
+    path: str | Path,
+    boxes: NDArray[np.float64],
+    columns: Mapping[str, NDArray[Any]],
+    origin: tuple[float, float] = (0, 0),
+) -> int:
+    """Write tiles as QuPath's tile objects, one at a time, whatever their number.
+
+    Args:
+        path: a ``.geojson`` or ``.geojson.gz``.
+        boxes: ``(n, 4)`` rows ``x, y, width, height`` in level-0 pixels.
+        columns: values of each tile. ``label`` becomes the class, numbers become measurements
+            (not the ones that are not finite), text becomes metadata.
+        origin: as in :func:`write_geojson`.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    values = {name: np.asarray(column).tolist() for name, column in columns.items()}
+
+    def features() -> Iterator[dict[str, Any]]:
+        for i, (x, y, width, height) in enumerate((boxes - [*origin, 0, 0]).tolist()):
+            corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height), (x, y)]
+            row = {name: column[i] for name, column in values.items()}
+            properties = {"objectType": "tile"} | _classification(str(row.pop("label", "")))
+            numbers = {n: v for n, v in row.items() if isinstance(v, (int, float, bool))}
+            properties["measurements"] = {n: v for n, v in numbers.items() if np.isfinite(v)}
+            if texts := {n: str(v) for n, v in row.items() if n not in numbers}:
+                properties["metadata"] = texts
+            yield _feature({"type": "Polygon", "coordinates": [corners]}, properties)
+
+    return _write(Path(path), features())
+
+
+def _feature(geometry: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def _classification(name: str) -> dict[str, Any]:
+    if not name:
+        return {}
+    return {"classification": {"name": name, "color": colour(name)}}
+
+
+def colour(name: str) -> list[int]:
+    """A class's colour, always the same, neither too dark nor too pale to see on a slide."""
+    import colorsys
+
+    hue = hashlib.sha256(name.encode()).digest()[0] / 256
+    return [round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.85, 0.85)]
+
+
+def _write(path: Path, features: Iterable[Mapping[str, Any]]) -> int:
+    count = 0
+    with complete_file(path) as draft, _opened(draft, path.suffix.lower() == ".gz") as out:
+        out.write('{"type": "FeatureCollection", "features": [')
+        for feature in features:
+            out.write(",\n" if count else "\n")
+            out.write(json.dumps(feature, allow_nan=False))
+            count += 1
+        out.write("\n]}\n")
+    return count
+
+
+@contextmanager
+def _opened(path: Path, is_compressed: bool) -> Iterator[IO[str]]:
+    """Text into a file; compressed without name and time, so that equal content is equal bytes."""
+    with path.open("wb") as raw:
+        if not is_compressed:
+            with TextIOWrapper(raw, "utf-8") as text:
+                yield text
+            return
+        with (
+            gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+            TextIOWrapper(packed, "utf-8") as text,
+        ):
+            yield text

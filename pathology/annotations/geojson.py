@@ -1,0 +1,104 @@
+"""GeoJSON as QuPath writes it."""
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pathology.annotations.annotation import Annotations, Drawing
+from pathology.errors import AnnotationError
+
+GEOMETRIES = ("Polygon", "MultiPolygon", "GeometryCollection", "Point", "MultiPoint", "LineString",
+              "MultiLineString")  # fmt: skip
+
+
+def read_geojson(path: Path) -> Annotations:
+    """The polygons of a FeatureCollection, a list of features, one feature, or a bare geometry.
+
+    Coordinates stay as in the file. A class is QuPath's ``classification``; of ``Tumor: Positive``
+    the second name is ``Tumor``. What is not classified goes by its own name. Points and lines have
+    no area; they are counted. Third coordinates are dropped.
+
+    Raises:
+        AnnotationError: missing, no GeoJSON, or a coordinate that is no finite number.
+    """
+    drawing = Drawing(path, "geojson")
+    for i, feature in enumerate(_features(path, _load(path))):
+        where = f"feature {i}"
+        if not isinstance(feature, Mapping):
+            raise AnnotationError(f"{path}: {where} is no object")
+        is_feature = feature.get("type") == "Feature"
+        geometry = feature.get("geometry") if is_feature else feature
+        properties = (feature.get("properties") or {}) if is_feature else {}
+        polygons = list(_polygons(path, geometry, where, drawing))
+        if polygons:
+            drawing.add(_names(properties), drawing.area(polygons, where), where)
+    return drawing.finish()
+
+
+def _load(path: Path) -> Any:
+    try:
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        return json.loads(data)
+    except (OSError, EOFError) as error:
+        raise AnnotationError(f"{path}: cannot be read: {_reason(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{path}: no JSON: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _features(path: Path, content: Any) -> list[Any]:
+    if isinstance(content, list):
+        return content
+    kind = content.get("type") if isinstance(content, Mapping) else None
+    if kind == "FeatureCollection" and isinstance(content.get("features"), list):
+        return list(content["features"])
+    if kind == "Feature" or kind in GEOMETRIES:
+        return [content]
+    got = f"an object with {', '.join(list(content)[:5])}" if isinstance(content, Mapping) else kind
+    raise AnnotationError(
+        f"{path}: no GeoJSON: a FeatureCollection, features or a geometry is wanted, got {got};"
+        " export from QuPath as GeoJSON"
+    )
+
+
+def _polygons(path: Path, geometry: Any, where: str, drawing: Drawing) -> Iterator[Any]:
+    """Every polygon of a geometry as a list of rings."""
+    kind = geometry.get("type") if isinstance(geometry, Mapping) else None
+    inside = None
+    if kind == "GeometryCollection":
+        inside = geometry.get("geometries")
+    elif kind in ("Polygon", "MultiPolygon"):
+        inside = geometry.get("coordinates")
+    elif kind in GEOMETRIES:
+        drawing.leave_out("points and lines")
+        return
+    if not isinstance(inside, list):
+        raise AnnotationError(f"{path}: {where} has no geometry, got type {kind!r}")
+    if kind == "Polygon":
+        yield inside
+    elif kind == "MultiPolygon":
+        yield from inside
+    else:
+        for part in inside:
+            yield from _polygons(path, part, where, drawing)
+
+
+def _names(properties: Mapping[str, Any]) -> list[str]:
+    classification = properties.get("classification")
+    if isinstance(classification, Mapping):
+        parts = classification.get("names") or classification.get("name") or ""
+    else:
+        parts = classification or ""
+    if not parts:
+        return [str(properties.get("name") or "")]
+    if isinstance(parts, str):
+        parts = parts.split(":")
+    words = [str(part).strip() for part in parts]
+    return [": ".join(words[: i + 1]) for i in reversed(range(len(words)))]

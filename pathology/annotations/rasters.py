@@ -1,0 +1,210 @@
+"""RasterRegions: regions that were painted, as values of a map or of a mask image."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology.annotations.classes import REST, Classes, Key
+from pathology.annotations.regions import check_names
+from pathology.errors import AnnotationError
+from pathology.geometry import Box, Mpp
+from pathology.maps.slide_map import SlideMap
+
+BAND_PX = 2**22  # pixels of a mask held at once
+
+
+class Raster(Protocol):
+    """Values on a slide, of which some rows can be had."""
+
+    @property
+    def what(self) -> str:
+        """Its file, for messages."""
+
+    @property
+    def is_colour(self) -> bool:
+        """Values are colours, ``0xrrggbb``."""
+
+    @property
+    def box(self) -> Box:
+        """The level-0 rectangle that it covers."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+
+    def rows(self, top: int, bottom: int) -> NDArray[Any]:
+        """``(bottom - top, width)`` values."""
+
+
+class MapRaster:
+    """A map whose values are indices; NaN is zero."""
+
+    what = "map"
+    is_colour = False
+
+    def __init__(self, values: SlideMap) -> None:
+        self.box = values.box
+        self.shape = values.values.shape[0], values.values.shape[1]
+        self._values = values.values
+
+    def rows(self, top: int, bottom: int) -> NDArray[Any]:
+        return np.nan_to_num(self._values[top:bottom])
+
+
+class RasterRegions:
+    """Classes of a slide by the values of a mask.
+
+    A pixel is annotated when its value is in a class or is not zero, unless it is ignored: values
+    that no class mentions count as annotated, as something else. Of colours this cannot be meant
+    (a border's blend of two would count); they must all be mentioned, black aside.
+
+    Areas are exact for the plane that is read.
+
+    Args:
+        raster: the values.
+        classes: which values make which class.
+
+    Raises:
+        AnnotationError: the classes name no values, or (later, when it is read) a colour is in
+            none of them.
+    """
+
+    def __init__(self, raster: Raster | SlideMap, classes: Classes) -> None:
+        self._raster: Raster = MapRaster(raster) if isinstance(raster, SlideMap) else raster
+        self._names = tuple(classes)
+        self._values = {name: self._known(one.include) for name, one in classes.items()}
+        self._rest = [name for name, one in classes.items() if REST in one.include]
+        self._ignored = self._known(classes.ignore)
+        excluded = self._known(key for one in classes.values() for key in one.exclude)
+        included = [value for values in self._values.values() for value in values]
+        self._mentioned = [0, *included, *excluded, *self._ignored]
+        self._ignores_rest = REST in classes.ignore
+        self._last: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None
+        self.notes: Mapping[str, int] = {}
+        if not included and not self._rest:
+            kind = 'colours as "#rrggbb"' if self._raster.is_colour else "whole numbers"
+            raise AnnotationError(
+                f"{self._raster.what}: classes {', '.join(classes)} name no values of a mask;"
+                f" list {kind} for each"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._names
+
+    def covered(
+        self, boxes: NDArray[np.float64], names: Sequence[str] | None = None
+    ) -> NDArray[np.float64]:
+        names = check_names(self._names, names)
+        return self._shares(boxes)[0][[self._names.index(name) for name in names]]
+
+    def annotated(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self._shares(boxes)[1]
+
+    def points(self, name: str, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        (name,) = check_names(self._names, [name])
+        pixels = np.array([self._masks(rows)[0][name].sum() for _, rows in self._bands()])
+        if not pixels.any():
+            raise ValueError(f"class {name!r} has no area on this slide, no points can lie in it")
+        shares = rng.multinomial(count, pixels / pixels.sum())
+        found = [np.empty((0, 2), int)]
+        for (top, rows), share in zip(self._bands(shares > 0), shares[shares > 0], strict=True):
+            y, x = np.nonzero(self._masks(rows)[0][name])
+            chosen = rng.integers(len(x), size=share)
+            found.append(np.stack([x[chosen], y[chosen] + top], axis=1))
+        # Bands were filled one after the other, which the order must not show.
+        corners = rng.permutation(np.concatenate(found))
+        (height, width), box = self._raster.shape, self._raster.box
+        scale = np.array([box.width / width, box.height / height])
+        places: NDArray[np.float64] = (corners + rng.random((count, 2))) * scale
+        return places + np.array([box.x, box.y])
+
+    def _known(self, keys: Iterable[Key]) -> list[int]:
+        """The values that keys stand for in this mask."""
+        if self._raster.is_colour:
+            return [value for key in keys if (value := colour_value(key)) is not None]
+        return [key for key in keys if isinstance(key, int)]
+
+    def _bands(self, wanted: NDArray[np.bool_] | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        """First row and values of each part of the mask, or of those that are wanted."""
+        height, width = self._raster.shape
+        step = max(1, BAND_PX // width)
+        for i, top in enumerate(range(0, height, step)):
+            if wanted is None or wanted[i]:
+                yield top, self._raster.rows(top, min(top + step, height))
+
+    def _masks(self, rows: NDArray[Any]) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.bool_]]:
+        """The pixels of each class, and those that are annotated."""
+        masks = {name: np.isin(rows, values) for name, values in self._values.items()}
+        rest = ~np.isin(rows, self._mentioned)
+        if self._raster.is_colour and not self._rest and not self._ignores_rest and rest.any():
+            colours = Counter(rows[rest].tolist()).most_common(4)
+            listed = ", ".join(f'"#{value:06x}" ({count} px)' for value, count in colours)
+            raise AnnotationError(
+                f"{self._raster.what}: no class mentions the colours {listed}; add them to one, or"
+                ' to "ignore"'
+            )
+        for name in self._rest:
+            masks[name] |= rest
+        annotated = rows != 0
+        annotated &= ~np.isin(rows, self._ignored)
+        if self._ignores_rest:
+            annotated &= ~rest
+        for mask in masks.values():  # a class may be zero
+            annotated |= mask
+        return masks, annotated
+
+    def _shares(self, boxes: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Covered fractions ``(classes, n)`` and annotated ones ``(n,)``.
+
+        Those of the last boxes are kept: who asks for one mostly asks for the other too, and a
+        mask can be gigabytes to decode.
+        """
+        if self._last is None or not np.array_equal(self._last[0], boxes):
+            covered, annotated = np.zeros((len(self._names), len(boxes))), np.zeros(len(boxes))
+            for which, top, bottom in self._bands_under(boxes):
+                box = self._row_box(top, bottom)
+                masks, any_mask = self._masks(self._raster.rows(top, bottom))
+                for i, mask in enumerate(masks.values()):
+                    covered[i, which] = _means(mask, box, boxes[which])
+                annotated[which] = _means(any_mask, box, boxes[which])
+            self._last = boxes.copy(), covered, annotated
+        return self._last[1], self._last[2]
+
+    def _row_box(self, top: int, bottom: int) -> Box:
+        box = self._raster.box
+        down = box.height / self._raster.shape[0]
+        return Box(box.x, box.y + top * down, box.width, (bottom - top) * down)
+
+    def _bands_under(
+        self, boxes: NDArray[np.float64]
+    ) -> Iterator[tuple[NDArray[np.intp], int, int]]:
+        """Indices of boxes, and the rows of the mask under them, part by part of the slide."""
+        height, width = self._raster.shape
+        down = self._raster.box.height / height
+        box_rows = math.ceil(boxes[:, 3].max() / down) + 1 if len(boxes) else 1
+        most = max(BAND_PX // width, box_rows) - box_rows + 1
+        first_row = np.floor((boxes[:, 1] - self._raster.box.y) / down).astype(int)
+        for band in np.unique(first_row // most):
+            which = np.flatnonzero(first_row // most == band)
+            top = min(max(int(band) * most, 0), height - 1)
+            bottom = min(max(int(band + 1) * most + box_rows, top + 1), height)
+            yield which, top, bottom
+
+
+def colour_value(key: Key) -> int | None:
+    """``0xrrggbb`` of ``"#rrggbb"``, ``None`` of another key."""
+    if not isinstance(key, str) or len(key.strip()) != 7 or not key.strip().startswith("#"):
+        return None
+    try:
+        return int(key.strip()[1:], 16)
+    except ValueError:
+        return None
+
+
+def _means(mask: NDArray[np.bool_], box: Box, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.clip(SlideMap(mask, box, Mpp(1, 1)).box_means(boxes), 0, 1)
