@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology.geometry import Box, Mpp
+from pathology.geometry import Box
+from pathology.slides.colour import ColourSpace
 from pathology.slides.reader import Colour, PyramidSlide
 from pathology.slides.resample import mean_blocks
 from pathology.slides.resolution import given_mpp
@@ -22,8 +23,11 @@ class MemorySlide(PyramidSlide):
         levels: downsample of every plane, whole numbers, beginning with 1; made by averaging.
         background: colour outside of the array.
         bounds: the scanned part in level-0 pixels; the whole array when omitted.
+        colour: ``"srgb"`` to convert by ``profile``.
+        profile: ICC profile of the array's colours.
 
     Raises:
+        SlideOpenError: there is no profile to convert by.
         TypeError: ``array`` is not uint8.
         ValueError: ``array`` is not RGB, or ``levels`` or ``mpp`` are not as above.
     """
@@ -36,6 +40,8 @@ class MemorySlide(PyramidSlide):
         levels: Sequence[int] = (1,),
         background: Colour = (255, 255, 255),
         bounds: Box | None = None,
+        colour: ColourSpace = "stored",
+        profile: bytes | None = None,
     ) -> None:
         if array.dtype != np.uint8:
             raise TypeError(f"array must be uint8, got {array.dtype}")
@@ -44,16 +50,17 @@ class MemorySlide(PyramidSlide):
         shortest = min(array.shape[:2])
         if not levels or levels[0] != 1 or any(not 1 <= level <= shortest for level in levels):
             raise ValueError(f"levels must begin with 1 and stay within {shortest}, got {levels}")
-        x, y = mpp if isinstance(mpp, tuple) else (mpp, mpp)
         self._planes = [array if n == 1 else mean_blocks(array, n) for n in levels]
         super().__init__(
             path=None,
             slide_id=slide_id,
             planes=[(plane.shape[1], plane.shape[0]) for plane in self._planes],
-            mpp=Mpp(given_mpp(x).x, given_mpp(y).y),
+            mpp=given_mpp(mpp),
             mpp_source="given",
             background=background,
             bounds=bounds,
+            colour=colour,
+            profile=profile,
         )
 
     def _read_level(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from pathology.errors import SlideOpenError
 from pathology.geometry import Box
+from pathology.slides.colour import ColourSpace
 from pathology.slides.reader import Colour, PyramidSlide
 from pathology.slides.resolution import find_mpp
 from pathology.slides.stamp import stamp_file
@@ -31,14 +32,20 @@ class OpenSlideSlide(PyramidSlide):
     Args:
         path: the slide's file.
         mpp: micrometres per level-0 pixel, instead of what the file says.
+        colour: ``"srgb"`` to convert by the file's colour profile.
 
     Raises:
-        SlideOpenError: OpenSlide cannot read the file.
+        SlideOpenError: OpenSlide cannot read the file, or it has no profile to convert by.
         MissingResolutionError: the file has no plausible mpp and none is given.
-        ValueError: ``mpp`` is not finite or not positive.
+        ValueError: ``mpp`` is no size of a pixel.
     """
 
-    def __init__(self, path: Path, mpp: float | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        mpp: float | tuple[float, float] | None = None,
+        colour: ColourSpace = "stored",
+    ) -> None:
         handle = _open(path)
         properties = dict(handle.properties)
         found, source = find_mpp(properties, mpp, path)
@@ -56,6 +63,8 @@ class OpenSlideSlide(PyramidSlide):
             background=_background(properties),
             bounds=_bounds(properties, handle.dimensions),
             properties=properties,
+            colour=colour,
+            profile=_profile(handle, path) if colour == "srgb" else None,
         )
         self._file = path
         self._downsamples = handle.level_downsamples
@@ -144,6 +153,14 @@ def _open(path: Path) -> openslide.OpenSlide:
         raise SlideOpenError("is no slide format that OpenSlide knows", path) from error
     except openslide.OpenSlideError as error:
         raise SlideOpenError(f"cannot be opened: {error}", path) from error
+
+
+def _profile(handle: openslide.OpenSlide, path: Path) -> bytes | None:
+    try:
+        profile = handle.color_profile
+    except (openslide.OpenSlideError, OSError) as error:
+        raise SlideOpenError(f"its colour profile cannot be read: {error}", path) from error
+    return None if profile is None else profile.tobytes()
 
 
 def _on_background(image: Image.Image, background: Colour) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology.geometry import Box, Mpp, Size, pixel_count
+from pathology.slides.colour import ColourSpace, SrgbConversion
 from pathology.slides.levels import Level, finest_needed, level_scale
 from pathology.slides.resample import margin, mean_blocks, resample
 
@@ -54,6 +55,8 @@ class PyramidSlide(ABC):
         background: Colour = (255, 255, 255),
         bounds: Box | None = None,
         properties: Mapping[str, str] | None = None,
+        colour: ColourSpace = "stored",
+        profile: bytes | None = None,
     ) -> None:
         self.path = path
         self.slide_id = slide_id
@@ -70,6 +73,8 @@ class PyramidSlide(ABC):
                 planes, self._scales, tiles or [None] * len(planes), strict=True
             )
         ]
+        self.colour: ColourSpace = colour
+        self._to_srgb = SrgbConversion(profile, path) if colour == "srgb" else None
         self._closed = False
 
     @property
@@ -119,7 +124,7 @@ class PyramidSlide(ABC):
             SlideOpenError: the file is damaged under the box, or gone.
             ValueError: ``mpp`` is not finite or not positive, or the slide was closed.
         """
-        return self._render(box, *self._pixels(box, mpp))
+        return self.render(box, *self._pixels(box, mpp))
 
     def encoded(self, box: Box, mpp: float) -> bytes | None:
         """What ``read(box, mpp)`` returns as the JPEG that the file holds, without re-encoding.
@@ -174,14 +179,24 @@ class PyramidSlide(ABC):
             raise ValueError(f"max_px must be at least 1, got {max_px}")
         shrink = min(1.0, max_px / max(self.size))
         width, height = (max(1, round(side * shrink)) for side in self.size)
-        return self._render(Box(0, 0, *self.size), width, height)
+        return self.render(Box(0, 0, *self.size), width, height)
 
-    def _render(self, box: Box, width: int, height: int) -> NDArray[np.uint8]:
-        """``box`` as exactly ``width x height`` pixels."""
+    def render(self, box: Box, width: int, height: int) -> NDArray[np.uint8]:
+        """The slide under ``box`` as exactly ``width x height`` pixels, which need not be square.
+
+        Raises:
+            SlideOpenError: the file is damaged under the box, or gone.
+            ValueError: a side below 1, or the slide was closed.
+        """
+        if width < 1 or height < 1:
+            raise ValueError(f"an image needs sides of at least 1 px, got {width} x {height}")
         self._check_open()
         if box.intersection(Box(0, 0, *self.size)) is None:
             return np.full((height, width, 3), self.background, np.uint8)
-        return self._on_background(self._plane_pixels(box, width, height), box, width, height)
+        pixels = self._plane_pixels(box, width, height)
+        if self._to_srgb is not None:
+            pixels = self._to_srgb(pixels)
+        return self._on_background(pixels, box, width, height)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -10,38 +10,46 @@ from pathology.geometry import Mpp
 # Light microscopes sit between about 0.1 and 4 um per pixel. Outside of this range it is not a
 # resolution but a default somebody's software left behind: 72 dpi reads as 352.8 um per pixel.
 SMALLEST, LARGEST = 0.05, 10.0
+# Who gives a value means it, also for a scan of 29 um per pixel. Beyond these it is a slip of the
+# unit: 250 is 0.25 um in nanometres, and at 100 um a whole glass slide is 750 pixels long.
+SMALLEST_GIVEN, LARGEST_GIVEN = 0.01, 100.0
 MICROMETRES = {"centimeter": 1e4, "inch": 2.54e4}
 
 
-def given_mpp(mpp: float) -> Mpp:
-    """Both axes from one number that the caller vouches for.
+def given_mpp(mpp: float | tuple[float, float]) -> Mpp:
+    """Both axes from one number, or from ``(x, y)``, that the caller vouches for.
 
     Raises:
-        ValueError: ``mpp`` is not a finite, positive number.
+        ValueError: a number that is not finite, not positive, or outside of 0.01 to 100.
     """
-    if not math.isfinite(mpp) or mpp <= 0:
-        raise ValueError(f"mpp must be finite micrometres per pixel above 0, got {mpp}")
-    return Mpp(float(mpp), float(mpp))
+    x, y = mpp if isinstance(mpp, tuple | list) else (mpp, mpp)
+    for value in (x, y):
+        if not math.isfinite(value) or value <= 0:
+            raise ValueError(f"mpp must be finite micrometres per pixel above 0, got {mpp}")
+        if not SMALLEST_GIVEN <= value <= LARGEST_GIVEN:
+            wanted = f"{SMALLEST_GIVEN:g} to {LARGEST_GIVEN:g}"
+            raise ValueError(f"mpp must be {wanted} micrometres per pixel of level 0, got {mpp}")
+    return Mpp(float(x), float(y))
 
 
 def find_mpp(
-    properties: Mapping[str, str], mpp: float | None, path: Path | None
+    properties: Mapping[str, str], mpp: float | tuple[float, float] | None, path: Path | None
 ) -> tuple[Mpp, str]:
     """Micrometres per level-0 pixel and where they come from.
 
     Taken from, in this order: ``mpp`` (``"given"``), ``openslide.mpp-x`` and ``-y``
     (``"openslide"``), ``aperio.MPP`` (``"aperio"``), the OME header (``"ome"``), the TIFF
     resolution tags in pixels per centimetre or inch (``"tiff resolution"``). Values from metadata
-    outside of 0.05 to 10 um per pixel are passed over.
+    outside of 0.05 to 10 um per pixel are passed over; what is given is believed from 0.01 to 100.
 
     Args:
         properties: the slide's metadata under OpenSlide's names.
-        mpp: what the caller says, ``None`` to ask the file.
+        mpp: what the caller says, one number or ``(x, y)``; ``None`` to ask the file.
         path: the slide's file, for the message.
 
     Raises:
         MissingResolutionError: nothing plausible anywhere.
-        ValueError: ``mpp`` is not finite or not positive.
+        ValueError: ``mpp`` is no size of a pixel, see :func:`given_mpp`.
     """
     if mpp is not None:
         return given_mpp(mpp), "given"

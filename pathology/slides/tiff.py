@@ -9,12 +9,16 @@ import tifffile
 from numpy.typing import NDArray
 
 from pathology.errors import SlideOpenError
+from pathology.slides.colour import ColourSpace
 from pathology.slides.reader import PyramidSlide
 from pathology.slides.resolution import find_mpp
 from pathology.slides.stamp import stamp_file
 from pathology.slides.tiff_page import open_planes
 
 UNITS = {2: "inch", 3: "centimeter"}
+COLOURS = tuple(
+    getattr(tifffile.PHOTOMETRIC, name) for name in ("MINISWHITE", "MINISBLACK", "RGB", "YCBCR")
+)
 OME_MICROMETRES = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3}
 
 
@@ -24,14 +28,20 @@ class TiffSlide(PyramidSlide):
     Args:
         path: the slide's file.
         mpp: micrometres per level-0 pixel, instead of what the file says.
+        colour: ``"srgb"`` to convert by the file's colour profile.
 
     Raises:
-        SlideOpenError: no TIFF, cut short, or pixels of another kind.
+        SlideOpenError: no TIFF, cut short, pixels of another kind, or no profile to convert by.
         MissingResolutionError: the file has no plausible mpp and none is given.
-        ValueError: ``mpp`` is not finite or not positive.
+        ValueError: ``mpp`` is no size of a pixel.
     """
 
-    def __init__(self, path: Path, mpp: float | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        mpp: float | tuple[float, float] | None = None,
+        colour: ColourSpace = "stored",
+    ) -> None:
         self._file = path
         self._planes, ome = open_planes(path)
         for plane in self._planes:
@@ -46,6 +56,8 @@ class TiffSlide(PyramidSlide):
             mpp_source=source,
             whole_factors=False,
             properties=properties,
+            colour=colour,
+            profile=_profile(self._planes[0].page),
         )
 
     def stamp(self) -> str:
@@ -56,9 +68,7 @@ class TiffSlide(PyramidSlide):
         plane = self._planes[level]
         pixels = plane.read(x, y, width, height)
         if pixels.shape[2] == 4:
-            alpha = pixels[..., 3:].astype(np.uint16)
-            white = 255 * (255 - alpha)
-            return ((pixels[..., :3] * alpha + white + 127) // 255).astype(np.uint8)
+            return _on_white(pixels, plane.page.extrasamples)
         if plane.page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
             pixels = 255 - pixels
         return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
@@ -71,12 +81,48 @@ class TiffSlide(PyramidSlide):
         self._planes, _ = open_planes(self._file)
 
 
+def _on_white(pixels: NDArray[Any], extra: tuple[int, ...]) -> NDArray[np.uint8]:
+    """RGBA on white. Alpha of no stated kind counts as multiplied in already, as in libtiff."""
+    colours, alpha = pixels[..., :3], pixels[..., 3:].astype(np.uint16)
+    if extra[:1] != (tifffile.EXTRASAMPLE.UNASSALPHA,):
+        return np.minimum(colours + (255 - alpha), 255).astype(np.uint8)
+    return ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a TIFF whose pixels are no 8-bit colours or grey.
+
+    OpenSlide reads nearly all of them: 16-bit samples by their upper half, inks by a rule of thumb,
+    a fifth channel not at all. Those are other numbers than the file's, so they are refused here.
+
+    Raises:
+        SlideOpenError: pixels of another kind, or no TIFF.
+    """
+    try:
+        with tifffile.TiffFile(path) as tif:
+            _check_pixels(tif.pages.first, path)
+    except SlideOpenError:
+        raise
+    except Exception as error:  # a damaged header raises about anything, from KeyError to struct's
+        raise SlideOpenError(f"cannot be read as TIFF: {error}", path) from error
+
+
 def _check_pixels(page: tifffile.TiffPage, path: Path) -> None:
     if page.dtype != np.uint8 or page.samplesperpixel not in (1, 3, 4):
         got = f"{page.samplesperpixel} x {page.dtype}"
-        raise SlideOpenError(f"needs 8-bit grey, RGB or RGBA pixels, got {got}", path)
-    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-        raise SlideOpenError("needs colours, got a palette", path)
+        raise SlideOpenError(
+            f"needs 8-bit grey, RGB or RGBA pixels, got {got}; convert the file first", path
+        )
+    if page.photometric not in COLOURS:
+        kind = str(getattr(page.photometric, "name", page.photometric)).lower()
+        raise SlideOpenError(
+            f"needs colours in grey or RGB, got {kind}; convert the file first", path
+        )
+
+
+def _profile(page: tifffile.TiffPage) -> bytes | None:
+    tag = page.tags.get("InterColorProfile")
+    return None if tag is None else bytes(tag.value)
 
 
 def _resolution(page: tifffile.TiffPage) -> dict[str, str]:
