@@ -38,9 +38,12 @@ class PyramidSlide(ABC):
         background: colour of what was not scanned.
         bounds: the scanned part in level-0 pixels; the whole slide when omitted.
         properties: metadata.
-    """
+        colour: ``"stored"``, or ``"srgb"`` to convert what is read by ``profile``.
+        profile: the file's ICC profile, ``None`` where it has none.
 
-    colour = "stored"
+    Raises:
+        SlideOpenError: ``colour`` is ``"srgb"``, and the profile is missing or of no use.
+    """
 
     def __init__(
         self,
