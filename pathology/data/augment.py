@@ -1,28 +1,212 @@
-"""Augmentation of tiles on the CPU: MONAI's flips and turns, torchvision's colour jitter.
+"""Augmentation of whole batches on the model's device, each tile in its own way.
 
-Everything works on uint8 ``(3, height, width)`` tensors, so that little travels to the device.
+What a batch goes through is drawn on the CPU, from one generator: the same seed gives the same
+tiles on every device, and a step repeated after a resume repeats its tiles. kornia's functions
+rotate, blur and compress, by numbers drawn here; its own augmentations draw from global state, as
+MONAI's and torchvision's do, which also treat all of a batch alike. Colours are one matrix a tile,
+a tenth of the time of kornia's way through hue and saturation.
 """
 
+from dataclasses import dataclass, fields
 from typing import Literal
 
+import torch
 from monai.transforms import Compose, EnsureTyped, Lambdad, RandFlipd, RandRotate90d
+from torch import Tensor, nn
 from torchvision.transforms.v2 import ColorJitter
 
-Augment = Literal["none", "turns", "turns+colour"]
+from pathology.data import augment_steps as steps
+
+Augment = Literal["none", "turns", "turns+colour", "turns+stain", "full"]
+
+SOFTEST_PX = 0.3
+"""A Gaussian narrower than this leaves pixels as they are."""
+
+BEST_QUALITY = 95
+"""JPEG above this hardly shows."""
 
 
-def tile_augmentation(augment: Augment) -> Compose:
-    """A MONAI transform chain over ``{"image": uint8 tensor, ...}``.
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly tiles are varied; not at all by default.
 
     Args:
-        augment: ``"none"``; ``"turns"``: the eight flips and quarter turns, under which tissue has
-        no
-            preferred direction; ``"turns+colour"``: also brightness, contrast, saturation and hue,
-            as staining and scanners vary.
+        turns: the eight flips and quarter turns, under which tissue has no preferred direction;
+            pixels are moved, never changed.
+        rotation: free rotation by up to this many degrees either way; corners are filled with the
+            tile's mirror image, pixels interpolated.
+        stain: haematoxylin, eosin and residual are scaled by up to this share, each by itself.
+        stain_shift: and shifted by up to this optical density, base 10; glass too.
+        brightness: scaled by up to this share.
+        contrast: differences from the tile's mean brightness, likewise.
+        saturation: differences from grey, likewise.
+        hue: turned by up to this share of the colour circle, at most a half.
+        blur: share of tiles that are blurred, in [0, 1].
+        blur_px: their Gaussian's largest standard deviation, in pixels.
+        jpeg: share of tiles that are compressed, in [0, 1].
+        jpeg_quality: the lowest quality; the highest is 95.
+
+    Raises:
+        ValueError: a number outside of its range.
+
+    Source:
+        Stains as in Tellez et al., "Whole-slide mitosis detection in H&E breast histology using
+        PHH3 as a reference to train distilled stain-invariant convolutional networks", IEEE TMI 37,
+        2018: amounts times 1 + a, plus b, with a and b uniform.
+    """
+
+    turns: bool = False
+    rotation: float = 0.0
+    stain: float = 0.0
+    stain_shift: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    blur: float = 0.0
+    blur_px: float = 1.5
+    jpeg: float = 0.0
+    jpeg_quality: float = 40.0
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "rotation": (0, 180), "stain_shift": (0, 1), "brightness": (0, 0.9),
+            "contrast": (0, 0.9), "hue": (0, 0.5), "blur_px": (SOFTEST_PX, 20),
+            "jpeg_quality": (1, BEST_QUALITY),
+        }  # fmt: skip
+        for field in fields(self):
+            value = getattr(self, field.name)
+            low, high = ranges.get(field.name, (0, 1))
+            if not low <= value <= high:
+                raise ValueError(f"{field.name} must be in [{low:g}, {high:g}], got {value}")
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "none": Augmentation(),
+    "turns": Augmentation(turns=True),
+    "turns+colour": Augmentation(
+        turns=True, brightness=0.15, contrast=0.15, saturation=0.2, hue=0.04
+    ),
+    "turns+stain": Augmentation(turns=True, stain=0.2, stain_shift=0.02),
+    "full": Augmentation(
+        turns=True, rotation=45, stain=0.2, stain_shift=0.02, brightness=0.1, contrast=0.1,
+        saturation=0.1, hue=0.02, blur=0.2, jpeg=0.2,
+    ),
+}  # fmt: skip
+"""What the names stand for."""
+
+_DRAWN = (
+    "flip_x", "flip_y", "transpose", "rotation", "haematoxylin", "eosin", "residual",
+    "more_haematoxylin", "more_eosin", "more_residual", "brightness", "contrast", "saturation",
+    "hue", "blur", "blur_px", "jpeg", "jpeg_quality",
+)  # fmt: skip
+
+
+def batch_augmentation(augment: Augment | Augmentation) -> "BatchAugmentation":
+    """The augmentation of a name, or of strengths.
+
+    Args:
+        augment: ``"none"``; ``"turns"``: flips and quarter turns; ``"turns+colour"``: also
+            brightness, contrast, saturation and hue, as scanners vary; ``"turns+stain"``: also the
+            amounts of haematoxylin and eosin, as laboratories vary; ``"full"``: all of these, free
+            rotation, and some tiles blurred or compressed.
 
     Raises:
         ValueError: another word.
     """
+    if isinstance(augment, Augmentation):
+        return BatchAugmentation(augment)
+    if augment not in AUGMENTATIONS:
+        known = ", ".join(f'"{name}"' for name in AUGMENTATIONS)
+        raise ValueError(f"augment must be one of {known} or an Augmentation, got {augment!r}")
+    return BatchAugmentation(AUGMENTATIONS[augment])
+
+
+class BatchAugmentation(nn.Module):
+    """Varies each tile of a batch by itself.
+
+    Args:
+        strengths: how strongly.
+    """
+
+    def __init__(self, strengths: Augmentation) -> None:
+        super().__init__()
+        self.strengths = strengths
+
+    @torch.no_grad()
+    def forward(self, tiles: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Augmented tiles of the shape, type and device they came in; those are left alone.
+
+        Args:
+            tiles: RGB ``(n, 3, height, width)``, uint8 or floating point in [0, 1].
+            generator: on the CPU; torch's global one when omitted. A training that seeds one by
+                its seed and step sees the same tiles after a resume.
+
+        Raises:
+            TypeError: neither uint8 nor floating point.
+            ValueError: another shape, or tiles to be turned that are not square.
+        """
+        own = self.strengths
+        if tiles.dtype != torch.uint8 and not tiles.is_floating_point():
+            raise TypeError(f"tiles must be uint8 or floating point, got {tiles.dtype}")
+        if tiles.ndim != 4 or tiles.shape[1] != 3:
+            raise ValueError(f"tiles must be RGB (n, 3, height, width), got {tuple(tiles.shape)}")
+        if own.turns and tiles.shape[2] != tiles.shape[3]:
+            raise ValueError(f"tiles to be turned must be square, got {tuple(tiles.shape[2:])}")
+        if own == AUGMENTATIONS["none"] or not len(tiles):
+            return tiles
+        # All of them, whatever the strengths: to change one leaves the others' numbers alone.
+        drawn = torch.rand(len(_DRAWN), len(tiles), generator=generator, dtype=torch.float64)
+        draws = dict(zip(_DRAWN, drawn, strict=True))
+        if own.turns:
+            places = (draws[name] < 0.5 for name in ("flip_x", "flip_y", "transpose"))
+            tiles = steps.turned(tiles, *places)
+        if own == Augmentation(turns=own.turns):
+            return tiles
+        images = tiles / 255 if tiles.dtype == torch.uint8 else tiles
+        images = images.to(torch.promote_types(images.dtype, torch.float32))
+        with torch.autocast(images.device.type, enabled=False):
+            images = self._vary(images, draws).clamp_(0, 1)
+        if tiles.dtype == torch.uint8:
+            images = images.mul_(255).round_()
+        return images.to(tiles.dtype)
+
+    def _vary(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:
+        """All that changes pixels, in the order in which it happens to a slide."""
+        own = self.strengths
+
+        def within(strength: float, *names: str) -> Tensor:
+            signed = torch.stack([2 * draws[name] - 1 for name in names], dim=1)
+            return strength * (signed if len(names) > 1 else signed[:, 0])
+
+        if own.rotation:
+            images = steps.rotated(images, within(own.rotation, "rotation"))
+        if own.stain or own.stain_shift:
+            scale = 1 + within(own.stain, "haematoxylin", "eosin", "residual")
+            more = ("more_haematoxylin", "more_eosin", "more_residual")
+            images = steps.restained(images, scale, within(own.stain_shift, *more))
+        if own.brightness or own.contrast or own.saturation or own.hue:
+            factors = (
+                1 + within(getattr(own, name), name)
+                for name in ("brightness", "contrast", "saturation")
+            )
+            images = steps.recoloured(images, *factors, within(own.hue, "hue"))
+        if own.blur:
+            sigma = SOFTEST_PX + (own.blur_px - SOFTEST_PX) * draws["blur_px"]
+            images = steps.for_some(images, draws["blur"] < own.blur, sigma, steps.blurred)
+        if own.jpeg:
+            quality = own.jpeg_quality + (BEST_QUALITY - own.jpeg_quality) * draws["jpeg_quality"]
+            images = steps.for_some(images, draws["jpeg"] < own.jpeg, quality, steps.compressed)
+        return images
+
+
+def tile_augmentation(augment: Augment) -> Compose:
+    """The former augmentation of single tiles on the CPU, until no data module uses it.
+
+    Raises:
+        ValueError: another word.
+    """
+    # For TileDataModule: call batch_augmentation in on_after_batch_transfer, then this may go.
     if augment == "none":
         return Compose([])
     turns = [

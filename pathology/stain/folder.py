@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pathology.errors import ManifestError, StampMismatchError
-from pathology.slides.slide import Slide
 from pathology.stain.normaliser import StainNormaliser
 from pathology.stain.profile import StainProfile
 
@@ -31,25 +30,25 @@ class StainFolder:
             )
         self.target = StainProfile.load(path)
 
-    def profile(self, slide: Slide, slide_id: str | None = None) -> StainProfile:
+    def profile(self, slide_id: str, stamp: str) -> StainProfile:
         """The profile of a slide.
 
         Args:
-            slide: the slide.
-            slide_id: its name in the manifest; its file's when omitted.
+            slide_id: its name in the manifest.
+            stamp: its fingerprint.
 
         Raises:
             ManifestError: there is none, or it is damaged.
             StampMismatchError: it was made of another slide, or by another method than the target.
         """
-        path = self.folder / f"{slide_id or slide.slide_id}.json"
+        path = self.folder / f"{slide_id}.json"
         if not path.is_file():
             raise ManifestError(
-                f"{path}: no stain profile of slide {slide_id or slide.slide_id!r}; run"
-                " `pathology stain` on it with the same --out"
+                f"{path}: no stain profile of slide {slide_id!r}; run `pathology stain` on it with"
+                " the same --out"
             )
         profile = StainProfile.load(path)
-        if profile.source is None or profile.source.stamp != slide.stamp():
+        if profile.source is None or profile.source.stamp != stamp:
             raise StampMismatchError(
                 f"{path}: the stain profile was fitted on another slide; run `pathology stain` with"
                 " another --out, or remove the file"

@@ -23,7 +23,7 @@ SLOPE, OFFSET = 7.787, 16 / 116
 
 
 def rgb_to_lab(images: Tensor) -> Tensor:
-    """sRGB in [0, 1], ``(n, 3, height, width)``, to L*, a* and b*."""
+    """Images in sRGB, ``(n, 3, height, width)`` in [0, 1], to L*, a* and b*."""
     line = images / 12.92
     linear = torch.where(images > DARK_RGB, _power((images + 0.055) / 1.055, 2.4), line)
     matrix = images.new_tensor(RGB_TO_XYZ) / images.new_tensor(WHITE)[:, None]

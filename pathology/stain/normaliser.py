@@ -80,7 +80,9 @@ class StainNormaliser(nn.Module):
         """Light of 0 to 255 to light, not rounded; writes over ``light``."""
         if self.target.method == "reinhard":
             return _shift_colours(light, *numbers)
-        return _exchange_stains(light, *numbers, positive=self.target.method == "vahadane")
+        own, white, target, target_white = numbers
+        positive = self.target.method == "vahadane"
+        return _exchange_stains(light, own, white, target, target_white, positive)
 
     def _numbers_of(self, profile: StainProfile) -> tuple[Tensor, ...]:
         """What the arithmetic needs of one slide and the target, as float32, on the CPU."""

@@ -1,10 +1,10 @@
 """Finding the two stains of H&E in optical densities, and how much of each a pixel holds.
 
-torchstain, MONAI and TIAToolbox fit and apply per image, which fails on glass and gives neighbouring
-tiles different colours; here vectors are found among pixels of a whole slide. Macenko's agree with
-torchstain's on the same pixels. Vahadane's are found by the steps of dictionary learning with the
-amounts solved exactly, as two stains allow: scikit-learn's coordinate descent stops short where
-vectors are as near to each other as these.
+torchstain, MONAI and TIAToolbox fit and apply per image, which fails on glass and gives
+neighbouring tiles different colours; here vectors are found among pixels of a whole slide.
+Macenko's agree with torchstain's on the same pixels. Vahadane's are found by the steps of
+dictionary learning with the amounts solved exactly, as two stains allow: scikit-learn's coordinate
+descent stops short where vectors are as near to each other as these.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ REFERENCE = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])
 """Haematoxylin and eosin as rows of length 1: the reference that implementations of Macenko use."""
 
 DICTIONARY_PIXELS = 20_000
-"""The dictionary is learnt from no more pixels than this; vectors then vary by tenths of a degree."""
+"""The dictionary is learnt from no more pixels; vectors then vary by tenths of a degree."""
 
 STEPS, STILL = 1000, 1e-6
 """The dictionary is learnt when vectors move less than this, or after so many steps."""
