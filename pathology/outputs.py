@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,31 @@ def complete_file(path: Path) -> Iterator[Path]:
         # Where the folder itself is no folder there is no draft to remove either.
         if draft.parent.is_dir():
             draft.unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path, names: Collection[str]) -> None:
+    """Remove drafts that killed processes left in ``folder`` of files with these ``names``.
+
+    Drafts of processes that are alive are left alone, and so are those of other files: another run
+    may be writing into the same folder.
+    """
+    names = set(names)
+    for draft in folder.glob(".*.part"):
+        name, _, process = draft.name[1 : -len(".part")].rpartition(".")
+        if name in names and process.isdecimal() and not _is_alive(int(process)):
+            draft.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":
+        return True  # there, signal 0 is Ctrl-C
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 @contextmanager

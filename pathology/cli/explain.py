@@ -56,7 +56,8 @@ def explain(
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
     from bcos_vit.explain import check_depth
-    from pathology.cli.slide_list import each_slide, list_slides, slide_mpp
+    from pathology.cli.cohort import each_slide
+    from pathology.cli.slide_list import list_slides, slide_mpp
     from pathology.cli.trained import load_trained
     from pathology.explain.pooling import parse_pooling
     from pathology.explain.results import check_settings, stored_settings, write_results

@@ -1,86 +1,81 @@
 """Which slides a command is about: a manifest, a folder, or one file."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
-from bcos_vit.errors import BcosError
 from pathology.data.manifest import read_slide_manifest
-from pathology.errors import ManifestError, OutputError, PathologyError
+from pathology.errors import ManifestError
 
 SUFFIXES = {
     ".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".svslide", ".dcm",
     ".czi",
 }  # fmt: skip
+_WANTED = f"wanted files ending in {', '.join(sorted(SUFFIXES))}"
 
 
-def list_slides(slides: Path, mpp: float | None = None) -> pd.DataFrame:
+def list_slides(slides: Path, mpp: float | None = None, recursive: bool = False) -> pd.DataFrame:
     """One row per slide: ``slide_id``, ``path``, ``mpp`` and whatever a manifest adds.
 
     Args:
         slides: a manifest (``.csv``), a folder that holds slide files, or one slide file.
         mpp: micrometres per level-0 pixel for slides whose manifest row does not say.
+        recursive: look for slides in the folder's folders, too. Hidden files and folders are
+            passed over.
 
     Raises:
-        ManifestError: nothing there, or a manifest that cannot be used.
+        ManifestError: nothing there, a manifest that cannot be used, two slides of one name, or
+            one whose name cannot be that of a file.
     """
     if slides.suffix.lower() == ".csv":
         table = read_slide_manifest(slides)
     else:
-        if slides.is_dir():
-            files = sorted(
-                p for p in slides.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES
-            )
-        else:
-            files = [slides]
-        if not files:
-            raise ManifestError(
-                f"{slides}: no slide in this folder; wanted files ending in"
-                f" {', '.join(sorted(SUFFIXES))}"
-            )
+        files = _slide_files(slides, recursive) if slides.is_dir() else [slides]
         table = pd.DataFrame({"slide_id": [p.stem for p in files], "path": [str(p) for p in files]})
-        twice = table["slide_id"].duplicated()
-        if twice.any():
+        for name, same in table.groupby("slide_id")["path"]:
+            if len(same) > 1:
+                raise ManifestError(
+                    f"{slides}: two files are called {name!r}: {' and '.join(same.iloc[:2])};"
+                    " rename one, or list them in a manifest with a slide_id each"
+                )
+    for name in table["slide_id"]:
+        if name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
             raise ManifestError(
-                f"{slides}: two files are called {table['slide_id'][twice].iloc[0]!r}; rename one"
+                f"{slides}: slide_id {name!r} cannot be the name of a file; results are named by it"
             )
     given = table["mpp"].astype(float) if "mpp" in table else pd.Series(float("nan"), table.index)
     table["mpp"] = given if mpp is None else given.fillna(mpp)
     return table
 
 
+def _slide_files(folder: Path, recursive: bool) -> list[Path]:
+    """The slides in a folder, sorted."""
+    files = sorted(_all_files(folder) if recursive else folder.iterdir())
+    found = [p for p in files if _is_slide(p)]
+    if not found:
+        nested = not recursive and any(_is_slide(path) for path in _all_files(folder))
+        raise ManifestError(
+            f"{folder}: no slide in this folder; "
+            + ("there are some in its folders: use --recursive" if nested else _WANTED)
+        )
+    return found
+
+
+def _is_slide(path: Path) -> bool:
+    # macOS leaves a "._x.svs" beside every x.svs on foreign disks.
+    name = path.name
+    return not name.startswith(".") and path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _all_files(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root) / name for name in names)
+
+
 def slide_mpp(row: dict[str, Any]) -> float | None:
     """The mpp to open a listed slide with, ``None`` to ask the file."""
     return None if pd.isna(row["mpp"]) else float(row["mpp"])
-
-
-def each_slide(
-    table: pd.DataFrame, work: Callable[[dict[str, Any]], str], what: str, keep_going: bool
-) -> int:
-    """Do ``work`` for every slide, with progress; returns the exit code.
-
-    Args:
-        table: see :func:`list_slides`.
-        work: takes a row, returns one line about what it did.
-        what: shown beside the progress.
-        keep_going: list slides that fail and exit with 3, rather than stop at the first.
-    """
-    failures: list[str] = []
-    with tqdm(table.to_dict("records"), desc=what, unit="slide", disable=len(table) < 2) as rows:
-        for row in rows:
-            try:
-                tqdm.write(work({str(key): value for key, value in row.items()}))
-            except OutputError:
-                raise  # a full or read-only disk fails every slide alike
-            except (PathologyError, BcosError, ValueError) as error:
-                if not keep_going:
-                    raise
-                failures.append(f"{row['slide_id']}: {error}")
-    if failures:
-        print(f"{len(failures)} of {len(table)} slides failed:")
-        print("\n".join(f"  {line}" for line in failures))
-        return 3
-    return 0

@@ -246,7 +246,7 @@ def _same_labels(one: "TileGrid", other: "TileGrid") -> bool:
     import numpy as np
 
     labels = [grid.columns["label"] for grid in (one, other) if "label" in grid.columns]
-    return not labels or (len(labels) == 2 and np.array_equal(*labels))
+    return not labels or (len(labels) == 2 and np.array_equal(labels[0], labels[1]))
 
 
 def _counts(grid: "TileGrid", classes: "Classes | None") -> str:

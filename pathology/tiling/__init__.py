@@ -1,18 +1,8 @@
-"""Where the tissue is on a slide, and the grid of tiles that covers it."""
+"""The tiles of a slide: which there are, by what specification, and as a table."""
 
 from pathology.tiling.grid import GridSource, Tile, TileGrid
 from pathology.tiling.label import label_tiles
 from pathology.tiling.spec import TileSpec
 from pathology.tiling.tile import tile_slide
-from pathology.tissue import OtsuTissue, TissueFinder
 
-__all__ = [
-    "GridSource",
-    "OtsuTissue",
-    "Tile",
-    "TileGrid",
-    "TileSpec",
-    "TissueFinder",
-    "label_tiles",
-    "tile_slide",
-]
+__all__ = ["GridSource", "Tile", "TileGrid", "TileSpec", "label_tiles", "tile_slide"]

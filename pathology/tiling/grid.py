@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,10 @@ from pathology.errors import ManifestError, StampMismatchError
 from pathology.geometry import Box, Mpp, Size, level0_length
 from pathology.outputs import complete_file
 from pathology.slides.slide import Slide
+from pathology.tiling.columns import Columns, Text
 from pathology.tiling.spec import TileSpec
 
-FORMAT = 1
+FORMAT = 2
 METADATA = b"pathology.tiles"
 OWN_COLUMNS = ("x", "y", "tissue")
 
@@ -61,7 +62,7 @@ class Tile:
 
 @dataclass(frozen=True, eq=False)
 class TileGrid(Sequence[Tile]):
-    """Tiles of one slide; 20 bytes a tile, whatever the number.
+    """Tiles of one slide: 20 bytes a tile, and a byte for a label of up to 256 classes.
 
     Args:
         spec: what was asked for.
@@ -69,10 +70,11 @@ class TileGrid(Sequence[Tile]):
         x: left edges in level-0 pixels, float64.
         y: top edges in level-0 pixels, float64.
         tissue: fraction of tissue, float32.
-        columns: further columns by name, one value per tile.
+        columns: further columns by name, one value per tile: numbers or text.
 
     Raises:
-        ValueError: columns of different lengths, or one named as a column of the grid itself.
+        ValueError: columns of different lengths, one named as a column of the grid itself, or of
+            something other than numbers and text.
     """
 
     spec: TileSpec
@@ -86,12 +88,23 @@ class TileGrid(Sequence[Tile]):
         object.__setattr__(self, "x", np.asarray(self.x, np.float64))
         object.__setattr__(self, "y", np.asarray(self.y, np.float64))
         object.__setattr__(self, "tissue", np.asarray(self.tissue, np.float32))
-        object.__setattr__(self, "columns", {k: np.asarray(v) for k, v in self.columns.items()})
-        if taken := set(OWN_COLUMNS) & set(self.columns):
+        own = Columns({"x": self.x, "y": self.y, "tissue": self.tissue})
+        columns = Columns(self.columns)
+        object.__setattr__(self, "columns", columns)
+        if taken := set(OWN_COLUMNS) & set(columns):
             raise ValueError(f"columns may not be named {sorted(taken)}")
-        for name, column in self._all_columns().items():
-            if column.shape != self.x.shape or column.ndim != 1:
-                raise ValueError(f"column {name} must be {self.x.shape}, got {column.shape}")
+        for name, length in (own.lengths() | columns.lengths()).items():
+            if length != len(self.x):
+                raise ValueError(f"column {name} must have {len(self.x)} values, got {length}")
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all columns, in bytes."""
+        return self.x.nbytes + self.y.nbytes + self.tissue.nbytes + self._columns.nbytes
+
+    @property
+    def _columns(self) -> Columns:
+        return cast(Columns, self.columns)  # whatever mapping it was made of
 
     @property
     def tile_size(self) -> Size:
@@ -114,14 +127,13 @@ class TileGrid(Sequence[Tile]):
             self.x[which],
             self.y[which],
             self.tissue[which],
-            {name: column[which] for name, column in self.columns.items()},
+            self._columns.select(which),
         )
 
     def with_columns(self, **columns: NDArray[Any]) -> Self:
         """The same tiles with further columns; one of the same name is replaced."""
-        return type(self)(
-            self.spec, self.source, self.x, self.y, self.tissue, {**self.columns, **columns}
-        )
+        merged = self._columns.merged(columns)
+        return type(self)(self.spec, self.source, self.x, self.y, self.tissue, merged)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -138,7 +150,7 @@ class TileGrid(Sequence[Tile]):
         return Tile(
             Box(float(self.x[index]), float(self.y[index]), *self.tile_size),
             float(self.tissue[index]),
-            {name: np.asarray(column[index]).item() for name, column in self.columns.items()},
+            self._columns.row(index),
         )
 
     def __iter__(self) -> Iterator[Tile]:
@@ -159,11 +171,14 @@ class TileGrid(Sequence[Tile]):
         import pyarrow.parquet as pq
 
         path = Path(path)
-        # Fixed-width strings of numpy are not Arrow's; lists are understood for every type.
-        columns = {
-            name: column.tolist() if column.dtype.kind in "UO" else column
-            for name, column in self._all_columns().items()
-        }
+        columns: dict[str, Any] = {"x": self.x, "y": self.y, "tissue": self.tissue}
+        for name in self._columns:
+            column = self._columns.stored(name)
+            if isinstance(column, Text):
+                # Plain strings in the file, which every reader understands; Parquet codes them.
+                words = pa.array(column.words.tolist(), pa.string())
+                column = pa.DictionaryArray.from_arrays(column.codes, words).cast(pa.string())
+            columns[name] = column
         metadata = {METADATA: json.dumps(self._header(), sort_keys=True).encode()}
         table = pa.table(columns).replace_schema_metadata(metadata)
         with complete_file(path) as draft:
@@ -190,13 +205,13 @@ class TileGrid(Sequence[Tile]):
         path = Path(path)
         try:
             # One file, not a data set: a folder of this name is a mistake, not a partition.
-            table = pq.ParquetFile(path).read()
+            schema = pq.read_schema(path)
+            text = [field.name for field in schema if pa.types.is_string(field.type)]
+            table = pq.ParquetFile(path, read_dictionary=text).read()
         except (OSError, pa.ArrowException) as error:
             raise ManifestError(f"{path}: tiles cannot be read: {_first_line(error)}") from error
         found_spec, source = _parse_header(path, table.schema.metadata or {})
-        columns = {
-            name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names
-        }
+        columns: dict[str, Any] = {n: _values(table.column(n)) for n in table.column_names}
         if missing := [name for name in OWN_COLUMNS if name not in columns]:
             raise ManifestError(f"{path}: not a table of tiles, columns {missing} are missing")
         if spec is not None and spec != found_spec:
@@ -205,9 +220,6 @@ class TileGrid(Sequence[Tile]):
             _check_source(path, source, GridSource.of(slide))
         x, y, tissue = (columns.pop(name) for name in OWN_COLUMNS)
         return cls(found_spec, source, x, y, tissue, columns)
-
-    def _all_columns(self) -> dict[str, NDArray[Any]]:
-        return {"x": self.x, "y": self.y, "tissue": self.tissue, **self.columns}
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -222,6 +234,17 @@ class TileGrid(Sequence[Tile]):
         }
 
 
+def _values(column: Any) -> NDArray[Any] | Text:
+    """A column of an Arrow table; without a copy where it lies in one piece."""
+    import pyarrow as pa
+
+    whole = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    if pa.types.is_dictionary(column.type):
+        words = np.array(whole.dictionary.to_pylist(), np.str_)
+        return Text.of(whole.indices.to_numpy(zero_copy_only=False), words)
+    return whole.to_numpy(zero_copy_only=False)
+
+
 def _parse_header(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[TileSpec, GridSource]:
     if METADATA not in metadata:
         raise ManifestError(f"{path}: not a table of tiles, it does not name spec and slide")
@@ -229,7 +252,8 @@ def _parse_header(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[TileSpec
         header = json.loads(metadata[METADATA])
         if header["format"] != FORMAT:
             raise ManifestError(
-                f"{path}: tiles of format {header['format']}, wanted {FORMAT}; tile the slide anew"
+                f"{path}: tiles of format {header['format']}, wanted {FORMAT}; tile the slide"
+                " anew (pathology tile --overwrite)"
             )
         source = GridSource(
             header["slide_id"],
@@ -246,8 +270,17 @@ def _parse_header(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[TileSpec
 def _spec_mismatch(path: Path, got: TileSpec, wanted: TileSpec) -> str:
     theirs, ours = got.to_dict(), wanted.to_dict()
     names = [name for name in ours if ours[name] != theirs[name]]
-    differences = ", ".join(f"{name} {theirs[name]}, wanted {ours[name]}" for name in names)
-    return f"{path}: tiles were cut with {differences}; tile the slide anew or ask for that spec"
+    differences = "; ".join(
+        f"{name} {_words(theirs[name])}, wanted {_words(ours[name])}" for name in names
+    )
+    return (
+        f"{path}: tiles were cut with {differences}; ask for that spec, or tile the slide anew"
+        " (pathology tile --overwrite)"
+    )
+
+
+def _words(value: Any) -> str:
+    return " ".join(value) or "nothing" if isinstance(value, list) else str(value)
 
 
 def _check_source(path: Path, got: GridSource, wanted: GridSource) -> None:

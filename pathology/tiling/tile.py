@@ -1,88 +1,115 @@
 """Cutting a slide into tiles."""
 
-import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathology.errors import NoTissueError
-from pathology.geometry import level0_length
 from pathology.maps.slide_map import SlideMap
 from pathology.slides.slide import Slide
 from pathology.tiling.grid import GridSource, TileGrid
-from pathology.tiling.spec import TileSpec
-from pathology.tissue import OtsuTissue, TissueFinder
+from pathology.tiling.placement import (
+    ROUNDING,
+    Field,
+    Places,
+    annotated_places,
+    grid_places,
+    jittered_places,
+    random_places,
+)
+from pathology.tiling.spec import GIVEN, TileSpec
+from pathology.tissue import Survey, survey
 
-# Sums over areas are rounded: a tile that is just half tissue must pass a limit of one half.
-ROUNDING = 1e-6
+if TYPE_CHECKING:
+    from pathology.annotations.regions import Regions
 
 
 def tile_slide(
-    slide: Slide, spec: TileSpec, tissue: SlideMap | TissueFinder | None = None
+    slide: Slide,
+    spec: TileSpec,
+    tissue: SlideMap | Survey | None = None,
+    regions: "Regions | None" = None,
 ) -> TileGrid:
-    """The tiles of a regular grid that hold enough tissue.
+    """The tiles of a slide, placed as ``spec`` says, that hold enough tissue.
 
-    The grid starts at the upper left corner of ``slide.bounds``. A tile lies at its index times the
-    stride in real level-0 pixels, so no rounding adds up along the slide. Tiles are sorted by rows,
-    then columns.
+    Tiles are sorted by rows, then columns (for ``placement="annotated"``: class by class, with the
+    class that each was drawn for in a column ``region``). Placement on whole pixels means whole
+    pixels at the tiles' mpp, counted from the corner of ``slide.bounds``.
 
     Args:
         slide: the slide.
-        spec: size, scale, overlap, and how much tissue is enough.
-        tissue: fraction of tissue on this slide, or what finds it; :class:`OtsuTissue` when
-            omitted. What lies outside of the map counts as background.
+        spec: size, scale, placement, and how much tissue is enough.
+        tissue: the survey that ``spec`` asks for, where it was made before; made here when
+            omitted. Or a map of the fraction of tissue from elsewhere: the grid's spec then says
+            ``tissue="given"``. What lies outside of a map counts as background.
+        regions: what people drew; needed for ``placement="annotated"``.
 
     Raises:
         NoTissueError: no tile is left.
+        SlideError: ``align="file"``, and a tile does not cover whole tiles of the file.
         SlideOpenError: the file is damaged, or gone.
+        ValueError: a spec that needs ``tissue`` or ``regions`` without it, or with another survey.
     """
-    width = level0_length(spec.size_px, spec.mpp, slide.mpp.x)
-    height = level0_length(spec.size_px, spec.mpp, slide.mpp.y)
-    stride_x = level0_length(spec.stride_px, spec.mpp, slide.mpp.x)
-    stride_y = level0_length(spec.stride_px, spec.mpp, slide.mpp.y)
-    bounds = slide.bounds
-    columns = _count(bounds.width, width, stride_x, spec.keep_edges)
-    rows = _count(bounds.height, height, stride_y, spec.keep_edges)
-    if columns == 0 or rows == 0:
-        raise NoTissueError(
-            f"smaller than one tile: {bounds.width:g} x {bounds.height:g} level-0 px, a tile is "
-            f"{width:g} x {height:g}; use keep_edges=True or smaller tiles",
-            slide.path,
-        )
-    x = np.tile(bounds.x + np.arange(columns) * stride_x, rows)
-    y = np.repeat(bounds.y + np.arange(rows) * stride_y, columns)
-    fraction = _tissue_map(slide, tissue).box_means(_boxes(x, y, width, height))
+    if spec.placement == "annotated" and regions is None:
+        raise ValueError("placement annotated needs regions; give some or use another placement")
+    spec, tissue_map = _tissue(slide, spec, tissue)
+    width, height = (field := Field.of(slide, spec)).width, field.height
+    best = 0.0  # the most tissue of any tile looked at
+
+    def fractions(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        nonlocal best
+        sides = np.full_like(x, width), np.full_like(y, height)
+        # Clipped because differences of large sums leave 1 + 1e-12.
+        found = np.clip(tissue_map.box_means(np.stack([x, y, *sides], axis=1)), 0, 1)
+        best = max(best, float(found.max(initial=0)))
+        return found
+
+    def is_kept(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+        kept: NDArray[np.bool_] = fractions(x, y) >= spec.min_tissue - ROUNDING
+        return kept
+
+    columns: dict[str, NDArray[np.str_]] = {}
+    if spec.placement == "random":
+        x, y = random_places(slide, spec, is_kept)
+    elif spec.placement == "annotated":
+        assert regions is not None
+        parts = {n: annotated_places(slide, spec, regions, n, is_kept) for n in regions.names}
+        x, y = (np.concatenate([part[axis] for part in parts.values()]) for axis in (0, 1))
+        columns["region"] = np.repeat(list(parts), [len(part[0]) for part in parts.values()])
+    else:
+        x, y = _grid(slide, spec)
+    fraction = fractions(x, y)
     keep = fraction >= spec.min_tissue - ROUNDING
     if not keep.any():
+        asked = f"{len(x)} tiles" if len(x) else f"the {spec.placement} places tried"
         raise NoTissueError(
-            f"none of {len(x)} tiles holds enough tissue: at most {fraction.max():.3f}, wanted "
+            f"none of {asked} holds enough tissue: at most {best:.3f}, wanted "
             f"{spec.min_tissue:g}; lower min_tissue, or look at what the tissue finder found",
             slide.path,
         )
-    source = GridSource.of(slide)
-    # Clipped because differences of large sums leave 1 + 1e-12.
-    tissue_column = np.clip(fraction[keep], 0, 1).astype(np.float32)
-    return TileGrid(spec, source, x[keep], y[keep], tissue_column)
+    kept = {name: column[keep] for name, column in columns.items()}
+    tissue_column = fraction[keep].astype(np.float32)
+    return TileGrid(spec, GridSource.of(slide), x[keep], y[keep], tissue_column, kept)
 
 
-def _count(length: float, side: float, stride: float, keep_edges: bool) -> int:
-    """Tiles along one side of the slide; all lengths in level-0 pixels.
-
-    With ``keep_edges`` as many as it takes to cover it, else as many as fit.
-    """
-    steps = (length - side) / stride
-    if keep_edges:
-        return max(0, math.ceil(steps - ROUNDING)) + 1
-    return max(0, math.floor(steps + ROUNDING) + 1)
+def _grid(slide: Slide, spec: TileSpec) -> Places:
+    return (jittered_places if spec.placement == "jittered" else grid_places)(slide, spec)
 
 
-def _boxes(
-    x: NDArray[np.float64], y: NDArray[np.float64], width: float, height: float
-) -> NDArray[np.float64]:
-    return np.stack([x, y, np.full_like(x, width), np.full_like(y, height)], axis=1)
-
-
-def _tissue_map(slide: Slide, tissue: SlideMap | TissueFinder | None) -> SlideMap:
+def _tissue(
+    slide: Slide, spec: TileSpec, tissue: SlideMap | Survey | None
+) -> tuple[TileSpec, SlideMap]:
+    """The map of tissue, and the spec that says where it is from."""
     if isinstance(tissue, SlideMap):
-        return tissue
-    return (OtsuTissue() if tissue is None else tissue).find(slide)
+        return spec.with_given_tissue(), tissue
+    if tissue is None:
+        if spec.tissue == GIVEN:
+            raise ValueError("tissue given needs a map of tissue; pass one or name a finder")
+        tissue = survey(slide, spec.tissue, spec.exclude)
+    if tissue.finder != spec.tissue or set(tissue.artefacts) != set(spec.exclude):
+        raise ValueError(
+            f"the survey is by {tissue.finder} without {', '.join(tissue.artefacts) or 'anything'},"
+            f" wanted {spec.tissue} without {', '.join(spec.exclude) or 'anything'}"
+        )
+    return spec, tissue.tissue

@@ -1,5 +1,7 @@
 """TileGrid in memory and on disk."""
 
+import gc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from pathology.maps.slide_map import SlideMap
 from pathology.slides import MemorySlide
 from pathology.tiling import TileGrid, TileSpec, tile_slide
 
-SPEC = TileSpec(64, 0.5, overlap_px=16)
+SPEC = TileSpec(64, 0.5, overlap_px=16, tissue="given", exclude=())
 
 
 @pytest.fixture
@@ -84,11 +86,13 @@ def test_refuses_another_spec(grid: TileGrid, tmp_path: Path) -> None:
     path = tmp_path / "case.parquet"
     grid.save(path)
     with pytest.raises(StampMismatchError) as caught:
-        TileGrid.load(path, spec=TileSpec(64, 0.25, overlap_px=16))
+        TileGrid.load(path, spec=replace(SPEC, mpp=0.25))
     assert str(caught.value) == (
-        f"{path}: tiles were cut with mpp 0.5, wanted 0.25; "
-        "tile the slide anew or ask for that spec"
+        f"{path}: tiles were cut with mpp 0.5, wanted 0.25; ask for that spec, or tile the slide"
+        " anew (pathology tile --overwrite)"
     )
+    with pytest.raises(StampMismatchError, match="tissue given, wanted density; exclude nothing"):
+        TileGrid.load(path, spec=replace(SPEC, tissue="density", exclude=("pen", "fold")))
 
 
 def test_refuses_another_slide(grid: TileGrid, slide: MemorySlide, tmp_path: Path) -> None:
@@ -137,7 +141,8 @@ def test_other_tables(grid: TileGrid, tmp_path: Path) -> None:
     for header, match in (
         (b"{}", "damaged metadata"),
         (b"no json", "damaged metadata"),
-        (b'{"format": 99}', "format 99, wanted 1"),
+        (b'{"format": 1}', "format 1, wanted 2; tile the slide anew"),
+        (b'{"format": 99}', "format 99, wanted 2"),
     ):
         pq.write_table(table.replace_schema_metadata({b"pathology.tiles": header}), path)
         with pytest.raises(ManifestError, match=match):
@@ -159,3 +164,66 @@ def test_refuses_columns_that_do_not_fit(grid: TileGrid) -> None:
         grid.with_columns(label=np.zeros(3))
     with pytest.raises(ValueError, match="may not be named"):
         grid.with_columns(x=np.zeros(len(grid)))
+    with pytest.raises(ValueError, match="one value per tile"):
+        grid.with_columns(label=np.zeros((len(grid), 2)))
+    with pytest.raises(ValueError, match="numbers or text, got None"):
+        grid.with_columns(label=np.array(["a"] * (len(grid) - 1) + [None], object))
+
+
+def test_text_is_what_was_put_in(grid: TileGrid, tmp_path: Path) -> None:
+    words = ["Tumour", "", "größer", "a much longer name", "tumour"]
+    labels = [words[i % 5] for i in range(len(grid))]
+    for column in (np.array(labels), np.array(labels, object), labels):
+        labelled = grid.with_columns(label=column)
+        assert labelled.columns["label"].tolist() == labels
+        assert [tile.extra["label"] for tile in labelled] == labels
+        assert labelled[3:9].columns["label"].tolist() == labels[3:9]
+        assert labelled.with_columns(fold=np.arange(len(grid)))[7].extra == {
+            "label": labels[7],
+            "fold": 7,
+        }
+        # What is in the file does not depend on how the column came.
+        labelled.save(tmp_path / "one.parquet")
+        TileGrid.load(tmp_path / "one.parquet").save(tmp_path / "two.parquet")
+        one, two = ((tmp_path / name).read_bytes() for name in ("one.parquet", "two.parquet"))
+        assert one == two
+    assert pq.read_table(tmp_path / "one.parquet")["label"].type == pa.string()
+    assert pq.read_table(tmp_path / "one.parquet")["label"].to_pylist() == labels
+    empty = grid.with_columns(label=np.array(labels))[:0]
+    empty.save(tmp_path / "none.parquet")
+    assert TileGrid.load(tmp_path / "none.parquet").columns["label"].tolist() == []
+
+
+def test_a_thousand_classes_fit(grid: TileGrid) -> None:
+    names = [f"class {i}" for i in range(len(grid))]
+    many = TileGrid(
+        SPEC, grid.source, *(np.tile(c, 20) for c in (grid.x, grid.y, grid.tissue)),
+        {"label": [f"{name} {i}" for i in range(20) for name in names]},
+    )  # fmt: skip
+    assert len(set(many.columns["label"])) == len(many) > 256
+    assert many[-1].extra["label"] == f"{names[-1]} 19"
+
+
+def test_a_million_tiles_take_less_than_24_bytes_each(tmp_path: Path) -> None:
+    # 224 px at 0.5 um on a slide of 450 000 x 450 000 px: made, labelled, saved and loaded.
+    side = 1001 * 448
+    slide = MemorySlide(np.broadcast_to(np.uint8(200), (side, side, 3)), 0.25, "large")
+    tissue = SlideMap(np.ones((1, 1)), Box(0, 0, side, side), slide.mpp)
+    grid = tile_slide(slide, TileSpec(overlap_px=0, mpp=0.5), tissue)
+    assert len(grid) == 1001**2
+    assert grid.nbytes <= 20 * len(grid)
+    names = np.array(["tumour", "stroma", "necrosis", "normal", ""])
+    grid = grid.with_columns(label=names[np.arange(len(grid)) % 5])
+    assert grid.nbytes < 21.001 * len(grid)
+    path = tmp_path / "large.parquet"
+    grid.save(path)
+    before = pa.total_allocated_bytes()
+    loaded = TileGrid.load(path)
+    assert loaded.nbytes == grid.nbytes
+    # What Arrow holds for the arrays that lie in its memory, and what else numpy holds.
+    gc.collect()
+    held = pa.total_allocated_bytes() - before
+    assert held + loaded.columns.stored("label").codes.nbytes < 24 * len(grid)
+    assert path.stat().st_size < 24 * len(grid)
+    np.testing.assert_array_equal(loaded.x, grid.x)
+    assert loaded[123_456] == grid[123_456]

@@ -1,5 +1,7 @@
 """Grids: against loops, over awkward scales, at the edges."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from pathology.geometry import Box
 from pathology.maps.slide_map import SlideMap
 from pathology.slides import MemorySlide, Slide
 from pathology.tiling import TileSpec, tile_slide
+from pathology.tissue import survey
 
 
 def blank(width: int, height: int, mpp: float = 0.25, bounds: Box | None = None) -> MemorySlide:
@@ -140,14 +143,25 @@ def test_every_tile_with_tissue_is_kept_and_no_other(seed: int) -> None:
     assert list(zip(grid.x, grid.y, strict=True)) == expected
 
 
-def test_a_finder_is_asked() -> None:
-    slide = blank(400, 200)
-
-    class LeftHalf:
-        def find(self, slide: Slide) -> SlideMap:
-            return tissue_of(slide, np.array([[1.0, 0.0]]))
-
-    assert set(tile_slide(slide, TileSpec(100, 0.25), LeftHalf()).x) == {0, 100}
+def test_the_grid_says_where_its_tissue_is_from() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (400, 400, 3), np.uint8)
+    pixels[:, 200:] = 245
+    slide = MemorySlide(pixels, 4.0)
+    spec = TileSpec(20, 4.0, exclude=("pen",))
+    grid = tile_slide(slide, spec)
+    assert grid.spec == spec
+    assert grid.x.max() <= 200
+    same = tile_slide(slide, spec, survey(slide, "colour", ["pen"]))
+    np.testing.assert_array_equal(same.boxes(), grid.boxes())
+    given = tile_slide(slide, spec, everywhere(slide))
+    assert given.spec == replace(spec, tissue="given", exclude=())
+    assert len(given) == 400
+    with pytest.raises(ValueError, match="by colour without anything, wanted colour without pen"):
+        tile_slide(slide, spec, survey(slide, "colour", []))
+    with pytest.raises(ValueError, match="by density without pen, wanted colour"):
+        tile_slide(slide, spec, survey(slide, "density", ["pen"]))
+    with pytest.raises(ValueError, match="needs a map of tissue"):
+        tile_slide(slide, given.spec)
 
 
 def test_no_tissue_says_what_to_do() -> None:
