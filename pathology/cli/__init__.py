@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 # verb -> what it does; the module pathology.cli.<verb> has a function main(arguments) -> exit code.
 VERBS = {
+    "data": "check data sets on your disk, write and split their manifests",
     "tile": "find tissue on slides and cut it into tiles",
+    "pack": "pack tiles into shards, to train without the slides",
     "train": "train a model on labelled tiles",
     "evaluate": "measure a trained model, with intervals",
     "explain": "write exact slide-level heatmaps of a trained model",
