@@ -13,9 +13,11 @@ from PIL import Image
 from pathology.errors import SlideOpenError
 from pathology.geometry import Box
 from pathology.slides.colour import ColourSpace
+from pathology.slides.direct import Verdicts, direct_planes, shifted
 from pathology.slides.reader import Colour, PyramidSlide
 from pathology.slides.resolution import find_mpp
 from pathology.slides.stamp import stamp_file
+from pathology.slides.tile_plane import TilePlane
 
 # Handles that a forked child inherited. Freeing one there may wait for ever on a lock that another
 # thread of the parent held at that moment, so they are kept and never touched.
@@ -29,10 +31,15 @@ class OpenSlideSlide(PyramidSlide):
     reads may run in many threads. A handle that has met an error answers nothing but that error
     ever after; it is dropped, so the next read starts afresh.
 
+    Levels that are JPEG tiles are decoded without OpenSlide where that is proven to give the same
+    pixels, see :mod:`pathology.slides.direct`; several times as quick. Tiles that are damaged or
+    left out are OpenSlide's to judge, as is everything else. :attr:`decoders` says which it is.
+
     Args:
         path: the slide's file.
         mpp: micrometres per level-0 pixel, instead of what the file says.
         colour: ``"srgb"`` to convert by the file's colour profile.
+        direct: JPEG tiles may be decoded without OpenSlide.
 
     Raises:
         SlideOpenError: OpenSlide cannot read the file, or it has no profile to convert by.
@@ -45,6 +52,7 @@ class OpenSlideSlide(PyramidSlide):
         path: Path,
         mpp: float | tuple[float, float] | None = None,
         colour: ColourSpace = "stored",
+        direct: bool = True,
     ) -> None:
         handle = _open(path)
         properties = dict(handle.properties)
@@ -57,6 +65,7 @@ class OpenSlideSlide(PyramidSlide):
             path=path,
             slide_id=path.stem,
             planes=handle.level_dimensions,
+            tiles=[_tile(properties, level) for level in range(len(handle.level_dimensions))],
             mpp=found,
             mpp_source=source,
             whole_factors=vendor != "generic-tiff",
@@ -69,7 +78,17 @@ class OpenSlideSlide(PyramidSlide):
         self._file = path
         self._downsamples = handle.level_downsamples
         self._names = tuple(handle.associated_images)
+        self._direct: tuple[list[TilePlane | None], Verdicts] | None = None
+        if not direct:
+            count = len(self.levels)
+            self._direct = [None] * count, ("not to be read directly",) * count
         self._opened: tuple[int, openslide.OpenSlide] | None = (os.getpid(), handle)
+
+    @property
+    def decoders(self) -> list[str]:
+        """What decodes each level: ``"jpeg tiles"``, or ``"openslide"`` and why not the other."""
+        _, verdicts = self._find_direct()
+        return ["jpeg tiles" if why is None else f"openslide ({why})" for why in verdicts]
 
     @property
     def associated(self) -> Mapping[str, NDArray[np.uint8]]:
@@ -85,6 +104,9 @@ class OpenSlideSlide(PyramidSlide):
         # The handle is freed with its last reference: a thread may be reading with it right now.
         super().close()
         self._opened = None
+        for plane in self._direct[0] if self._direct else []:
+            if plane is not None:
+                plane.close()
 
     def _handle(self) -> openslide.OpenSlide:
         """The handle of this process. Two threads may open one each; the later one stays."""
@@ -97,12 +119,40 @@ class OpenSlideSlide(PyramidSlide):
         self._opened = os.getpid(), handle
         return handle
 
+    def _find_direct(self) -> tuple[list[TilePlane | None], Verdicts]:
+        """The levels that are read without OpenSlide, found and proven when first needed."""
+        if self._direct is None:
+            sizes = [level[:2] for level in self.levels]
+            vendor = self._properties.get(openslide.PROPERTY_NAME_VENDOR)
+            try:
+                self._direct = direct_planes(self._file, vendor, sizes)
+            except (OSError, openslide.OpenSlideError) as error:
+                raise SlideOpenError(f"cannot be read: {error}", self._file) from error
+        return self._direct
+
     def _origin(self, level: int, x: int, y: int) -> tuple[float, float]:
-        # OpenSlide is asked in whole level-0 pixels and interpolates the plane in between.
+        return (x, y) if self._find_direct()[0][level] else self._shown(level, x, y)
+
+    def _shown(self, level: int, x: int, y: int) -> tuple[float, float]:
+        """Where OpenSlide starts: on a whole level-0 pixel, maybe between two of the plane."""
         down = self._downsamples[level]
         return round(x * down) / down, round(y * down) / down
 
     def _read_level(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        plane = self._find_direct()[0][level]
+        if plane is None:
+            return self._read_openslide(level, x, y, width, height)
+        try:
+            return plane.read(x, y, width, height)
+        except (OSError, ValueError):  # damaged or left out
+            pixels = self._read_openslide(level, x, y, width, height)
+            start_x, start_y = self._shown(level, x, y)
+            whole = (start_x, start_y) == (x, y)
+            return pixels if whole else shifted(pixels, x - start_x, y - start_y)
+
+    def _read_openslide(
+        self, level: int, x: int, y: int, width: int, height: int
+    ) -> NDArray[np.uint8]:
         down = self._downsamples[level]
         corner = round(x * down), round(y * down)
         handle = self._handle()
@@ -115,6 +165,13 @@ class OpenSlideSlide(PyramidSlide):
             where = f"level {level} at ({corner[0]}, {corner[1]}), {width} x {height} px"
             raise SlideOpenError(f"cannot be read: {where}: {error}", self._file) from error
 
+    def _encoded_tile(self, level: int, column: int, row: int) -> bytes | None:
+        plane = self._find_direct()[0][level]
+        try:
+            return None if plane is None else plane.encoded(column, row)
+        except (OSError, ValueError):
+            return None  # reading it says what is wrong
+
     def _read_associated(self, name: str) -> NDArray[np.uint8]:
         handle = self._handle()
         try:
@@ -124,7 +181,8 @@ class OpenSlideSlide(PyramidSlide):
             raise SlideOpenError(f"its {name} image cannot be read: {error}", self._file) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": None}
+        is_direct = self._direct is None or any(self._direct[0])
+        return self.__dict__ | {"_opened": None} | ({"_direct": None} if is_direct else {})
 
 
 class _Associated(Mapping[str, NDArray[np.uint8]]):
@@ -170,6 +228,17 @@ def _on_background(image: Image.Image, background: Colour) -> NDArray[np.uint8]:
         canvas.paste(image, mask=image)
         return np.asarray(canvas)
     return np.asarray(image.convert("RGB"))
+
+
+def _tile(properties: Mapping[str, str], level: int) -> tuple[int, int] | None:
+    """Width and height of a level's tiles, where the file has any."""
+    try:
+        width, height = (
+            int(properties[f"openslide.level[{level}].tile-{side}"]) for side in ("width", "height")
+        )
+    except (KeyError, ValueError):
+        return None
+    return width, height
 
 
 def _background(properties: Mapping[str, str]) -> Colour:

@@ -21,6 +21,7 @@ rings around nuclei, and bilinear above and when enlarging.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def mean_blocks(
     # Whole sums, so that nothing but the last division rounds; 16 bits where they suffice, and
     # then 24 bits of a float hold them too.
     small = 255 * across * down < 2**16
-    rows = cut[:, 0].astype(np.uint16 if small else np.uint32)
+    rows: NDArray[Any] = cut[:, 0].astype(np.uint16 if small else np.uint32)
     for i in range(1, down):
         rows += cut[:, i]
     columns = rows.reshape(height, width, across * channels)
@@ -76,5 +77,5 @@ def mean_blocks(
     for channel in range(channels):  # long strided loops: three neighbours at a time are slow
         for i in range(1, across):
             total[..., channel] += columns[..., channel + i * channels]
-    means = total / (np.float32 if small else np.float64)(across * down)
+    means = np.divide(total, across * down, dtype=np.float32 if small else np.float64)
     return np.rint(means, out=means).astype(np.uint8)

@@ -1,8 +1,5 @@
-"""Rectangles of one image of a TIFF file, decoded tile by tile or strip by strip."""
+"""The images of a TIFF file, decoded tile by tile or strip by strip."""
 
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +8,16 @@ import tifffile
 from numpy.typing import NDArray
 
 from pathology.errors import SlideOpenError
+from pathology.slides.jpeg_tiles import jpeg_tiles
+from pathology.slides.kept_file import KeptFile
+from pathology.slides.tile_plane import TilePlane
 
-CACHE_BYTES = 64 * 2**20  # decoded tiles and strips; neighbouring reads share most of them
 
-
-class TiffPlane:
+class TiffPlane(TilePlane):
     """One image of a TIFF: the page, and where its bytes are.
 
-    The file is opened for each read and only then, so reads may run in threads and forked children.
-    Everything else is fetched at construction, while the caller has the file open.
+    Reads may run in threads and forked children. Everything but pixels is fetched at construction,
+    while the caller has the file open.
 
     Args:
         path: the file.
@@ -41,12 +39,22 @@ class TiffPlane:
         if any(offset + count > file_bytes for offset, count in segments):
             raise ValueError(f"cut short, its pixels go on after its {file_bytes} bytes")
         self.page = page
-        self.width = page.imagewidth
-        self.height = page.imagelength
         self._path = path
-        self._decode = page.decode
+        strip = page.imagewidth, min(page.rowsperstrip, page.imagelength)
+        jpeg = jpeg_tiles(page)
+        self._by_tifffile = page.decode if jpeg is None else None
         self._tables = page.jpegtables
-        self._cache = _Cache()
+        super().__init__(
+            KeptFile(path),
+            (page.imagewidth, page.imagelength),
+            (page.tilewidth, page.tilelength) if page.is_tiled else strip,
+            page.samplesperpixel,
+            page.dtype,
+            page.dataoffsets,
+            page.databytecounts,
+            self._segment,
+            jpeg,
+        )
 
     def read(self, x: int, y: int, width: int, height: int) -> NDArray[Any]:
         """``(height, width, samples)`` of the stored type; the rectangle lies on the image.
@@ -54,71 +62,23 @@ class TiffPlane:
         Raises:
             SlideOpenError: damaged here, or the file is gone.
         """
-        out = np.empty((height, width, self.page.samplesperpixel), self.page.dtype)
         try:
-            with self._path.open("rb") as file:
-                for index, left, top in self._touched(x, y, width, height):
-                    segment = self._cache.get(index)
-                    if segment is None:
-                        file.seek(self.page.dataoffsets[index])
-                        data = file.read(self.page.databytecounts[index])
-                        segment = self._segment(data, index)
-                        self._cache.put(index, segment)
-                    _paste(segment, left - x, top - y, out)
+            return super().read(x, y, width, height)
         except Exception as error:  # every codec brings exceptions of its own
             where = f"({x}, {y}), {width} x {height} px of its {self.width} x {self.height} image"
             raise SlideOpenError(f"cannot be read: {where}: {error}", self._path) from error
-        return out
-
-    @property
-    def _sides(self) -> tuple[int, int]:
-        """Width and height of a tile or strip."""
-        if self.page.is_tiled:
-            return self.page.tilewidth, self.page.tilelength
-        return self.width, min(self.page.rowsperstrip, self.height)
-
-    def _touched(self, x: int, y: int, width: int, height: int) -> Iterator[tuple[int, int, int]]:
-        """Index, left and top of the tiles or strips that a rectangle touches."""
-        side_x, side_y = self._sides
-        across = -(-self.width // side_x)
-        for row in range(y // side_y, (y + height - 1) // side_y + 1):
-            for column in range(x // side_x, (x + width - 1) // side_x + 1):
-                yield row * across + column, column * side_x, row * side_y
 
     def _segment(self, data: bytes, index: int) -> NDArray[Any]:
         """One tile or strip; one that was left out when writing has the file's fill value."""
-        decoded = self._decode(data, index, jpegtables=self._tables)[0] if data else None
+        decoded = None
+        if data and self._jpeg is not None:
+            decoded = self._jpeg.decode(data)
+        elif data and self._by_tifffile is not None:
+            decoded = self._by_tifffile(data, index, jpegtables=self._tables)[0]
         if decoded is None:
-            side_x, side_y = self._sides
-            shape = (side_y, side_x, self.page.samplesperpixel)
+            shape = (self.sides[1], self.sides[0], self.page.samplesperpixel)
             return np.full(shape, self.page.nodata, self.page.dtype)
         return np.asarray(decoded).reshape(decoded.shape[-3:])
-
-
-class _Cache:
-    """The tiles and strips decoded last."""
-
-    def __init__(self) -> None:
-        self._segments: OrderedDict[int, NDArray[Any]] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def get(self, index: int) -> NDArray[Any] | None:
-        with self._lock:
-            segment = self._segments.get(index)
-            if segment is not None:
-                self._segments.move_to_end(index)
-            return segment
-
-    def put(self, index: int, segment: NDArray[Any]) -> None:
-        with self._lock:
-            if index in self._segments:
-                return
-            self._segments[index] = segment
-            self._bytes += segment.nbytes
-            # The newest stays even when it alone is larger: an image in a single strip.
-            while self._bytes > CACHE_BYTES and len(self._segments) > 1:
-                self._bytes -= self._segments.popitem(last=False)[1].nbytes
 
 
 def open_planes(path: Path) -> tuple[list[TiffPlane], str | None]:
@@ -140,11 +100,3 @@ def open_planes(path: Path) -> tuple[list[TiffPlane], str | None]:
         raise SlideOpenError(f"cannot be read: {error.strerror or error}", path) from error
     except Exception as error:  # a damaged header raises about anything, from KeyError to struct's
         raise SlideOpenError(f"cannot be read as TIFF: {error}", path) from error
-
-
-def _paste(segment: NDArray[Any], left: int, top: int, out: NDArray[Any]) -> None:
-    """Copy the part of a segment at ``(left, top)`` of ``out`` that lies on it."""
-    height, width = out.shape[:2]
-    x, y = max(left, 0), max(top, 0)
-    right, bottom = min(left + segment.shape[1], width), min(top + segment.shape[0], height)
-    out[y:bottom, x:right] = segment[y - top : bottom - top, x - left : right - left]
