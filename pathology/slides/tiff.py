@@ -52,6 +52,7 @@ class TiffSlide(PyramidSlide):
             path=path,
             slide_id=path.stem,
             planes=[(plane.width, plane.height) for plane in self._planes],
+            tiles=[plane.sides if plane.page.is_tiled else None for plane in self._planes],
             mpp=found,
             mpp_source=source,
             whole_factors=False,
@@ -63,6 +64,18 @@ class TiffSlide(PyramidSlide):
     def stamp(self) -> str:
         """Fingerprint of the file: its size, first and last 64 KiB."""
         return stamp_file(self._file)
+
+    def close(self) -> None:
+        """Let go of the file; reading afterwards is an error. Closing twice is not."""
+        super().close()
+        for plane in self._planes:
+            plane.close()
+
+    def _encoded_tile(self, level: int, column: int, row: int) -> bytes | None:
+        try:
+            return self._planes[level].encoded(column, row)
+        except (OSError, ValueError):
+            return None  # reading it says what is wrong
 
     def _read_level(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         plane = self._planes[level]
