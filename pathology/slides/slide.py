@@ -1,5 +1,6 @@
 """The Slide protocol, and opening a file as one."""
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -89,6 +90,13 @@ class Slide(Protocol):
         on whole pixels returns the stored ones; outside of the slide lies the background.
         """
 
+    def encoded(self, box: Box, mpp: float) -> bytes | None:
+        """The JPEG file whose pixels are ``read(box, mpp)``, as it is stored.
+
+        ``None`` unless ``box`` is exactly one stored JPEG tile at its own mpp, and ``colour`` is
+        "stored".
+        """
+
     def render(self, box: Box, width: int, height: int) -> NDArray[np.uint8]:
         """The slide under ``box`` as exactly ``width x height`` pixels, which need not be square.
 
@@ -172,11 +180,15 @@ def open_slide(
         raise SlideOpenError("is no TIFF, so tifffile cannot read it; leave backend out", path)
     if vendor is None:
         raise SlideOpenError(f"is no slide format that OpenSlide knows{_likeness(first)}", path)
-    if backend == "cucim":
+    if backend == "cucim" or (backend == "auto" and _is_for_cucim(path, first)):
         from pathology.slides.cucim import CucimSlide
 
-        return CucimSlide(path, mpp, colour)
-    return OpenSlideSlide(path, mpp, colour)
+        try:
+            return CucimSlide(path, mpp, colour)
+        except SlideOpenError:
+            if backend == "cucim":
+                raise
+    return OpenSlideSlide(path, mpp, colour, direct=backend == "auto")
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -201,6 +213,15 @@ def _is_for_tifffile(path: Path) -> bool:
             return handle.level_count == 1 and description.rstrip().endswith("OME>")
     except openslide.OpenSlideError:
         return True
+
+
+def _is_for_cucim(path: Path, first: bytes) -> bool:
+    """An uncompressed TIFF, and cuCIM is at hand."""
+    if not first.startswith(TIFF_MAGIC) or importlib.util.find_spec("cucim") is None:
+        return False
+    from pathology.slides.cucim import NONE, obstacle
+
+    return obstacle(path, NONE) is None
 
 
 def _first_bytes(path: Path) -> bytes:
