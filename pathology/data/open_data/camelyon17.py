@@ -108,7 +108,7 @@ def _read(folder: Path) -> Found:
     if len(short):
         listed = tuple(
             f"{patient} ({count})"
-            for patient, count in zip(short.index.astype(str), short, strict=True)
+            for patient, count in zip(map(str, short.index), short, strict=True)
         )
         problems.append(Problem(f"patients without {NODES} slides", listed, True))
     train = table[table["split"] == "train"]
