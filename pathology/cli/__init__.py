@@ -13,6 +13,7 @@ from collections.abc import Sequence
 VERBS = {
     "data": "check data sets on your disk, write and split their manifests",
     "tile": "find tissue on slides and cut it into tiles",
+    "stain": "fit the colours of slides, to normalise them",
     "pack": "pack tiles into shards, to train without the slides",
     "train": "train a model on labelled tiles",
     "evaluate": "measure a trained model, with intervals",

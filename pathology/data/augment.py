@@ -186,11 +186,13 @@ class BatchAugmentation(nn.Module):
             more = ("more_haematoxylin", "more_eosin", "more_residual")
             images = steps.restained(images, scale, within(own.stain_shift, *more))
         if own.brightness or own.contrast or own.saturation or own.hue:
-            factors = (
-                1 + within(getattr(own, name), name)
-                for name in ("brightness", "contrast", "saturation")
+            images = steps.recoloured(
+                images,
+                brightness=1 + within(own.brightness, "brightness"),
+                contrast=1 + within(own.contrast, "contrast"),
+                saturation=1 + within(own.saturation, "saturation"),
+                hue=within(own.hue, "hue"),
             )
-            images = steps.recoloured(images, *factors, within(own.hue, "hue"))
         if own.blur:
             sigma = SOFTEST_PX + (own.blur_px - SOFTEST_PX) * draws["blur_px"]
             images = steps.for_some(images, draws["blur"] < own.blur, sigma, steps.blurred)

@@ -27,7 +27,8 @@ def turned(tiles: Tensor, flip_x: Tensor, flip_y: Tensor, transpose: Tensor) -> 
         (flip_y, lambda t: t.flip(-2)),
         (transpose, lambda t: t.mT),
     ):
-        tiles = torch.where(_of_each(flags, tiles.device), move(tiles), tiles)
+        places = flags.nonzero()[:, 0].to(tiles.device)
+        tiles = tiles.index_copy(0, places, move(tiles[places]))
     return tiles
 
 
@@ -111,7 +112,3 @@ def _about_greys(share: Tensor) -> Tensor:
     angle = (2 * math.pi * share)[:, None, None]
     eye = torch.eye(3, dtype=torch.float64)
     return eye + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
-
-
-def _of_each(values: Tensor, device: torch.device) -> Tensor:
-    return values.to(device)[:, None, None, None]
