@@ -16,6 +16,7 @@ from pathology.data.open_data.open_set import Found, Licence, OpenSet, Problem, 
 
 CLASSES = ("negative", "itc", "micro", "macro")
 PATIENTS = {"train": 100, "test": 100}
+FIRST_TEST = 100  # number of the first patient of the test part
 # As commonly stated: ``normal`` encloses tissue that is not tumour within a lesion.
 REGIONS = {"tumour": {"include": ["metastases"], "exclude": ["normal"]}}
 NODES, CENTRE_PATIENTS, ANNOTATED = 5, 20, 50
@@ -46,7 +47,7 @@ def _centre(path: Path, patient: int) -> str:
     for part in reversed(path.parts[:-1]):
         if match := _CENTRE.fullmatch(part):
             return f"center_{match[1]}"
-    return f"center_{patient // CENTRE_PATIENTS}" if patient < PATIENTS["train"] else ""
+    return f"center_{patient // CENTRE_PATIENTS}" if patient < FIRST_TEST else ""
 
 
 def _stages(folder: Path) -> tuple[dict[str, str], list[Problem]]:
@@ -77,7 +78,7 @@ def _read(folder: Path) -> Found:
                 "slide_id": name,
                 "path": str(path),
                 "label": stages.get(name, "").lower(),
-                "split": "train" if int(match[2]) < PATIENTS["train"] else "test",
+                "split": "train" if int(match[2]) < FIRST_TEST else "test",
                 "patient_id": patient,
                 "site": _centre(path, int(match[2])),
                 "stage": stages.get(patient, ""),

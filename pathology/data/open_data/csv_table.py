@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pathology.data.image_files import ARRAY_SUFFIXES, IMAGE_SUFFIXES
-from pathology.data.open_data.folders import subfolders
+from pathology.data.open_data.folders import files_in, subfolders
 from pathology.data.open_data.image_folder import SPLIT_NAMES
 from pathology.data.open_data.open_set import Found, OpenSet, Problem, read_table
 from pathology.errors import ManifestError
@@ -46,7 +46,7 @@ def _csv(folder: Path) -> Path | None:
         return folder if folder.suffix.lower() == ".csv" else None
     if not folder.is_dir():
         return None
-    found = {p.name.lower(): p for p in sorted(folder.iterdir()) if p.suffix.lower() == ".csv"}
+    found = {p.name.lower(): p for p in files_in(folder) if p.suffix.lower() == ".csv"}
     named = [found[name] for name in _WELL_KNOWN if name in found]
     return named[0] if named else (*found.values(),)[0] if len(found) == 1 else None
 

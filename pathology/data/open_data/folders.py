@@ -23,7 +23,8 @@ def child(folder: Path, *names: str) -> Path | None:
 
 def here_or_below(folder: Path, name: str) -> Path | None:
     """The folder called ``name``: this one, or one in it."""
-    if folder.resolve().name.lower() == name.lower() and folder.is_dir():
+    # Not resolved: a link is called what its owner called it. Made absolute, for ".".
+    if folder.is_dir() and folder.absolute().name.lower() == name.lower():
         return folder
     found = child(folder, name)
     return found if found is not None and found.is_dir() else None
@@ -46,6 +47,13 @@ def _walk(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(here, name) for name in files if not name.startswith("."))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Files in a folder itself, sorted; hidden ones left out."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
 
 
 def subfolders(folder: Path) -> list[Path]:

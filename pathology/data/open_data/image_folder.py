@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pathology.data.image_files import IMAGE_SUFFIXES
-from pathology.data.open_data.folders import files_below, names, subfolders
+from pathology.data.open_data.folders import files_below, files_in, names, subfolders
 from pathology.data.open_data.open_set import Found, OpenSet, Problem, tile_table
 
 SPLIT_NAMES = {
@@ -52,10 +52,10 @@ def _read(folder: Path) -> Found:
     parts = _parts(folder)
     for split, homes in parts.items():
         for home in homes:
-            loose = [p for p in home.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+            loose = [p for p in files_in(home) if p.suffix.lower() in IMAGE_SUFFIXES]
             if loose:
                 what = "images outside the class folders, so without a label"
-                problems.append(Problem(what, names(sorted(loose), folder)))
+                problems.append(Problem(what, names(loose, folder)))
             for label_folder in subfolders(home):
                 files = files_below(label_folder)
                 if label_folder.name.lower() in NO_CLASSES or (

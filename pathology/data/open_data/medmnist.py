@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pathology.data.image_files import array_length, image_size
+from pathology.data.open_data.folders import files_in
 from pathology.data.open_data.open_set import Found, Licence, OpenSet, Problem, count_problems
 from pathology.errors import ManifestError
 
@@ -107,7 +108,7 @@ def _name(path: Path) -> tuple[str, int]:
 
 def _files(folder: Path) -> list[Path]:
     """Files of the family: by what they hold, or, where that cannot be read, by their name."""
-    candidates = [folder] if folder.is_file() else sorted(folder.glob("*.npz"))
+    candidates = [folder] if folder.is_file() else files_in(folder)
     return [
         p
         for p in candidates

@@ -35,8 +35,8 @@ def _parts(parts: dict[str, str], folder: Path) -> dict[str, Path]:
 
 def _recognise(parts: dict[str, str], folder: Path) -> str:
     found = _parts(parts, folder)
-    if "train" not in found and parts is PLAIN:
-        return ""  # the test part alone is the same for both
+    if "train" not in found and (parts is PLAIN or "train" in _parts(PLAIN, folder)):
+        return ""  # the test part is the same for both
     has_classes = [p for p in found.values() if any(child(p, name) for name in CLASSES)]
     return f"class folders in {', '.join(p.name for p in has_classes)}" if has_classes else ""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pathology.data.open_data.folders import files_below, names
+from pathology.data.open_data.folders import files_below, files_in, names
 from pathology.data.open_data.open_set import Found, Licence, OpenSet, Problem, read_table
 
 BARCODE = re.compile(
@@ -33,7 +33,7 @@ def _slides(folder: Path) -> list[Path]:
 def _manifests(folder: Path) -> list[Path]:
     """Download manifests: tables that begin with the right columns."""
     found = []
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in (".txt", ".tsv")):
+    for path in [p for p in files_in(folder) if p.suffix.lower() in (".txt", ".tsv")]:
         try:
             with path.open() as file:
                 header = file.readline().rstrip("\r\n").split("\t")
