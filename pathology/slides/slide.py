@@ -228,7 +228,7 @@ def _first_bytes(path: Path) -> bytes:
     """The first bytes, once the file is known to be one and to have any."""
     try:
         with path.open("rb") as file:
-            first = file.read(64)
+            first = file.read(132)
     except FileNotFoundError as error:
         raise SlideOpenError("there is no such file", path) from error
     except IsADirectoryError as error:
@@ -253,4 +253,6 @@ def _likeness(first: bytes) -> str:
     for start, kind in OTHER_FILES.items():
         if first.startswith(start):
             return f"; it begins like {kind}"
+    if first[128:] == b"DICM":
+        return "; it is DICOM, but no intact whole-slide image"
     return "; it is text" if first.isascii() and first.decode().isprintable() else ""
