@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import openslide
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 
 from pathology.errors import SlideOpenError
 from pathology.geometry import Box
@@ -216,8 +216,8 @@ def _open(path: Path) -> openslide.OpenSlide:
 def _profile(handle: openslide.OpenSlide, path: Path) -> bytes | None:
     try:
         profile = handle.color_profile
-    except (openslide.OpenSlideError, OSError) as error:
-        raise SlideOpenError(f"its colour profile cannot be read: {error}", path) from error
+    except (openslide.OpenSlideError, ImageCms.PyCMSError, OSError) as error:
+        raise SlideOpenError(f"its colour profile cannot be used: {error}", path) from error
     return None if profile is None else profile.tobytes()
 
 

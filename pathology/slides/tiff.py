@@ -58,7 +58,7 @@ class TiffSlide(PyramidSlide):
             whole_factors=False,
             properties=properties,
             colour=colour,
-            profile=_profile(self._planes[0].page),
+            profile=self._planes[0].profile,
         )
 
     def stamp(self) -> str:
@@ -131,11 +131,6 @@ def _check_pixels(page: tifffile.TiffPage, path: Path) -> None:
         raise SlideOpenError(
             f"needs colours in grey or RGB, got {kind}; convert the file first", path
         )
-
-
-def _profile(page: tifffile.TiffPage) -> bytes | None:
-    tag = page.tags.get("InterColorProfile")
-    return None if tag is None else bytes(tag.value)
 
 
 def _resolution(page: tifffile.TiffPage) -> dict[str, str]:

@@ -17,7 +17,7 @@ class TiffPlane(TilePlane):
     """One image of a TIFF: the page, and where its bytes are.
 
     Reads may run in threads and forked children. Everything but pixels is fetched at construction,
-    while the caller has the file open.
+    while the caller has the file open; ``profile`` is the ICC profile, ``None`` where it has none.
 
     Args:
         path: the file.
@@ -39,6 +39,8 @@ class TiffPlane(TilePlane):
         if any(offset + count > file_bytes for offset, count in segments):
             raise ValueError(f"cut short, its pixels go on after its {file_bytes} bytes")
         self.page = page
+        profile = page.tags.get("InterColorProfile")
+        self.profile = None if profile is None else bytes(profile.value)
         self._path = path
         strip = page.imagewidth, min(page.rowsperstrip, page.imagelength)
         jpeg = jpeg_tiles(page)
