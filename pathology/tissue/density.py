@@ -13,6 +13,7 @@ from pathology.tissue.picture import Picture
 # tissue wherever it is.
 FAINT, CLEAR = 4, 8
 TEXTURED = 2
+DENSE = 25  # needs no texture to count
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,6 @@ class DensityTissue(PictureFinder):
     def _candidates(self, picture: Picture) -> NDArray[np.bool_]:
         threshold = min(max(otsu_threshold(picture.absorbance), FAINT), CLEAR)
         is_tissue: NDArray[np.bool_] = picture.absorbance > threshold
-        is_tissue &= picture.texture > TEXTURED
+        is_tissue &= (picture.texture > TEXTURED) | (picture.absorbance > DENSE)
         is_tissue &= ~constant_fill(picture)
         return is_tissue

@@ -63,7 +63,7 @@ def draw_survey(slide: Slide, survey: Survey, max_px: int = 1024) -> NDArray[np.
 def _legend(survey: Survey, width: int) -> NDArray[np.uint8]:
     """Colours, names and amounts, in as many lines as the width needs."""
     shares = survey.shares()
-    entries = [(CONTOUR, f"tissue {shares['tissue_mm2']:.3g} mm²")]
+    entries = [(CONTOUR, f"tissue {shares['tissue_mm2']:.3g} mm2")]
     for name in survey.artefacts:
         share = shares[name]
         amount = "not judged" if np.isnan(share) else f"{100 * share:.1f} %"

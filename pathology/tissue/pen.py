@@ -36,7 +36,7 @@ class PenMarks:
     """
 
     min_area_um2: float = 20_000.0
-    rim_um: float = 24.0
+    rim_um: float = 16.0
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -69,7 +69,7 @@ def _cool(density: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.b
 
 def _red(density: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     red, green, blue = np.moveaxis(density, 2, 0)
-    sure = (green > 0.9) & (red < 0.15 * green) & (blue > 0.75 * green)
+    sure = (green > 0.6) & (red < 0.14 * green) & (blue > 0.75 * green)
     return sure, (green > 0.3) & (red < 0.22 * green) & (blue > 0.7 * green)
 
 
