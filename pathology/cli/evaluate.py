@@ -22,6 +22,8 @@ def evaluate(
     manifest: str | None = None,
     root: str | None = None,
     tiles: str | None = None,
+    shards: str | None = None,
+    stains: str | None = None,
     group_column: str | None = None,
     out: Path | None = None,
     device: str = "auto",
@@ -35,6 +37,8 @@ def evaluate(
         manifest: another manifest than the run's own, of the same classes.
         root: folder of that manifest's images; its own folder when omitted.
         tiles: folder of that manifest's tile tables, when it is one of slides.
+        shards: folder of that manifest's packed tiles, instead of tiles.
+        stains: folder of its slides' stain profiles, when the run was trained on normalised tiles.
         group_column: column of the manifest drawn as a whole by the bootstrap; patient_id, else
             slide_id, else each tile by itself when omitted. Rows without an entry stand alone.
         out: folder for metrics and predictions; RUN/evaluation when omitted.
@@ -57,11 +61,13 @@ def evaluate(
     task = trained.task
     arguments = Run(run).data_arguments()
     if manifest is not None:
-        arguments |= {"manifest": manifest, "root": root, "tiles": tiles}
+        arguments |= {"manifest": manifest, "root": root, "tiles": tiles, "stains": stains}
+        arguments |= {"shards": shards}
+    trained.check_stains(arguments.get("stains"))  # type: ignore[arg-type]
     data = TileDataModule(**arguments | {"classes": task.classes, "batch_size": batch_size})  # type: ignore[arg-type]
     dataset = data.dataset(split)
     if not isinstance(dataset, ImageTiles):
-        trained.check_tiles(dataset.spec, str(data.tiles))
+        trained.check_tiles(dataset.spec, str(data.tiles or data.shards))
     table = data.table()
     table = table[table["split"] == split].reset_index(drop=True)
     column, groups = _groups(table, dataset, group_column, data.manifest)
@@ -111,7 +117,7 @@ def _groups(
     table: "pd.DataFrame", dataset: "TileDataset", wanted: str | None, manifest: str
 ) -> "tuple[str | None, NDArray[Any] | None]":
     """The column that is drawn as a whole, and its entry for each tile."""
-    from pathology.data.tiles import SlideTiles
+    from pathology.data.tiles import ImageTiles
 
     if wanted is not None and wanted not in table:
         raise ManifestError(f"{manifest}: no column {wanted!r}; got {', '.join(table.columns)}")
@@ -121,7 +127,7 @@ def _groups(
     entries = [entry or f"row {i}" for i, entry in enumerate(table[column].astype(str))]
     named = table[column].to_numpy().copy()
     named[:] = entries
-    return column, named[dataset.owner] if isinstance(dataset, SlideTiles) else named
+    return column, named if isinstance(dataset, ImageTiles) else named[dataset.owner]
 
 
 def _check_same(path: Path, made_from: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ def explain(
     pooling: str = "mean",
     out_mpp: float = 8.0,
     depth: str = "pixels",
+    stains: Path | None = None,
     mpp: float | None = None,
     device: str = "auto",
     batch_size: int = 16,
@@ -49,6 +51,8 @@ def explain(
             last map before pooling). The deeper, the quicker and the coarser: a place sees more of
             the tile than it covers on the map. There are no maps of stains and no colours of W(x)
             at a depth.
+        stains: folder of the slides' stain profiles, when the run was trained on normalised tiles;
+            the run's own when omitted.
         mpp: micrometres per pixel of slides that do not say it themselves.
         device: auto, cpu, cuda, ...
         batch_size: tiles per pass through the model.
@@ -77,6 +81,8 @@ def explain(
         raise ValueError(f"--depth: {error}") from error
     if batch_size < 1 or not out_mpp > 0:
         raise ValueError("--batch-size and --out-mpp must be positive")
+    profiles = trained.check_stains(stains or trained.stains)
+    normaliser = profiles.normaliser() if profiles else None
     table = list_slides(slides, mpp)
     writable_folder(out)
 
@@ -86,10 +92,13 @@ def explain(
             raise ManifestError(
                 f"{path}: no tiles of slide {row['slide_id']!r}; run `pathology tile` first"
             )
-        with open_slide(row["path"], slide_mpp(row)) as slide:
+        colour = TileGrid.load(path).spec.colour
+        with open_slide(row["path"], slide_mpp(row), colour=colour) as slide:
             grid = TileGrid.load(path, slide=slide)
             trained.check_tiles(grid.spec, str(path))
+            stain = profiles.profile(str(row["slide_id"]), slide.stamp()) if profiles else None
             settings = _settings(grid, trained, str(pool), out_mpp, depth, target)
+            settings["stain"] = stain and {"target": trained.stain, "profile": stain.digest()}
             # One folder per slide and class asked for; "predicted" when the model chooses.
             folder = out / str(row["slide_id"]) / (target or "predicted")
             if folder.exists() and overwrite:
@@ -111,8 +120,14 @@ def explain(
                     batch_size=batch_size,
                     scratch=scratch / "stitch",
                     progress=_progress,
+                    normalise=partial(normaliser, profiles=stain) if normaliser else None,
                 )
                 provenance = _provenance(result, slide, grid, trained, run, settings)
+                if profiles and stain:
+                    provenance["stains"] = (
+                        f"normalised by {stain.method} to {profiles.target.name}, profile"
+                        f" {stain.digest()}"
+                    )
                 write_results(result, slide, scratch, settings, provenance)
                 shutil.rmtree(scratch / "stitch")
         return f"{folder / 'report.html'}\n{_indented(str(result.ledger))}"

@@ -15,9 +15,10 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from pathology.cli.trained import write_origin
 from pathology.data.modules import TileDataModule
-from pathology.data.tiles import ImageTiles, SlideTiles
+from pathology.data.tiles import ImageTiles
 from pathology.errors import StampMismatchError
 from pathology.outputs import complete_file, writable_folder
+from pathology.stain import StainFolder
 from pathology.tasks.checkpoint import Run
 from pathology.tasks.tile_classification import TileClassification
 
@@ -110,10 +111,12 @@ def train(arguments: Sequence[str]) -> int:
     else:
         with complete_file(run.config) as draft:
             draft.write_text(yaml.safe_dump(config, sort_keys=False))
-    spec = tiles.spec if isinstance(tiles, SlideTiles) else None
+    spec = None if isinstance(tiles, ImageTiles) else tiles.spec
     size_px = tiles.size_px if isinstance(tiles, ImageTiles) else tiles.spec.size_px
     digest = _digest(cli.datamodule, config["model"]["init_from"])
-    write_origin(run, size_px, spec.mpp if spec else None, digest)
+    stains = cli.datamodule.stains
+    target = StainFolder(stains).target.digest() if stains else None
+    write_origin(run, size_px, spec.mpp if spec else None, digest, target)
     if run.finished.exists():
         print(f"{run.folder}: already trained by this config; nothing to do")
         return 0

@@ -35,6 +35,7 @@ from pathology.maps.slide_map import SlideMap
 from pathology.slides import Slide
 from pathology.tiling import TileGrid
 
+Tiles = Callable[[Tensor], Tensor]
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
@@ -134,6 +135,7 @@ def explain_slide(
     gallery: int = 6,
     scratch: str | Path | None = None,
     progress: Progress = _silent,
+    normalise: Tiles | None = None,
 ) -> SlideExplanation:
     """Explain a slide's score for one class.
 
@@ -154,6 +156,8 @@ def explain_slide(
         gallery: tiles kept with their pixels, for and against.
         scratch: folder for the map; a temporary one, left to the caller, when omitted.
         progress: wraps an iterable of batches, given their number and what is being done.
+        normalise: what tiles go through as uint8 before they are encoded, such as the normalisation
+            of stains the model was trained with; the gallery shows what it makes of them.
 
     Raises:
         NotExplainableError: the model is not dynamic-linear; names the layer.
@@ -171,12 +175,13 @@ def explain_slide(
 
     def batches(indices: NDArray[np.intp], what: str) -> Iterable[tuple[list[int], Tensor]]:
         total = -(-len(indices) // batch_size)
-        return progress(read_batches(slide, grid, indices, batch_size), total, what)
+        read = read_batches(slide, grid, indices, batch_size, device=device, normalise=normalise)
+        return progress(read, total, what)
 
     if pooling.needs_logits or target is None:
         with torch.no_grad():
             for chosen, tiles in batches(np.arange(count), "scoring"):
-                logits[chosen] = model(encoding(tiles.to(device))).double().cpu().numpy()
+                logits[chosen] = model(encoding(tiles)).double().cpu().numpy()
     if target is None:
         pooled = [pooling.weights(column) @ column for column in logits.T]
         target = classes[int(np.argmax(pooled))]
@@ -197,7 +202,7 @@ def explain_slide(
     best, worst = _Gallery(gallery), _Gallery(gallery)
     places = (0, 0)
     for chosen, tiles in batches(np.flatnonzero(weights), "explaining"):
-        images = encoding(tiles.to(device))
+        images = encoding(tiles)
         explanation = explain(model, images, target=place, depth=depth)
         values = explanation.contributions.double().cpu().numpy()
         places = (values.shape[1], values.shape[2])
@@ -269,7 +274,7 @@ def _report_tile(
     weights = explanation.weights[row].cpu().numpy()
     picture = colour_explanation(weights, contributions) if in_colour else None
     return ReportTile(
-        image=tile.permute(1, 2, 0).numpy(),
+        image=tile.permute(1, 2, 0).cpu().numpy(),
         contributions=contributions * weight,
         box=box,
         logit=logit,

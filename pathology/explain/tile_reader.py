@@ -1,6 +1,6 @@
 """Reading the tiles of a grid in batches, one batch ahead of whoever uses them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +13,13 @@ from pathology.tiling import TileGrid
 
 
 def read_batches(
-    slide: Slide, grid: TileGrid, indices: NDArray[np.integer], batch_size: int, threads: int = 2
+    slide: Slide,
+    grid: TileGrid,
+    indices: NDArray[np.integer],
+    batch_size: int,
+    threads: int = 2,
+    device: torch.device | str = "cpu",
+    normalise: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Tiles of ``grid`` at its own mpp, in the order given.
 
@@ -23,6 +29,8 @@ def read_batches(
         indices: which tiles.
         batch_size: tiles at once.
         threads: readers; decoding releases the interpreter's lock.
+        device: where the tiles go.
+        normalise: what they go through there, uint8 to uint8.
 
     Yields:
         Indices and uint8 tiles ``(batch, 3, height, width)``.
@@ -40,4 +48,5 @@ def read_batches(
         for first in range(batch_size, len(indices) + batch_size, batch_size):
             (chosen, tiles), ahead = ahead, start(first)
             stacked = np.stack([tile.result() for tile in tiles])
-            yield chosen, torch.from_numpy(stacked).permute(0, 3, 1, 2)
+            batch = torch.from_numpy(stacked).permute(0, 3, 1, 2).to(device)
+            yield chosen, normalise(batch) if normalise else batch
