@@ -179,7 +179,8 @@ def open_slide(
     elif backend == "tifffile":
         raise SlideOpenError("is no TIFF, so tifffile cannot read it; leave backend out", path)
     if vendor is None:
-        raise SlideOpenError(f"is no slide format that OpenSlide knows{_likeness(first)}", path)
+        hint = "; leave backend out" if first.startswith(TIFF_MAGIC) else _likeness(first)
+        raise SlideOpenError(f"is no slide format that OpenSlide knows{hint}", path)
     if backend == "cucim" or (backend == "auto" and _is_for_cucim(path, first)):
         from pathology.slides.cucim import CucimSlide
 

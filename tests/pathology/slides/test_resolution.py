@@ -32,10 +32,15 @@ DPI_72 = {"tiff.XResolution": "72", "tiff.YResolution": "72", "tiff.ResolutionUn
         ({"openslide.mpp-x": "nan", "openslide.mpp-y": "1"} | OME, None, (0.3, 0.3), "ome"),
         ({"openslide.mpp-x": "0", "openslide.mpp-y": "0"} | OME, None, (0.3, 0.3), "ome"),
         ({}, 29.0, (29, 29), "given"),
+        (OPENSLIDE, (0.3, 0.4), (0.3, 0.4), "given"),
+        ({"openslide.mpp-x": "1000", "openslide.mpp-y": "1000"} | OME, None, (0.3,) * 2, "ome"),
     ],
 )
 def test_sources_are_asked_in_order(
-    properties: dict[str, str], given: float | None, mpp: tuple[float, float], source: str
+    properties: dict[str, str],
+    given: float | tuple[float, float] | None,
+    mpp: tuple[float, float],
+    source: str,
 ) -> None:
     found, said_by = find_mpp(properties, given, None)
     assert found == pytest.approx(mpp)
@@ -65,7 +70,23 @@ def test_tags_without_a_unit_say_nothing(unit: str) -> None:
         find_mpp(TIFF | {"tiff.ResolutionUnit": unit}, None, None)
 
 
-@pytest.mark.parametrize("mpp", [0.0, -0.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", ["0.0", "1000", "-0.25", "nan", "1e9"])
+def test_absurd_metadata_is_named_and_refused(value: str) -> None:
+    properties = {"openslide.mpp-x": value, "openslide.mpp-y": value}
+    with pytest.raises(MissingResolutionError, match="pass mpp=") as caught:
+        find_mpp(properties, None, Path("slide.svs"))
+    assert value == "nan" or f"openslide says {float(value):g} x" in str(caught.value)
+
+
+@pytest.mark.parametrize("mpp", [1000, 250.0, 0.001, (0.25, 1000), (1e-4, 0.25)])
+def test_a_slip_of_the_unit_is_refused(mpp: float | tuple[float, float]) -> None:
+    with pytest.raises(
+        ValueError, match="mpp must be 0.01 to 100 micrometres per pixel of level 0"
+    ):
+        find_mpp(OPENSLIDE, mpp, None)
+
+
+@pytest.mark.parametrize("mpp", [0.0, -0.5, float("nan"), float("inf"), (0.25, 0.0)])
 def test_given_must_be_possible(mpp: float) -> None:
     with pytest.raises(ValueError, match="mpp must be finite"):
         find_mpp(OPENSLIDE, mpp, None)
