@@ -13,6 +13,7 @@ from collections.abc import Sequence
 VERBS = {
     "data": "check data sets on your disk, write and split their manifests",
     "tile": "find tissue on slides and cut it into tiles",
+    "annotations": "say what was drawn on slides, and write it for QuPath",
     "stain": "fit the colours of slides, to normalise them",
     "pack": "pack tiles into shards, to train without the slides",
     "train": "train a model on labelled tiles",
@@ -28,7 +29,7 @@ USAGE = "usage: pathology [--traceback] VERB [options]"
 
 def help_text() -> str:
     """What ``pathology --help`` prints."""
-    verbs = "\n".join(f"  {verb:<10} {line}" for verb, line in VERBS.items())
+    verbs = "\n".join(f"  {verb:<11} {line}" for verb, line in VERBS.items())
     return (
         f"{USAGE}\n\nExactly explained predictions on whole slides.\n\nverbs:\n{verbs}\n\n"
         "`pathology VERB --help` tells the options of a verb.\n"

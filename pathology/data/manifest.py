@@ -65,12 +65,15 @@ def read_tile_manifest(
     return table
 
 
-def read_slide_manifest(path: str | Path, *, root: str | Path | None = None) -> pd.DataFrame:
+def read_slide_manifest(
+    path: str | Path, *, root: str | Path | None = None, files: bool = True
+) -> pd.DataFrame:
     """Read and check a manifest of slides.
 
     Args:
         path: the CSV file.
         root: folder that paths are relative to; the manifest's own when omitted.
+        files: refuse rows whose files are not there.
 
     Returns:
         One row per slide: ``slide_id``, ``path`` and, where the file has them, ``split``,
@@ -89,9 +92,9 @@ def read_slide_manifest(path: str | Path, *, root: str | Path | None = None) -> 
             f"{path}: slide_id {table['slide_id'][twice[0]]!r} stands in more than one row"
             f" (row {_line(twice[0])}); give every slide its own"
         )
-    _resolve(path, table, "path", root)
+    _resolve(path, table, "path", root, files)
     if "regions" in table:
-        _resolve(path, table, "regions", root)
+        _resolve(path, table, "regions", root, files)
     if "mpp" in table:
         table["mpp"] = [_positive(path, i, cell) for i, cell in table["mpp"].items()]
     if "split" in table:
@@ -209,11 +212,17 @@ def _check_filled(path: str | Path, table: pd.DataFrame, column: str) -> None:
         raise ManifestError(f"{path}: row {_line(empty[0])} has no {column}")
 
 
-def _resolve(path: str | Path, table: pd.DataFrame, column: str, root: str | Path | None) -> None:
+def _resolve(
+    path: str | Path,
+    table: pd.DataFrame,
+    column: str,
+    root: str | Path | None,
+    files: bool = True,
+) -> None:
     """Make the paths of ``column`` absolute, and refuse files that are not there."""
     folder = Path(root) if root is not None else Path(path).parent
     table[column] = [str(folder / name) if name else "" for name in table[column]]
-    there = {name: _is_there(name) for name in table[column].unique()}
+    there = {name: not files or _is_there(name) for name in table[column].unique()}
     lost = [(i, name) for i, name in table[column].items() if not there[name]]
     if lost:
         shown = ", ".join(f"{name} (row {_line(i)})" for i, name in lost[:_SHOWN])

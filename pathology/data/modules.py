@@ -1,38 +1,53 @@
 """Lightning data modules."""
 
 import hashlib
+import os
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
 import pandas as pd
 import torch
 from monai.data import DataLoader
-from torch.utils.data import WeightedRandomSampler
+from numpy.typing import NDArray
 
 from pathology.data.augment import Augment, tile_augmentation
+from pathology.data.loader import TileLoader
 from pathology.data.manifest import SPLITS, read_slide_manifest, read_tile_manifest
+from pathology.data.samplers import BALANCES, STRETCH, Balance, TileSampler, draw_weights
+from pathology.data.shard_tiles import ShardTiles
 from pathology.data.tiles import ImageTiles, SlideTiles
 from pathology.errors import ManifestError
+from pathology.stain import StainFolder
 
-TileDataset = ImageTiles | SlideTiles
+TileDataset = ImageTiles | SlideTiles | ShardTiles
+
+MOST_WORKERS = 8  # by default; more seldom help one device, and each holds slides and batches
 
 
 class TileDataModule(lightning.LightningDataModule):
-    """Labelled tiles by split, from image files or straight from slides.
+    """Labelled tiles by split, from image files, straight from slides, or from packed shards.
 
     Args:
-        manifest: CSV of image files (``path, label, split``), or of slides when ``tiles`` is given
-            (``slide_id, path, split``).
+        manifest: CSV of image files (``path, label, split``), or of slides when ``tiles`` or
+            ``shards`` is given (``slide_id, path, split``).
         classes: class names, in the order of the model's logits.
         tiles: folder of labelled tile tables, one per slide.
+        shards: folder that ``pathology pack`` wrote; the manifest's slide files may be elsewhere.
+        stains: folder that ``pathology stain`` wrote, to normalise tiles of slides by.
         root: folder that the manifest's paths are relative to; its own when omitted.
         path_column: column of a tile manifest that holds the image's path.
         size_px: side that image files are resized to; slides are read at their grid's size.
         batch_size: tiles per step.
-        num_workers: reading processes.
+        num_workers: reading processes; one per core of each device's share, up to 8, when omitted.
+        multiprocessing_context: how they are started: fork, spawn or forkserver; the system's way
+            when omitted.
         augment: what is done to training tiles, see ``tile_augmentation``.
-        balance: draw classes equally often while training.
+        balance: what is drawn equally often while training: none, class, slide or patient; with
+            class+slide or class+patient, within each class. ``true`` is class.
+        stretch: tiles drawn together from one place of a slide, so that open files and decoded
+            pixels are used again; 1 shuffles everything.
     """
 
     def __init__(
@@ -40,30 +55,46 @@ class TileDataModule(lightning.LightningDataModule):
         manifest: str,
         classes: list[str],
         tiles: str | None = None,
+        shards: str | None = None,
+        stains: str | None = None,
         root: str | None = None,
         path_column: str = "path",
         size_px: int | None = None,
         batch_size: int = 64,
-        num_workers: int = 2,
+        num_workers: int | None = None,
+        multiprocessing_context: str | None = None,
         augment: Augment = "turns+colour",
-        balance: bool = False,
+        balance: bool | Balance = "none",
+        stretch: int = STRETCH,
     ) -> None:
         super().__init__()
         if len(set(classes)) != len(classes) or len(classes) < 2:
             raise ValueError(f"classes must be at least two different names, got {classes}")
-        if batch_size < 1 or num_workers < 0:
+        if batch_size < 1 or (num_workers is not None and num_workers < 0) or stretch < 1:
             raise ValueError(
-                f"batch_size must be positive and num_workers at least 0,"
-                f" got {batch_size} and {num_workers}"
+                "batch_size and stretch must be positive and num_workers at least 0,"
+                f" got {batch_size}, {stretch} and {num_workers}"
             )
-        self.manifest, self.tiles, self.root = manifest, tiles, root
+        if isinstance(balance, bool):
+            balance = "class" if balance else "none"
+        if balance not in BALANCES:
+            raise ValueError(f"balance must be one of {', '.join(BALANCES)}; got {balance!r}")
+        if tiles is not None and shards is not None:
+            raise ValueError(f"give tiles or shards, not both; got {tiles!r} and {shards!r}")
+        if stains is not None and tiles is None and shards is None:
+            raise ValueError("stains are of slides: give tiles or shards, too")
+        self.manifest, self.tiles, self.shards, self.root = manifest, tiles, shards, root
+        self.stains = stains
         self.classes, self.path_column, self.size_px = classes, path_column, size_px
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.augment, self.balance = augment, balance
+        self.multiprocessing_context = multiprocessing_context
+        self.augment, self.balance, self.stretch = augment, balance, stretch
         self._datasets: dict[tuple[str, bool], TileDataset] = {}
 
     def table(self) -> pd.DataFrame:
         """The checked manifest."""
+        if self.shards is not None:
+            return read_slide_manifest(self.manifest, root=self.root, files=False)
         if self.tiles is not None:
             return read_slide_manifest(self.manifest, root=self.root)
         return read_tile_manifest(self.manifest, root=self.root, path_column=self.path_column)
@@ -87,20 +118,25 @@ class TileDataModule(lightning.LightningDataModule):
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
         if (split, training) not in self._datasets:
-            table = self.table()
-            if "split" not in table:
-                raise ManifestError(f"{self.manifest}: column 'split' is missing")
-            chosen = table[table["split"] == split].reset_index(drop=True)
-            self._datasets[split, training] = self._index(chosen, split, training)
+            self._datasets[split, training] = self._index(self.rows(split), split, training)
         return self._datasets[split, training]
+
+    def rows(self, split: str) -> pd.DataFrame:
+        """The manifest's rows of a split, numbered from 0."""
+        table = self.table()
+        if "split" not in table:
+            raise ManifestError(f"{self.manifest}: column 'split' is missing")
+        return table[table["split"] == split].reset_index(drop=True)
 
     def _index(self, table: pd.DataFrame, split: str, training: bool) -> TileDataset:
         if table.empty:
             raise ManifestError(f"{self.manifest}: no row has split {split!r}")
         transform = tile_augmentation(self.augment if training else "none")
         dataset: TileDataset
-        if self.tiles is not None:
-            dataset = SlideTiles(table, Path(self.tiles), self.classes, transform)
+        if self.shards is not None:
+            dataset = ShardTiles(table, Path(self.shards), self.classes, transform, self.stains)
+        elif self.tiles is not None:
+            dataset = SlideTiles(table, Path(self.tiles), self.classes, transform, self.stains)
         else:
             dataset = ImageTiles(table, self.classes, self.size_px, transform)
         counts = np.bincount(dataset.labels, minlength=len(self.classes))
@@ -113,12 +149,15 @@ class TileDataModule(lightning.LightningDataModule):
         return dataset
 
     def digest(self) -> str:
-        """SHA-256 over the manifest and all tile tables it names: what a run is made from."""
+        """SHA-256 over manifest, tile tables or shards, and stains: what a run is made from."""
         content = hashlib.sha256(Path(self.manifest).read_bytes())
-        if self.tiles is not None:
+        folder = self.tiles or self.shards
+        if folder is not None:
             for name in self.table()["slide_id"]:
-                path = Path(self.tiles) / f"{name}.parquet"
+                path = Path(folder) / f"{name}.parquet"
                 content.update(path.read_bytes() if path.is_file() else b"none")
+        if self.stains is not None:
+            content.update(StainFolder(self.stains).digest(self.table()["slide_id"]).encode())
         return content.hexdigest()
 
     def loader(self, split: str, training: bool = False) -> DataLoader:
@@ -128,21 +167,70 @@ class TileDataModule(lightning.LightningDataModule):
         augmented, and without a last batch that is too small.
         """
         dataset = self.dataset(split, training)
-        sampler = None
-        if training and self.balance:
-            counts = np.bincount(dataset.labels, minlength=len(self.classes))
-            weights = (1.0 / counts[dataset.labels]).tolist()
-            sampler = WeightedRandomSampler(weights, len(dataset))
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            shuffle=training and sampler is None,
-            sampler=sampler,
-            drop_last=training and len(dataset) > self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+        workers = self._workers()
+        options: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "multiprocessing_context": self.multiprocessing_context if workers else None,
+            "pin_memory": torch.cuda.is_available(),
+        }
+        if not training:
+            return DataLoader(dataset, **options)
+        sampler = self.sampler(split, dataset)
+        return TileLoader(
+            dataset, sampler=sampler, drop_last=len(sampler) > self.batch_size, **options
         )
+
+    def sampler(self, split: str, dataset: TileDataset) -> TileSampler:
+        """What an epoch of training shows, and in which order; seeded by ``seed_everything``.
+
+        Raises:
+            ManifestError: the manifest lacks the column to balance by.
+        """
+        by = set(self.balance.split("+"))
+        groups = self._groups(split, dataset, by)
+        labels = np.asarray(dataset.labels)
+        classes = labels if "class" in by else np.zeros(len(labels), np.int64)
+        weights = None if by == {"none"} else draw_weights(classes, groups)
+        places: dict[str, Any]
+        if isinstance(dataset, ImageTiles):
+            places = {"slides": dataset.file, "stretch": 1}
+        else:
+            places = {
+                "slides": dataset.owner, "nearby": dataset.nearby(), "stretch": self.stretch
+            }  # fmt: skip
+        trainer = self.trainer
+        return TileSampler(
+            **places,
+            weights=weights,
+            strata=labels,
+            seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+
+    def _groups(self, split: str, dataset: TileDataset, by: set[str]) -> NDArray[np.integer] | None:
+        """Slide or patient of each tile."""
+        column = "slide_id" if "slide" in by else "patient_id" if "patient" in by else None
+        if column is None:
+            return None
+        table = self.rows(split)
+        if column not in table:
+            raise ManifestError(
+                f"{self.manifest}: column {column!r} is missing; balance {self.balance} needs it"
+            )
+        # Rows that name none stand alone.
+        names = [name or f"row {i}" for i, name in enumerate(table[column])]
+        groups = pd.factorize(pd.Series(names))[0]
+        return groups if isinstance(dataset, ImageTiles) else groups[dataset.owner]
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        devices = self.trainer.num_devices if self.trainer else 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return min(MOST_WORKERS, (cores or 1) // devices)
 
     def train_dataloader(self) -> DataLoader:
         return self.loader("train", training=True)

@@ -1,28 +1,44 @@
 """Datasets of labelled tiles: image files, or boxes on slides read as they are needed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor
+from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import Dataset
 
+from pathology.data.grids import (
+    LOOKING,
+    check_source,
+    grid_path,
+    label_codes,
+    load_grid,
+    opening_mpp,
+)
+from pathology.data.image_files import image_size, read_image
+from pathology.data.slide_pool import SlidePool
+from pathology.data.stains import TileStains
 from pathology.errors import ManifestError, StampMismatchError
+from pathology.geometry import Box, Size, level0_length
 from pathology.slides import Slide, open_slide
-from pathology.tiling import TileGrid, TileSpec
+from pathology.tiling import GridSource, TileGrid, TileSpec
 
 Sample = dict[str, Any]
+Transform = Callable[[Sample], Sample]
+
+BLOCK_TILES = 6  # neighbours share stored tiles along both sides: go through blocks, not rows
 
 
 class ImageTiles(Dataset[Sample]):
-    """One image file per tile.
+    """One image per tile: a file each, or rows of array files.
 
     Args:
-        table: rows with ``path`` and ``label``, see ``read_tile_manifest``.
+        table: rows with ``path``, ``label`` and possibly ``index``, see ``read_tile_manifest``.
         classes: class names; a label's index is its place here.
         size_px: side to resize to (bicubic, antialiased); images keep their size when omitted.
         transform: applied to ``{"image", "label"}``.
@@ -33,57 +49,66 @@ class ImageTiles(Dataset[Sample]):
         table: pd.DataFrame,
         classes: Sequence[str],
         size_px: int | None = None,
-        transform: Callable[[Sample], Sample] | None = None,
+        transform: Transform | None = None,
     ) -> None:
-        self.paths = table["path"].to_numpy()
+        # One copy of each path: a million rows may lie in one file.
+        paths = pd.Categorical(table["path"])
+        self.files = [str(name) for name in paths.categories]
+        self.file = paths.codes.astype(np.int32)
+        self.row = table["index"].to_numpy(np.int64) if "index" in table else None
         self.labels = label_indices(table["label"], classes)
         self.size_px = size_px
         self.transform = transform
-        try:
-            with Image.open(self.paths[0]) as first:
-                self.first_size = first.size
-        except (OSError, UnidentifiedImageError) as error:
-            raise ManifestError(f"{self.paths[0]}: not a readable image: {error}") from error
+        self.first_size = image_size(*self._place(0))
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = {"image": self._read(self.paths[index]), "label": int(self.labels[index])}
-        return self.transform(sample) if self.transform else sample
+        path, row = self._place(index)
+        pixels = self._fitted(path, read_image(path, row))
+        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        return _transformed({"image": image, "label": int(self.labels[index])}, self.transform)
 
-    def _read(self, path: str) -> Tensor:
-        try:
-            with Image.open(path) as file:
-                image = file.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise ManifestError(f"{path}: not a readable image: {error}") from error
-        if image.width != image.height:
+    def _place(self, index: int) -> tuple[str, int | None]:
+        row = None if self.row is None else int(self.row[index])
+        return self.files[self.file[index]], row
+
+    def _fitted(self, path: str, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = pixels.shape[:2]
+        if width != height:
             raise ManifestError(
-                f"{path}: tiles must be square, got {image.width} x {image.height} px; cut it first"
+                f"{path}: tiles must be square, got {width} x {height} px; cut it first"
             )
-        if self.size_px is None and image.size != self.first_size:
+        if self.size_px is None and (width, height) != self.first_size:
             raise ManifestError(
-                f"{path}: {image.width} px wide, the first tile {self.first_size[0]} px;"
+                f"{path}: {width} px wide, the first tile {self.first_size[0]} px;"
                 " set size_px to resize all tiles to one size"
             )
-        if self.size_px is not None and image.size != (self.size_px, self.size_px):
-            image = image.resize((self.size_px, self.size_px), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(np.asarray(image).transpose(2, 0, 1)))
+        if self.size_px in (None, width):
+            return pixels
+        side = (self.size_px, self.size_px)
+        return np.asarray(Image.fromarray(pixels).resize(side, Image.Resampling.BICUBIC))
 
 
 class SlideTiles(Dataset[Sample]):
     """Labelled boxes on slides, read from the slide files themselves at the grid's mpp.
+
+    The index is of plain columns, 22 bytes a tile, which forked workers share. Slides are opened by
+    the process that reads them, and only a few are kept open. A batch is read in the order in which
+    its tiles lie on their slides, and given in the order asked for.
 
     Args:
         table: rows with ``slide_id``, ``path`` and possibly ``mpp``, see ``read_slide_manifest``.
         tiles: folder of ``<slide_id>.parquet`` grids with a ``label`` column.
         classes: class names; tiles with another or no label are left out.
         transform: applied to ``{"image", "label"}``.
+        stains: folder that ``pathology stain`` wrote, to normalise tiles by.
 
     Raises:
         ManifestError: a grid is missing, has no labels, or nothing is left.
         StampMismatchError: grids of different tile sizes, or made for another slide.
+        SlideOpenError: a slide file cannot be read.
     """
 
     def __init__(
@@ -91,67 +116,100 @@ class SlideTiles(Dataset[Sample]):
         table: pd.DataFrame,
         tiles: str | Path,
         classes: Sequence[str],
-        transform: Callable[[Sample], Sample] | None = None,
+        transform: Transform | None = None,
+        stains: str | Path | None = None,
     ) -> None:
         self.transform = transform
-        self.slides: list[Slide] = []
-        self.grids: list[TileGrid] = []
-        owner, row, labels = [], [], []
-        for record in table.to_dict("records"):
-            path = Path(tiles) / f"{record['slide_id']}.parquet"
-            if not path.is_file():
-                raise ManifestError(
-                    f"{path}: no tile table for slide {record['slide_id']!r};"
-                    " run `pathology tile` on this manifest first"
-                )
-            source = TileGrid.load(path).source
-            mpp = record.get("mpp")
-            if mpp is None or pd.isna(mpp):
-                # What was said when tiling still holds; the file may not know.
-                mpp = source.mpp.x if source.mpp_source == "given" else None
-            slide = open_slide(record["path"], mpp=mpp)
-            grid = TileGrid.load(path, slide=slide)
-            if self.grids and grid.spec != self.spec:
-                raise StampMismatchError(
-                    f"{path}: tiles of {grid.spec}, others of {self.spec};"
-                    " tile all slides with one specification"
-                )
-            if "label" not in grid.columns:
-                raise ManifestError(
-                    f"{path}: tiles have no labels; give the manifest a `regions` column and run"
-                    " `pathology tile` again"
-                )
-            named = np.asarray(grid.columns["label"], dtype=object)
-            kept = np.flatnonzero(np.isin(named, list(classes)))
-            owner.append(np.full(len(kept), len(self.slides), dtype=np.int32))
-            row.append(kept.astype(np.int32))
-            labels.append(label_indices(pd.Series(named[kept]), classes))
-            self.slides.append(slide)
-            self.grids.append(grid)
-        self.owner, self.row, self.labels = map(np.concatenate, (owner, row, labels))
+        records = table.to_dict("records")
+        self.paths = [str(record["path"]) for record in records]
+        self.sources: list[GridSource] = []
+        self.mpps: list[float | tuple[float, float] | None] = []
+        parts: list[_Part] = []
+        with ThreadPoolExecutor(LOOKING) as threads:
+            indexed = threads.map(
+                lambda record: _index_slide(record, Path(tiles), classes), records
+            )
+            for number, (record, part) in enumerate(zip(records, indexed, strict=True)):
+                if parts and part.spec != self.spec:
+                    raise StampMismatchError(
+                        f"{grid_path(tiles, record)}: tiles of {part.spec}, others of {self.spec};"
+                        " tile all slides with one specification"
+                    )
+                self.spec: TileSpec = part.spec
+                self.sources.append(part.source)
+                self.mpps.append(opening_mpp(record, part.source))
+                part.owner = np.full(len(part.labels), number, np.int32)
+                parts.append(part)
+        self.owner = np.concatenate([part.owner for part in parts])
+        self.x = np.concatenate([part.x for part in parts])
+        self.y = np.concatenate([part.y for part in parts])
+        self.labels = np.concatenate([part.labels for part in parts])
         if not len(self.labels):
             raise ManifestError(
                 f"{tiles}: no tile is labelled as one of {', '.join(classes)}; check the regions"
             )
+        self.stains = stains and TileStains(stains, list(table["slide_id"]), self.sources)
+        self.slides = SlidePool(self._open)
 
-    @property
-    def spec(self) -> TileSpec:
-        """What all tiles were cut by."""
-        return self.grids[0].spec
+    def nearby(self) -> NDArray[np.int64]:
+        """All tiles, slide after slide, in blocks that share what the file stores together."""
+        height = np.array([self._tile_size(source).height for source in self.sources])
+        strip = np.floor(self.y / (BLOCK_TILES * height)[self.owner])
+        return np.lexsort((self.y, self.x, strip, self.owner)).astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Sample:
-        grid = self.grids[self.owner[index]]
-        tile = grid[int(self.row[index])]
-        pixels = self.slides[self.owner[index]].read(tile.box, mpp=self.spec.mpp)
-        image = torch.from_numpy(np.array(pixels.transpose(2, 0, 1)))
-        sample = {"image": image, "label": int(self.labels[index])}
-        return self.transform(sample) if self.transform else sample
+        slide = int(self.owner[index])
+        box = Box(float(self.x[index]), float(self.y[index]), *self._tile_size(self.sources[slide]))
+        pixels = self.slides[slide].read(box, mpp=self.spec.mpp)
+        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        if self.stains:
+            image = self.stains(image, slide)
+        return _transformed({"image": image, "label": int(self.labels[index])}, self.transform)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """The tiles of a batch, each stored tile of a slide met in one go."""
+        asked = np.asarray(indices)
+        samples: list[Sample] = [{}] * len(asked)
+        for place in np.lexsort((self.x[asked], self.y[asked], self.owner[asked])):
+            samples[place] = self[int(asked[place])]
+        return samples
+
+    def _tile_size(self, source: GridSource) -> Size:
+        size, mpp = self.spec.size_px, self.spec.mpp
+        return Size(*(level0_length(size, mpp, side) for side in source.mpp))
+
+    def _open(self, number: int) -> Slide:
+        slide = open_slide(self.paths[number], self.mpps[number], colour=self.spec.colour)
+        check_source(slide, self.sources[number])
+        return slide
 
 
-def label_indices(labels: pd.Series, classes: Sequence[str]) -> np.ndarray:
+class _Part:
+    """One slide's share of the index."""
+
+    def __init__(self, grid: TileGrid, labels: NDArray[np.int16]) -> None:
+        kept = np.flatnonzero(labels >= 0)
+        self.spec, self.source = grid.spec, grid.source
+        self.x, self.y, self.labels = grid.x[kept], grid.y[kept], labels[kept]
+        self.owner = np.empty(0, np.int32)
+
+
+def _index_slide(record: Mapping[Any, Any], tiles: Path, classes: Sequence[str]) -> _Part:
+    """The labelled tiles of a slide, whose file is known to be the one that was tiled."""
+    path = grid_path(tiles, record)
+    grid = load_grid(path, record)
+    if "label" not in grid.columns:
+        raise ManifestError(
+            f"{path}: tiles have no labels; give the manifest a `regions` column and run"
+            " `pathology tile` again"
+        )
+    return _Part(grid, label_codes(grid.columns["label"], classes))
+
+
+def label_indices(labels: pd.Series, classes: Sequence[str]) -> NDArray[np.int64]:
     """Place of each label in ``classes``, int64.
 
     Raises:
@@ -164,4 +222,9 @@ def label_indices(labels: pd.Series, classes: Sequence[str]) -> np.ndarray:
             f"label {unknown[0]!r} is not one of the classes {', '.join(classes)};"
             " correct the manifest or the list of classes"
         )
-    return labels.map(places).to_numpy(dtype=np.int64)
+    indices: NDArray[np.int64] = np.asarray(labels.map(places), np.int64)
+    return indices
+
+
+def _transformed(sample: Sample, transform: Transform | None) -> Sample:
+    return transform(sample) if transform else sample

@@ -68,7 +68,7 @@ def test_slide_tiles_are_what_the_slide_reads(cohort, cohort_tiles):
     index = len(dataset) // 2
     slide_row = table.iloc[dataset.owner[index]]
     grid = TileGrid.load(cohort_tiles / f"{slide_row['slide_id']}.parquet")
-    tile = grid[int(dataset.row[index])]
+    tile = next(t for t in grid if (t.box.x, t.box.y) == (dataset.x[index], dataset.y[index]))
     assert CLASSES[dataset[index]["label"]] == tile.extra["label"]
     with open_slide(slide_row["path"]) as slide:
         pixels = slide.read(tile.box, grid.spec.mpp)
