@@ -1,6 +1,7 @@
 """Which slides a command is about: a manifest, a folder, or one file."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ SUFFIXES = {
     ".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".svslide", ".dcm",
     ".czi",
 }  # fmt: skip
+_DICOM_HEAD = 2**18  # bytes of a DICOM file in which its series is named, before any pixels
 _WANTED = f"wanted files ending in {', '.join(sorted(SUFFIXES))}"
 
 
@@ -33,8 +35,8 @@ def list_slides(slides: Path, mpp: float | None = None, recursive: bool = False)
     if slides.suffix.lower() == ".csv":
         table = read_slide_manifest(slides)
     else:
-        files = _slide_files(slides, recursive) if slides.is_dir() else [slides]
-        table = pd.DataFrame({"slide_id": [p.stem for p in files], "path": [str(p) for p in files]})
+        files = _slide_files(slides, recursive) if slides.is_dir() else {slides: slides.stem}
+        table = pd.DataFrame({"slide_id": [*files.values()], "path": [str(p) for p in files]})
         for name, same in table.groupby("slide_id")["path"]:
             if len(same) > 1:
                 raise ManifestError(
@@ -51,8 +53,8 @@ def list_slides(slides: Path, mpp: float | None = None, recursive: bool = False)
     return table
 
 
-def _slide_files(folder: Path, recursive: bool) -> list[Path]:
-    """The slides in a folder, sorted."""
+def _slide_files(folder: Path, recursive: bool) -> dict[Path, str]:
+    """The slides in a folder, sorted, and their names."""
     files = sorted(_all_files(folder) if recursive else folder.iterdir())
     found = [p for p in files if _is_slide(p)]
     if not found:
@@ -61,7 +63,35 @@ def _slide_files(folder: Path, recursive: bool) -> list[Path]:
             f"{folder}: no slide in this folder; "
             + ("there are some in its folders: use --recursive" if nested else _WANTED)
         )
-    return found
+    series: dict[tuple[Path, bytes], list[Path]] = {}
+    for path in found:
+        # A DICOM slide is a series of files, any of which opens all of it.
+        is_dicom = path.suffix.lower() == ".dcm"
+        key = _dicom_series(path) if is_dicom else os.fsencode(path.name)
+        series.setdefault((path.parent, key), []).append(path)
+    several = Counter(parent for (parent, _), paths in series.items() if len(paths) > 1)
+    # Files of a series have numbers for names; a folder of its own names the slide.
+    return {
+        paths[0]: parent.name
+        if len(paths) > 1 and several[parent] == 1 and parent != folder
+        else paths[0].stem
+        for (parent, _), paths in series.items()
+    }
+
+
+def _dicom_series(path: Path) -> bytes:
+    """The identifier of the series that a DICOM file is part of; its name where it has none."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_DICOM_HEAD)
+    except OSError:
+        head = b""  # opening it will say what is wrong
+    # Whole slides are explicit little endian: tag (0020,000E), type UI, a length of two bytes.
+    tag = head.find(b"\x20\x00\x0e\x00UI")
+    if tag < 0:
+        return os.fsencode(path.name)
+    length = int.from_bytes(head[tag + 6 : tag + 8], "little")
+    return head[tag + 8 : tag + 8 + length]
 
 
 def _is_slide(path: Path) -> bool:

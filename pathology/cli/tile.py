@@ -100,6 +100,7 @@ def tile(
         size_px, tile_mpp, overlap_px, min_tissue, keep_edges, align, placement, count, seed,
         tissue, excluded, colour,
     )  # fmt: skip
+    settings["exclude"] = ",".join(spec.exclude) or "none"
     table = list_slides(slides, mpp, recursive)
     classes = read_classes(slides.parent / "regions.json") if "regions" in table else None
     if placement == "annotated" and classes is None:
@@ -217,7 +218,9 @@ class Tiler:
         numbers = found.summary() | {"slide_id": row["slide_id"], "picture": picture}
         numbers["tiles"] = 0 if grid is None else len(grid)
         with complete_file(self._path(row, ".json")) as draft:
-            draft.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+            draft.write_text(
+                json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
 
 
 def _picture(slide: "Slide", found: "Survey", grid: "TileGrid | None") -> "NDArray[Any]":

@@ -138,11 +138,11 @@ def random_places(slide: Slide, spec: TileSpec, is_kept: IsKept) -> Places:
     field = Field.of(slide, spec)
     rng = _random(slide, spec)
     columns, rows = field.places(0), field.places(1)
-
-    def draw() -> NDArray[np.int64]:
-        return rng.integers(0, columns * rows, DRAWN)
-
-    return _drawn(spec, field, columns, draw, is_kept)
+    if columns * rows <= DRAWN:
+        return _drawn(spec, field, columns, lambda: rng.permutation(columns * rows), is_kept, 1)
+    return _drawn(
+        spec, field, columns, lambda: rng.integers(0, columns * rows, DRAWN), is_kept, MOST_DRAWN
+    )
 
 
 def annotated_places(
@@ -178,7 +178,7 @@ def _drawn(
     columns: int,
     draw: Callable[[], NDArray[np.int64]],
     is_kept: IsKept,
-    most: int = MOST_DRAWN,
+    most: int,
 ) -> Places:
     """The first ``spec.count`` different places drawn that are kept, by rows and then columns."""
     wanted, tried = spec.count or 0, 0

@@ -1,0 +1,182 @@
+"""Work on many slides: order, failures, workers that die, and being stopped."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pathology.cli.cohort import each_slide
+from pathology.errors import OutputError, SlideError, SlideOpenError
+from tests.cli.made_slides import Trouble
+
+ALL = ["a", "refuse 1", "b", "bug", "c", "odd", "d"]
+
+
+def table(*names):
+    return pd.DataFrame({"slide_id": names, "path": [f"/slides/{name}.tif" for name in names]})
+
+
+def tried(folder):
+    return (folder / "tried").read_text().splitlines()
+
+
+def listed(path):
+    with path.open(newline="") as file:
+        return {row["slide_id"]: (row["error"], row["message"]) for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_failures_are_listed_and_the_rest_is_done(tmp_path, capsys, workers):
+    failures = tmp_path / "failures.csv"
+    code = each_slide(table(*ALL), Trouble(tmp_path), "working", True, workers, failures)
+    out = capsys.readouterr().out
+    assert code == 3
+    assert sorted(tried(tmp_path)) == sorted(ALL)
+    assert [name for name in "abcd" if f"{name}: done" in out] == [*"abcd"]
+    assert "3 of 7 slides failed" in out
+    # In the order of the table, whatever the order in which they failed.
+    assert listed(failures) == {
+        "refuse 1": ("SlideOpenError", "/slides/refuse 1.tif: is no slide"),
+        "bug": ("KeyError", "KeyError: 'nobody expected this'"),
+        "odd": ("PathologyError" if workers else "OddError", "one and 2"),
+    }
+    assert list(listed(failures)) == ["refuse 1", "bug", "odd"]
+    # A run without failures leaves no list of an earlier one.
+    assert each_slide(table("a"), Trouble(tmp_path), "working", True, workers, failures) == 0
+    assert not failures.exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_first_failure_stops_a_run(tmp_path, workers):
+    rows = table("a", "refuse 1", *(f"b{i}" for i in range(50)))
+    with pytest.raises(SlideOpenError, match="is no slide"):
+        each_slide(rows, Trouble(tmp_path), "working", workers=workers)
+    assert len(tried(tmp_path)) < 52
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_output_that_cannot_be_written_always_stops(tmp_path, workers):
+    with pytest.raises(OutputError, match="disk full"):
+        each_slide(table("disk", "a"), Trouble(tmp_path), "working", True, workers)
+
+
+def test_what_nobody_expected_keeps_its_traceback(tmp_path):
+    with pytest.raises(KeyError) as caught:
+        each_slide(table("bug"), Trouble(tmp_path), "working", workers=1)
+    assert "made_slides.py" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_dies_costs_its_slide_only(tmp_path, capfd, workers):
+    names = ["a", "segfault", "b", "memory", "c", "exit", "d", "e"]
+    failures = tmp_path / "failures.csv"
+    code = each_slide(table(*names), Trouble(tmp_path), "working", True, workers, failures)
+    assert code == 3
+    assert sorted(tried(tmp_path)) == sorted(names)  # each once: none is tried for ever
+    messages = {name: message for name, (_, message) in listed(failures).items()}
+    assert set(messages) == {"segfault", "memory", "exit"}
+    assert "segfault.tif: the process that worked on it ended by SIGSEGV" in messages["segfault"]
+    assert "was killed, most often for want of memory" in messages["memory"]
+    assert "ended with exit code 7" in messages["exit"]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_worker_that_is_killed_from_outside_costs_its_slide_only(tmp_path):
+    def kill():
+        deadline = time.monotonic() + 60
+        while not (waiting := list(tmp_path.glob("*.waits"))) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(int(waiting[0].name.split(".")[1]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    failures = tmp_path / "failures.csv"
+    rows = table("a", "wait", "b", "c")
+    assert each_slide(rows, Trouble(tmp_path), "working", True, 2, failures) == 3
+    killer.join()
+    assert list(listed(failures)) == ["wait"]
+    assert sorted(tried(tmp_path)) == ["a", "b", "c", "wait"]
+
+
+def test_a_worker_that_dies_stops_a_run_that_may_not_go_on(tmp_path):
+    with pytest.raises(SlideError, match=r"memory\.tif: the process that worked on it was killed"):
+        each_slide(table("memory", "a"), Trouble(tmp_path), "working", workers=1)
+
+
+def test_workers_load_no_torch_and_have_a_core_each(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert each_slide(table("torch 1", "torch 2"), Trouble(tmp_path), "w", workers=2) == 0
+    assert capsys.readouterr().out.count(": False 1") == 2
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_a_negative_number_of_workers_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="workers must be at least 0, got -1"):
+        each_slide(table("a"), Trouble(tmp_path), "working", workers=-1)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import pandas as pd
+from pathology.cli.cohort import each_slide
+from tests.cli.made_slides import Trouble
+if __name__ == "__main__":
+    names = ["wait 1", "wait 2", "a"]
+    table = pd.DataFrame({"slide_id": names, "path": names})
+    try:
+        each_slide(table, Trouble(Path(sys.argv[1])), "working", workers=2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("sent", "to_all", "code"),
+    [
+        (signal.SIGINT, True, 130),  # Ctrl-C on a terminal goes to the whole group
+        (signal.SIGINT, False, 130),
+        (signal.SIGKILL, False, -signal.SIGKILL),
+    ],
+)
+def test_workers_end_with_their_run(tmp_path, sent, to_all, code):
+    (tmp_path / "run.py").write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "run.py", tmp_path],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 60
+    while len(workers := [int(p.name.split(".")[1]) for p in tmp_path.glob("*.waits")]) < 2:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    if to_all:
+        os.killpg(process.pid, sent)
+    else:
+        process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert b"Traceback" not in err
+    while any(alive(worker) for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
