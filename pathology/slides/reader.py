@@ -302,6 +302,8 @@ class PyramidSlide(ABC):
         self, pixels: NDArray[np.uint8], box: Box, width: int, height: int
     ) -> NDArray[np.uint8]:
         """Give the background's colour to the part of each pixel that is outside of the slide."""
+        if box.intersection(Box(0, 0, *self.size)) == box:
+            return pixels
         across, down = self._inside(box, width, height)
         outer_rows, outer_columns = np.flatnonzero(down < 1), np.flatnonzero(across < 1)
         if not len(outer_rows) and not len(outer_columns):

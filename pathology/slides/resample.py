@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 REDUCING = 1.5
+STRIP = 2**16  # numbers summed at once, few enough for the processor's own cache
 
 
 def margin(ratio: float) -> int:
@@ -67,15 +68,22 @@ def mean_blocks(
     height, width, channels = pixels.shape[0] // down, pixels.shape[1] // across, pixels.shape[2]
     cut = pixels[: height * down, : width * across].reshape(height, down, -1)
     # Whole sums, so that nothing but the last division rounds; 16 bits where they suffice, and
-    # then 24 bits of a float hold them too.
+    # then the 24 bits of a short float hold them too.
     small = 255 * across * down < 2**16
-    rows: NDArray[Any] = cut[:, 0].astype(np.uint16 if small else np.uint32)
-    for i in range(1, down):
-        rows += cut[:, i]
-    columns = rows.reshape(height, width, across * channels)
-    total = columns[..., :channels].copy()
-    for channel in range(channels):  # long strided loops: three neighbours at a time are slow
-        for i in range(1, across):
-            total[..., channel] += columns[..., channel + i * channels]
-    means = np.divide(total, across * down, dtype=np.float32 if small else np.float64)
-    return np.rint(means, out=means).astype(np.uint8)
+    whole, real = (np.uint16, np.float32) if small else (np.uint32, np.float64)
+    out = np.empty((height, width, channels), np.uint8)
+    rows_at_once = max(1, STRIP // cut[0, 0].size) if out.size else 1
+    for top in range(0, height, rows_at_once):
+        strip = cut[top : top + rows_at_once]
+        rows: NDArray[Any] = strip[:, 0].astype(whole)
+        for i in range(1, down):
+            rows += strip[:, i]
+        columns = rows.reshape(len(rows), width, across, channels)
+        total = np.empty((len(rows), width, channels), whole)
+        for channel in range(channels):  # long strided loops; three neighbours at a time are slow
+            total[..., channel] = columns[:, :, 0, channel]
+            for i in range(1, across):
+                total[..., channel] += columns[:, :, i, channel]
+        means = np.divide(total, across * down, dtype=real)
+        out[top : top + rows_at_once] = np.rint(means, out=means)
+    return out
