@@ -258,10 +258,27 @@ def _open_array(path: Path, name: str) -> tuple[Any, "h5py.File | None"]:
         raise ManifestError(f"{path}: not a readable array: {_why(path, error)}") from error
 
 
+def open_hdf5(path: Path) -> "h5py.File":
+    """An HDF5 file to read, on disks that cannot lock files too.
+
+    Raises:
+        OSError: unreadable.
+    """
+    import h5py
+
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        # Not always without a lock: HDF5 refuses a file that is open with one elsewhere.
+        if "lock" not in str(error):
+            raise
+        return h5py.File(path, "r", locking=False)
+
+
 def _hdf5(path: Path, name: str) -> tuple[Any, "h5py.File"]:
     import h5py
 
-    file = h5py.File(path, "r", locking=False)  # archives are often on read-only or network disks
+    file = open_hdf5(path)
     names = [key for key, value in file.items() if isinstance(value, h5py.Dataset)]
     wanted = name or ("x" if "x" in names or len(names) != 1 else names[0])
     if not isinstance(file.get(wanted), h5py.Dataset):

@@ -1,5 +1,6 @@
 """What is known about a data set, and what is found of it in a folder."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,15 +153,19 @@ def read_table(
         ManifestError: unreadable, or of other columns.
     """
     try:
-        table = pd.read_csv(
-            path,
-            sep=separator,
-            dtype=str,
-            keep_default_na=False,
-            header=0 if header else None,
-            index_col=False,
-        )
-    except (OSError, ValueError) as error:  # parser and encoding errors are ValueErrors
+        with warnings.catch_warnings():
+            # Rows longer than the header would be cut, or shift every column.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                sep=separator,
+                dtype=str,
+                keep_default_na=False,
+                header=0 if header else None,
+                index_col=False,
+            )
+    # Parser and encoding errors are ValueErrors.
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
         raise ManifestError(f"{path}: not a table: {str(error).strip()}") from error
     if not header:
         if table.shape[1] < len(needed):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pathology.data.image_files import array_length
+from pathology.data.image_files import array_length, open_hdf5
 from pathology.data.open_data.folders import child
 from pathology.data.open_data.open_set import (
     Found,
@@ -60,10 +60,8 @@ def _recognise(folder: Path) -> str:
 
 
 def _labels(path: Path) -> "np.ndarray":
-    import h5py
-
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_hdf5(path) as file:
             labels = np.asarray(file["y"]).reshape(len(file["y"]), -1)
     except (OSError, KeyError, ValueError) as error:
         raise ManifestError(f"{path}: no labels can be read from it ({error})") from error
