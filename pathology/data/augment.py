@@ -11,9 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
-from monai.transforms import Compose, EnsureTyped, Lambdad, RandFlipd, RandRotate90d
 from torch import Tensor, nn
-from torchvision.transforms.v2 import ColorJitter
 
 from pathology.data import augment_steps as steps
 
@@ -200,25 +198,3 @@ class BatchAugmentation(nn.Module):
             quality = own.jpeg_quality + (BEST_QUALITY - own.jpeg_quality) * draws["jpeg_quality"]
             images = steps.for_some(images, draws["jpeg"] < own.jpeg, quality, steps.compressed)
         return images
-
-
-def tile_augmentation(augment: Augment) -> Compose:
-    """The former augmentation of single tiles on the CPU, until no data module uses it.
-
-    Raises:
-        ValueError: another word.
-    """
-    # For TileDataModule: call batch_augmentation in on_after_batch_transfer, then this may go.
-    if augment == "none":
-        return Compose([])
-    turns = [
-        RandFlipd("image", prob=0.5, spatial_axis=0),
-        RandRotate90d("image", prob=0.75, max_k=3),
-    ]
-    plain = EnsureTyped("image", track_meta=False)
-    if augment == "turns":
-        return Compose([*turns, plain])
-    if augment == "turns+colour":
-        jitter = ColorJitter(brightness=0.15, contrast=0.15, saturation=0.2, hue=0.04)
-        return Compose([*turns, plain, Lambdad("image", jitter, track_meta=False)])
-    raise ValueError(f'augment must be "none", "turns" or "turns+colour", got {augment!r}')

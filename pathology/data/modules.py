@@ -12,7 +12,7 @@ import torch
 from monai.data import DataLoader
 from numpy.typing import NDArray
 
-from pathology.data.augment import Augment, tile_augmentation
+from pathology.data.augment import Augment, batch_augmentation
 from pathology.data.loader import TileLoader
 from pathology.data.manifest import SPLITS, read_slide_manifest, read_tile_manifest
 from pathology.data.samplers import BALANCES, STRETCH, Balance, TileSampler, draw_weights
@@ -43,7 +43,7 @@ class TileDataModule(lightning.LightningDataModule):
         num_workers: reading processes; one per core of each device's share, up to 8, when omitted.
         multiprocessing_context: how they are started: fork, spawn or forkserver; the system's way
             when omitted.
-        augment: what is done to training tiles, see ``tile_augmentation``.
+        augment: what is done to training tiles on the model's device, see ``batch_augmentation``.
         balance: what is drawn equally often while training: none, class, slide or patient; with
             class+slide or class+patient, within each class. ``true`` is class.
         stretch: tiles drawn together from one place of a slide, so that open files and decoded
@@ -89,7 +89,8 @@ class TileDataModule(lightning.LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.multiprocessing_context = multiprocessing_context
         self.augment, self.balance, self.stretch = augment, balance, stretch
-        self._datasets: dict[tuple[str, bool], TileDataset] = {}
+        self._augmentation = batch_augmentation(augment)
+        self._datasets: dict[str, TileDataset] = {}
 
     def table(self) -> pd.DataFrame:
         """The checked manifest."""
@@ -106,10 +107,10 @@ class TileDataModule(lightning.LightningDataModule):
             ManifestError: a split that is needed has no tiles, or none of some class.
         """
         for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (stage,)):
-            self.dataset(split, training=stage == "fit" and split == "train")
+            self.dataset(split)
 
-    def dataset(self, split: str, training: bool = False) -> TileDataset:
-        """The tiles of a split, augmented only for training; indexed on first use.
+    def dataset(self, split: str) -> TileDataset:
+        """The tiles of a split as they are; indexed on first use.
 
         Raises:
             ValueError: no such split.
@@ -117,9 +118,9 @@ class TileDataModule(lightning.LightningDataModule):
         """
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
-        if (split, training) not in self._datasets:
-            self._datasets[split, training] = self._index(self.rows(split), split, training)
-        return self._datasets[split, training]
+        if split not in self._datasets:
+            self._datasets[split] = self._index(self.rows(split), split)
+        return self._datasets[split]
 
     def rows(self, split: str) -> pd.DataFrame:
         """The manifest's rows of a split, numbered from 0."""
@@ -128,17 +129,16 @@ class TileDataModule(lightning.LightningDataModule):
             raise ManifestError(f"{self.manifest}: column 'split' is missing")
         return table[table["split"] == split].reset_index(drop=True)
 
-    def _index(self, table: pd.DataFrame, split: str, training: bool) -> TileDataset:
+    def _index(self, table: pd.DataFrame, split: str) -> TileDataset:
         if table.empty:
             raise ManifestError(f"{self.manifest}: no row has split {split!r}")
-        transform = tile_augmentation(self.augment if training else "none")
         dataset: TileDataset
         if self.shards is not None:
-            dataset = ShardTiles(table, Path(self.shards), self.classes, transform, self.stains)
+            dataset = ShardTiles(table, Path(self.shards), self.classes, stains=self.stains)
         elif self.tiles is not None:
-            dataset = SlideTiles(table, Path(self.tiles), self.classes, transform, self.stains)
+            dataset = SlideTiles(table, Path(self.tiles), self.classes, stains=self.stains)
         else:
-            dataset = ImageTiles(table, self.classes, self.size_px, transform)
+            dataset = ImageTiles(table, self.classes, self.size_px)
         counts = np.bincount(dataset.labels, minlength=len(self.classes))
         if not counts.all():
             # A metric over classes that are not there would be a number that means nothing.
@@ -164,9 +164,9 @@ class TileDataModule(lightning.LightningDataModule):
         """Batches of ``{"image": uint8 (batch, 3, h, w), "label": (batch,)}``.
 
         Each tile once and in the manifest's order, unless for training: then shuffled or balanced,
-        augmented, and without a last batch that is too small.
+        and without a last batch that is too small.
         """
-        dataset = self.dataset(split, training)
+        dataset = self.dataset(split)
         workers = self._workers()
         options: dict[str, Any] = {
             "batch_size": self.batch_size,
@@ -181,6 +181,19 @@ class TileDataModule(lightning.LightningDataModule):
         return TileLoader(
             dataset, sampler=sampler, drop_last=len(sampler) > self.batch_size, **options
         )
+
+    def on_after_batch_transfer(
+        self, batch: dict[str, torch.Tensor], dataloader_idx: int
+    ) -> dict[str, torch.Tensor]:
+        """Augment a batch of training on the device it was moved to."""
+        trainer = self.trainer
+        if trainer is None or not trainer.training or self.augment == "none":
+            return batch
+        # Drawn by seed, rank and batch: a resumed run repeats what an uninterrupted one sees.
+        number = trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        draw = np.random.SeedSequence([_seed(), trainer.global_rank, number]).generate_state(2)
+        generator = torch.Generator().manual_seed(int(draw[0]) << 32 | int(draw[1]))
+        return batch | {"image": self._augmentation(batch["image"], generator)}
 
     def sampler(self, split: str, dataset: TileDataset) -> TileSampler:
         """What an epoch of training shows, and in which order; seeded by ``seed_everything``.
@@ -205,7 +218,7 @@ class TileDataModule(lightning.LightningDataModule):
             **places,
             weights=weights,
             strata=labels,
-            seed=int(os.environ.get("PL_GLOBAL_SEED", 0)),
+            seed=_seed(),
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
@@ -240,3 +253,8 @@ class TileDataModule(lightning.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         return self.loader("test")
+
+
+def _seed() -> int:
+    """What ``seed_everything`` said, in the place where Lightning keeps it."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))

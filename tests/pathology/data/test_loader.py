@@ -165,7 +165,7 @@ def image_module(tmp_path):
 
 
 def test_balance_by_what_the_manifest_does_not_say_is_refused(image_module):
-    with pytest.raises(ManifestError, match="column 'slide_id' is missing; balance class.slide"):
+    with pytest.raises(ManifestError, match="column 'slide_id' is missing; balance class"):
         image_module(balance="class+slide").loader("train", training=True)
 
 
@@ -175,6 +175,40 @@ def test_balance_by_patient_draws_patients_equally(image_module):
     numbers = torch.cat([b["image"][:, 0, 0, 0] for _ in range(40) for b in epochs]).numpy()
     share = np.bincount(np.digitize(numbers, [20, 24])) / len(numbers)
     assert np.abs(share - 1 / 3).max() < 0.02  # the nameless row is a patient of its own
+
+
+def fit_module(data, folder, resume=None, max_epochs=2):
+    class Sees(Notes):
+        def training_step(self, batch, batch_idx):
+            self.seen.append(batch["image"].sum(dim=(0, 1)).tolist())
+            return self.weight * 0.0
+
+        def validation_step(self, batch, batch_idx):
+            self.checked = batch["image"]
+
+    task = Sees()
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        log_every_n_steps=1, max_epochs=max_epochs, num_sanity_val_steps=0,
+        callbacks=[ModelCheckpoint(folder, "{epoch}", save_top_k=-1)],
+    )  # fmt: skip
+    trainer.fit(task, data, ckpt_path=resume)
+    return task
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_training_is_augmented_the_same_when_resumed_and_validation_not(module, tmp_path):
+    plain = fit_module(module(), tmp_path / "plain")
+    whole = fit_module(module(augment="turns"), tmp_path / "whole")
+    assert len(whole.seen) == len(plain.seen)
+    # Pixels are moved, not changed.
+    assert whole.seen != plain.seen
+    assert [np.sum(batch) for batch in whole.seen] == [np.sum(batch) for batch in plain.seen]
+    assert torch.equal(whole.checked, plain.checked)
+    first = fit_module(module(augment="turns"), tmp_path / "part", max_epochs=1)
+    rest = fit_module(module(augment="turns"), tmp_path / "part", tmp_path / "part/epoch=0.ckpt")
+    assert first.seen + rest.seen == whole.seen
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_within_a_class_slides_are_drawn_equally():
     weights = draw_weights(LABELS, SLIDES)
     assert weights.sum() == pytest.approx(1)
     for label, slides in ((0, [0, 1, 2, 3]), (1, [1, 2, 3])):
-        share = [weights[(LABELS == label) & (SLIDES == slide)].sum() for slide in slides]
+        share = [weights[(label == LABELS) & (slide == SLIDES)].sum() for slide in slides]
         assert share == pytest.approx([0.5 / len(slides)] * len(slides))
 
 

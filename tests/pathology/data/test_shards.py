@@ -222,8 +222,8 @@ def test_other_labels_places_and_pixels_do_not_mix(slide, grid, tmp_path, rng):
     pack(slide, grid, tmp_path)
     with pytest.raises(StampMismatchError, match="places_and_labels"):
         pack(slide, grid.with_columns(label=np.full(len(grid), "tumour")), tmp_path)
+    moved = TileGrid(grid.spec, grid.source, grid.x + 1, grid.y, grid.tissue, grid.columns)
     with pytest.raises(StampMismatchError, match="places_and_labels"):
-        moved = TileGrid(grid.spec, grid.source, grid.x + 1, grid.y, grid.tissue, grid.columns)
         pack(slide, moved, tmp_path)
     other = MemorySlide(255 - slide._planes[0], mpp=0.5, slide_id="case.1")
     with pytest.raises(StampMismatchError, match="slide_stamp"):
@@ -276,7 +276,7 @@ def test_no_labelled_tile_is_an_error(slide, grid, tmp_path):
 def test_a_batch_comes_in_the_order_asked_for(slide, grid, tmp_path, rng):
     pack(slide, grid, tmp_path)
     dataset = ShardTiles(table(), tmp_path, CLASSES)
-    asked = rng.permutation(len(dataset)).tolist() + [0, 0]
+    asked = [*rng.permutation(len(dataset)).tolist(), 0, 0]
     for index, sample in zip(asked, dataset.__getitems__(asked), strict=True):
         assert torch.equal(sample["image"], dataset[index]["image"])
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from pathology.data.augment import tile_augmentation
 from pathology.data.modules import TileDataModule
 from pathology.data.tiles import ImageTiles, SlideTiles, label_indices
 from pathology.errors import ManifestError, StampMismatchError
@@ -123,28 +122,3 @@ def test_a_split_without_some_class_is_refused(image_table, tmp_path):
     table.assign(split=["train", "train", "val", "train"]).to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(ManifestError, match="split 'val' has no tile of class 'tumour'"):
         TileDataModule(str(tmp_path / "t.csv"), CLASSES).setup("fit")
-
-
-@pytest.mark.parametrize("augment", ["none", "turns", "turns+colour"])
-def test_augmentation_keeps_shape_and_type(augment):
-    image = torch.arange(3 * 8 * 8, dtype=torch.uint8).reshape(3, 8, 8)
-    out = tile_augmentation(augment)({"image": image.clone(), "label": 1})
-    assert type(out["image"]) is torch.Tensor
-    assert (out["image"].shape, out["image"].dtype, out["label"]) == (image.shape, image.dtype, 1)
-
-
-def test_turns_reach_all_eight_orientations_and_nothing_else():
-    image = torch.arange(3 * 4 * 4, dtype=torch.uint8).reshape(3, 4, 4)
-    turned = [torch.rot90(x, k, (1, 2)) for k in range(4) for x in (image, image.flip(1))]
-    wanted = {tuple(x.flatten().tolist()) for x in turned}
-    augmentation = tile_augmentation("turns").set_random_state(0)
-    seen = {
-        tuple(augmentation({"image": image.clone()})["image"].flatten().tolist())
-        for _ in range(200)
-    }
-    assert seen == wanted
-
-
-def test_an_unknown_augmentation_is_refused():
-    with pytest.raises(ValueError, match="got 'wild'"):
-        tile_augmentation("wild")
