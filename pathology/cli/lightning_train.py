@@ -104,7 +104,7 @@ def train(arguments: Sequence[str]) -> int:
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
     for word in ("config", "out"):  # where it stands is not part of what it is
         config.pop(word, None)
-    tiles = cli.datamodule.dataset("train", training=True)
+    tiles = cli.datamodule.dataset("train")
     cli.datamodule.dataset("val")
     if run.config.is_file():
         _check_same(yaml.safe_load(run.config.read_text()), config, run)
