@@ -60,7 +60,9 @@ def read_image(path: str | Path, index: int | str | None = None) -> NDArray[np.u
 
 
 def image_size(path: str | Path, index: int | str | None = None) -> tuple[int, int]:
-    """(width, height) of what :func:`read_image` returns, without decoding an image file.
+    """(width, height) of what :func:`read_image` returns, from the file's header where it can be.
+
+    A PNG is decoded: its orientation may stand behind its pixels.
 
     Raises:
         ManifestError: as there.
@@ -72,7 +74,10 @@ def image_size(path: str | Path, index: int | str | None = None) -> tuple[int, i
     _no_index(path, index)
     with _opened(path) as image:
         width, height = image.size
-        sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
+        try:
+            sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ManifestError(f"{path}: not a readable image: {error}") from error
         return (height, width) if sideways else (width, height)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from pathology.data.image_files import image_size, is_array, read_image, split_name
+from pathology.data.image_files import is_array, read_image, split_name
 from pathology.data.open_data.open_set import Found, Kind, Problem
 from pathology.errors import ManifestError, MissingResolutionError, SlideError
 
@@ -96,14 +96,13 @@ def _decoded(
             if kind == "slides":
                 unscaled += not _reads_slide(path)
                 continue
-            size = image_size(path, index)
-            read_image(path, index)
+            height, width, _ = read_image(path, index).shape
         except (ManifestError, SlideError) as error:
             said = str(error).removeprefix(f"{path}: ").split("; ")[0]
             broken.append(f"{path}{'' if index is None else f' [{index}]'}: {said}")
             continue
-        if size_px is not None and size != size_px:
-            wrong.append(f"{path} ({size[0]} x {size[1]})")
+        if size_px is not None and (width, height) != size_px:
+            wrong.append(f"{path} ({width} x {height})")
     problems = []
     if broken:
         problems.append(Problem(f"of {len(rows):,} {kind} read, unreadable", tuple(broken)))

@@ -1,0 +1,366 @@
+"""``pathology data``: from a folder to a manifest that the other verbs read."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pathology.annotations import read_classes
+from pathology.data.image_files import read_image
+from pathology.data.manifest import read_slide_manifest, read_table, read_tile_manifest
+from tests.pathology.data.open_data.trees import (
+    BARCODES,
+    SMALL,
+    TREES,
+    make_bach,
+    make_breakhis,
+    make_camelyon16,
+    make_csv,
+    make_folder,
+    make_mhist,
+    make_munich_aml,
+    make_nct_crc,
+    make_panda,
+    make_tcga,
+    picture,
+    table,
+)
+
+SLIDES = ("camelyon16", "camelyon17", "panda", "tcga")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Takes the numbers of the small copies for the published ones."""
+
+    def patch(name):
+        for module, attribute, value in SMALL[name]:
+            monkeypatch.setattr(module, attribute, value)
+
+    return patch
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Lists of what is wrong are written where one stands."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+def test_list_names_every_set_with_licence_and_source(pathology):
+    code, out, _ = pathology("data", "list")
+    assert code == 0
+    for name in TREES:
+        assert f"\n{name}: " in "\n" + out
+    assert "CC BY-NC-ND 4.0, no commercial use; cite Aresta" in out
+    assert "https://zenodo.org/records/1214456" in out
+
+
+def test_usage(pathology, refused):
+    code, out, _ = pathology("data", "--help")
+    assert code == 0
+    assert "manifest   write the manifest" in out
+    assert pathology("data")[0] == 2
+    assert "no data verb is called 'verify'" in refused("data", "verify", "x")
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_check_is_fine_with_a_complete_set(pathology, small, tmp_path, name):
+    small(name)
+    build, folder = TREES[name]
+    path = build(tmp_path / folder)
+    code, out, err = pathology("data", "check", path, "--decode", "all")
+    assert code == 0, err
+    assert out.startswith(f"{name}: ")
+    assert ": fine" in out
+    assert "licence    " in out
+
+
+@pytest.mark.parametrize("name", [n for n in TREES if n not in ("tcga", "csv", "folder")])
+def test_check_refuses_a_set_that_lacks_something(refused, tmp_path, name):
+    build, folder = TREES[name]
+    path = build(tmp_path / folder)
+    assert str(path) in refused("data", "check", path)
+    assert "--incomplete" in refused("data", "manifest", path, "--out", tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_manifest_is_one_that_others_read(pathology, tmp_path, name):
+    build, folder = TREES[name]
+    path = build(tmp_path / folder)
+    out = tmp_path / "made" / "m.csv"
+    code, said, err = pathology("data", "manifest", path, "--out", out, "--incomplete")
+    assert code == 0, err
+    assert "written    " in said
+    if name in SLIDES:
+        rows = read_slide_manifest(out)
+    elif "next       pathology data split" in said:
+        rows = read_table(out)  # no official split
+        assert "split" not in rows
+    else:
+        rows = read_tile_manifest(out)
+    assert len(rows)
+    assert not any(Path(p).is_absolute() for p in out.read_text().splitlines()[1].split(","))
+    if name not in SLIDES:
+        index = rows["index"].iloc[-1] if "index" in rows else None
+        assert read_image(rows["path"].iloc[-1], index).shape[2] == 3
+    regions = out.parent / "regions.json"
+    assert regions.exists() == ("regions" in rows)
+    if regions.exists():
+        assert list(read_classes(regions)) == ["tumour"]
+
+
+def test_manifest_and_data_may_be_moved_together(pathology, tmp_path):
+    folder, out = make_folder(tmp_path / "all" / "mine"), tmp_path / "all" / "m.csv"
+    assert pathology("data", "manifest", folder, "--out", out)[0] == 0
+    (tmp_path / "all").rename(tmp_path / "moved")
+    assert len(read_tile_manifest(tmp_path / "moved" / "m.csv")) == 12
+
+
+def test_a_relative_folder_and_the_folder_itself(pathology, tmp_path, monkeypatch):
+    make_folder(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "mine")
+    assert pathology("data", "check", ".")[0] == 0
+    assert pathology("data", "manifest", ".", "--out", "m.csv")[0] == 0
+    assert len(read_tile_manifest("m.csv")) == 12
+
+
+def test_nothing_recognised(refused, tmp_path):
+    assert "no data set is recognised" in refused("data", "check", tmp_path)
+    assert "no such folder" in refused("data", "check", tmp_path / "none")
+
+
+def test_broken_images_are_listed(refused, pathology, tmp_path):
+    folder = make_folder(tmp_path / "mine")
+    broken = sorted((folder / "train").rglob("*.png"))
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:60])
+    line = refused("data", "check", folder)
+    assert "of 12 tiles read, unreadable (4); all of it is in data_problems.txt" in line
+    listed = Path("data_problems.txt").read_text()
+    assert all(str(path) in listed for path in broken)
+    code, out, _ = pathology("data", "check", folder, "--problems", "other.txt")
+    assert code == 2
+    assert " and 1 more" in out
+    assert Path("other.txt").read_text() == listed
+
+
+def test_manifest_leaves_out_empty_files_only_when_told(refused, pathology, tmp_path):
+    folder = make_folder(tmp_path / "mine")
+    (folder / "train" / "tumour" / "0.png").write_bytes(b"")
+    line = refused("data", "manifest", folder, "--out", tmp_path / "m.csv")
+    assert "files without contents (1)" in line
+    out = tmp_path / "m.csv"
+    assert pathology("data", "manifest", folder, "--out", out, "--incomplete")[0] == 0
+    assert len(read_tile_manifest(out)) == 11
+
+
+def test_what_is_wrong_rather_than_missing_is_never_accepted(refused, small, tmp_path):
+    small("nct-crc-he")
+    folder = make_nct_crc(tmp_path / "crc")
+    tile = next((folder / "NCT-CRC-HE-100K" / "TUM").iterdir())
+    tile.rename(folder / "NCT-CRC-HE-100K" / "ADI" / tile.name)
+    line = refused("data", "manifest", folder, "--out", tmp_path / "m.csv", "--incomplete")
+    assert "named after another class" in line
+    assert line.endswith("correct them")
+
+
+def test_leakage_is_found(refused, tmp_path):
+    folder = make_folder(tmp_path / "mine")
+    source = folder / "train" / "tumour" / "0.png"
+    (folder / "test" / "tumour" / "1.png").write_bytes(source.read_bytes())
+    assert "the same image in more than one split (leakage) (1)" in refused("data", "check", folder)
+
+
+def test_checksums(refused, pathology, small, tmp_path):
+    folder = make_tcga(tmp_path / "tcga")
+    code, out, _ = pathology("data", "check", folder, "--checksums")
+    assert code == 0
+    assert "4 checksums: fine" in out
+    path = next(folder.glob("*/*.svs"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 255]))
+    line = refused("data", "check", folder, "--checksums", "--decode", "none")
+    assert "checksum is not the published one (1)" in line
+    small("mhist")
+    _, out, _ = pathology("data", "check", make_mhist(tmp_path / "mhist"), "--checksums")
+    assert "no file here has a published checksum" in out
+
+
+def test_proposed_splits(pathology, refused, small, tmp_path):
+    out = tmp_path / "m.csv"
+    for name, build in (("bach", make_bach), ("breakhis", make_breakhis)):
+        small(name)
+        folder = build(tmp_path / TREES[name][1])
+        code, said, err = pathology("data", "manifest", folder, "--out", out, "--split", "proposed")
+        assert code == 0, err
+        assert set(read_tile_manifest(out)["split"]) == {"train", "val"}
+        assert "proposed   " in said
+    small("munich-aml")
+    folder = make_munich_aml(tmp_path / "AML-Cytomorphology")
+    line = refused("data", "manifest", folder, "--out", out, "--split", "proposed")
+    assert "munich-aml: no split by others is known" in line
+
+
+def test_an_official_split_can_be_left_away(pathology, small, tmp_path):
+    small("mhist")
+    folder, out = make_mhist(tmp_path / "mhist"), tmp_path / "m.csv"
+    assert pathology("data", "manifest", folder, "--out", out, "--split", "none")[0] == 0
+    assert "split" not in read_table(out)
+
+
+def test_where_keeps_rows(pathology, refused, small, tmp_path):
+    small("breakhis")
+    folder, out = make_breakhis(tmp_path / "BreaKHis_v1"), tmp_path / "m.csv"
+    arguments = ("data", "manifest", folder, "--out", out, "--where")
+    assert pathology(*arguments, "magnification=40X,group=benign")[0] == 0
+    rows = read_table(out)
+    assert len(rows) == 4
+    assert set(rows["magnification"]) == {"40X"}
+    line = refused(*arguments, "magnification=50X")
+    assert "no row has magnification '50X'; got 100X, 200X, 400X, 40X" in line
+    assert "where must be COLUMN=VALUE" in refused(*arguments, "zoom=1")
+
+
+def test_panda_masks_become_regions_of_one_provider(pathology, small, tmp_path):
+    small("panda")
+    folder = make_panda(tmp_path / "panda")
+    assert pathology("data", "manifest", folder, "--out", tmp_path / "a" / "m.csv")[0] == 0
+    assert "regions" not in read_slide_manifest(tmp_path / "a" / "m.csv")
+    code, _, err = pathology(
+        "data", "manifest", folder, "--out", tmp_path / "b" / "m.csv", "--where", "site=radboud"
+    )
+    assert code == 0, err
+    assert "gleason 3" in read_classes(tmp_path / "b" / "regions.json")
+    assert read_slide_manifest(tmp_path / "b" / "m.csv")["regions"].str.endswith(".tiff").all()
+
+
+def test_regions_of_others_are_not_overwritten(pathology, refused, small, tmp_path):
+    small("camelyon16")
+    folder = make_camelyon16(tmp_path / "CAMELYON16")
+    (tmp_path / "regions.json").write_text('{"mine": 1}')
+    line = refused("data", "manifest", folder, "--out", tmp_path / "m.csv")
+    assert "is there with other classes" in line
+    assert not (tmp_path / "m.csv").exists()
+    assert json.loads((tmp_path / "regions.json").read_text()) == {"mine": 1}
+    (tmp_path / "regions.json").unlink()
+    for _ in range(2):  # the second time they are its own
+        assert pathology("data", "manifest", folder, "--out", tmp_path / "m.csv")[0] == 0
+
+
+def test_camelyon_tiles_are_labelled_by_its_lesions(pathology, small, tmp_path):
+    """All the way: folder, manifest, tiles with labels; holes are no tumour."""
+    from pathology.tiling import TileGrid
+
+    small("camelyon16")
+    folder = make_camelyon16(tmp_path / "CAMELYON16")
+    assert pathology("data", "manifest", folder, "--out", tmp_path / "slides.csv")[0] == 0
+    code, _, err = pathology(
+        "tile", "--slides", tmp_path / "slides.csv", "--out", tmp_path / "tiles",
+        "--size-px", "32", "--tile-mpp", "0.25", "--min-tissue", "0",
+    )  # fmt: skip
+    assert code == 0, err
+    grid = TileGrid.load(tmp_path / "tiles" / "tumor_001.parquet")
+    boxes, labels = grid.boxes(), np.asarray(grid.columns["label"])
+    # Of the lesion, 100 x 100 px at the corner, three tiles a side are inside.
+    inside = (boxes[:, 0] + 32 <= 100) & (boxes[:, 1] + 32 <= 100)
+    assert inside.sum() == 9
+    assert (labels[inside] == "tumour").all()
+    assert (labels[(boxes[:, 0] >= 100)] == "").all()
+
+
+def test_labels_of_a_clinical_table(pathology, refused, tmp_path):
+    folder, out = make_tcga(tmp_path / "tcga", sheet=False), tmp_path / "m.csv"
+    clinical = table(
+        tmp_path / "clini.csv",
+        [("PATIENT", "MSI"), ("TCGA-A2-A0YE", "high"), ("TCGA-EJ-7791", "stable")],
+    )
+    code, said, err = pathology(
+        "data", "manifest", folder, "--out", out, "--labels", clinical, "--label-column", "MSI",
+        "--where", "preservation=FFPE",
+    )  # fmt: skip
+    assert code == 0, err
+    rows = read_slide_manifest(out)
+    assert dict(zip(rows["patient_id"], rows["label"], strict=True)) == {
+        "TCGA-A2-A0YE": "high", "TCGA-EJ-7791": "stable",
+    }  # fmt: skip
+    assert "1 of 4 rows have no MSI" in said
+    by_slide = table(
+        tmp_path / "slide.tsv", [("FILENAME", "MSI"), (f"{BARCODES[0]}.svs", "high")], "\t"
+    )
+    arguments = ("data", "manifest", folder, "--out", out, "--label-column", "MSI", "--labels")
+    assert pathology(*arguments, by_slide)[0] == 0
+    labels = read_slide_manifest(out).set_index("slide_id")["label"]
+    assert labels[BARCODES[0]] == "high"
+    assert set(labels.drop(BARCODES[0])) == {""}
+    twice = table(
+        tmp_path / "twice.csv", [("PATIENT", "MSI"), ("TCGA-A2-A0YE", "a"), ("TCGA-A2-A0YE", "b")]
+    )
+    assert "'TCGA-A2-A0YE' has more than one MSI" in refused(*arguments, twice)
+    other = table(tmp_path / "other.csv", [("name", "MSI"), ("x", "a")])
+    assert "no column names patients or slides" in refused(*arguments, other)
+    assert "say which column of --labels" in refused(*arguments[:5], "--labels", other)
+
+
+def test_columns_of_a_csv_table(pathology, refused, tmp_path):
+    folder = make_csv(tmp_path / "mine")
+    path = folder / "list.csv"
+    path.write_text(path.read_text().replace("Diagnosis", "what"))
+    line = refused("data", "check", folder)
+    assert "which column is the label? Say it with --label-column, one of what" in line
+    code, out, _ = pathology("data", "check", path, "--label-column", "what")
+    assert code == 0
+    assert "labels are those of column what" in out
+    assert "patients   6" in out
+
+
+def test_a_folder_that_cannot_be_written(refused, tmp_path):
+    folder = make_folder(tmp_path / "mine")
+    (tmp_path / "file").write_text("")
+    line = refused("data", "manifest", folder, "--out", tmp_path / "file" / "m.csv")
+    assert "cannot be written" in line
+
+
+def test_names_with_spaces_and_other_letters(pathology, tmp_path):
+    folder = tmp_path / "Prüf satz"
+    for name in ("gut, artig", "bös\u0308artig"):
+        for i in range(2):
+            picture(folder / name / f"{i} ä.png", (16, 16))
+    out = tmp_path / "m.csv"
+    assert pathology("data", "manifest", folder, "--out", out)[0] == 0
+    rows = read_table(out)
+    assert set(rows["label"]) == {"gut, artig", "bös\u0308artig"}
+    assert all(read_image(path).shape == (16, 16, 3) for path in rows["path"])
+
+
+REAL = Path(os.environ.get("BCOS_PATHOLOGY_DATA", "../shared/data"))
+
+
+@pytest.mark.real_slides
+@pytest.mark.parametrize(
+    ("name", "column", "count", "problem"),
+    [
+        ("oral_oscc224", "", 844, ""),
+        # Four of its nuclei are there twice, under two labels.
+        ("crc_nuclei_patches", "cell_type", 7_511, "the same image under more than one label (2)"),
+        ("dsb2018_brightfield", "stain_group", 107, ""),
+    ],
+)
+def test_real_folders(pathology, tmp_path, name, column, count, problem):
+    folder = Path(__file__).parents[2] / REAL / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; set BCOS_PATHOLOGY_DATA to a folder that has {name}")
+    code, out, err = pathology("data", "check", folder, "--label-column", column)
+    assert code == (2 if problem else 0)
+    assert problem in err
+    code, _, err = pathology(
+        "data", "manifest", folder, "--label-column", column, "--out", tmp_path / "m.csv"
+    )
+    assert code == 0, err
+    rows = read_table(tmp_path / "m.csv")
+    assert len(rows) == count
+    assert ("patient_id" in rows) == (name == "crc_nuclei_patches")
+    assert "csv: " in out
