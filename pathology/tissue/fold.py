@@ -106,7 +106,9 @@ def _times_denser(picture: Picture, is_stained: NDArray[np.bool_]) -> NDArray[np
     for channel in range(3):
         values = density[..., channel]
         masked = picture.map(values * is_stained)
-        around = ndimage.uniform_filter(on_grid(masked, picture.box, shape), window, mode="constant")
+        around = ndimage.uniform_filter(
+            on_grid(masked, picture.box, shape), window, mode="constant"
+        )
         around = np.maximum(around / np.maximum(share, 1e-6), 100 * LEAST_DENSITY)
         smooth = ndimage.gaussian_filter(values, SMOOTHING_PX, mode="nearest")
         rows = np.arange(picture.shape[0]) * shape[0] // picture.shape[0]

@@ -49,9 +49,7 @@ class PenMarks:
             is_ink |= mark
         return picture.map(widened(is_ink, self.rim_um / picture.mpp))
 
-    def _inks(
-        self, picture: Picture
-    ) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    def _inks(self, picture: Picture) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
         """Sure and likely pixels of cool, red and black ink."""
         inks = [(np.zeros(picture.shape, bool), np.zeros(picture.shape, bool)) for _ in range(3)]
         for rows, density in picture.density():
