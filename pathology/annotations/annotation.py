@@ -139,6 +139,8 @@ class Drawing:
     def _polygon(self, rings: Sequence[Any], where: str) -> Any:
         import shapely
 
+        if not isinstance(rings, Sequence):
+            raise AnnotationError(f"{self.path}: {where} has no list of x, y points")
         outline, *holes = [self._ring(ring, where) for ring in rings] or [np.empty((0, 2))]
         if len(np.unique(outline, axis=0)) < 3:
             return shapely.Polygon()
@@ -156,13 +158,14 @@ class Drawing:
                 f" {even_odd.area:.0f} px² when what is enclosed twice is outside,"
                 f" {filled.area:.0f} px² when it is inside; draw it anew, or as two"
             )
-        self.notes["crossing itself, repaired"] += 1
+        if even_odd.area > 0:
+            self.notes["crossing itself, repaired"] += 1
         return even_odd
 
     def _ring(self, ring: Any, where: str) -> NDArray[np.float64]:
         try:
             points = np.array([(point[0], point[1]) for point in ring], np.float64).reshape(-1, 2)
-        except (TypeError, ValueError, IndexError, KeyError) as error:
+        except (TypeError, ValueError, LookupError, OverflowError) as error:
             raise AnnotationError(f"{self.path}: {where} has no list of x, y points") from error
         if not np.isfinite(points).all():
             bad = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])

@@ -98,6 +98,11 @@ class Classes(Mapping[str, Class]):
         known = (folded(name) for name in names if folded(name) in self._known)
         return next(known, REST if REST in self._known else None)
 
+    @property
+    def has_colours(self) -> bool:
+        """Values of masks are given as colours."""
+        return any(colour_value(key) is not None for key in self._known)
+
     def __getitem__(self, name: str) -> Class:
         return self.classes[name]
 
@@ -111,6 +116,16 @@ class Classes(Mapping[str, Class]):
 def folded(key: Key) -> Key:
     """A name as it is compared: without case and outer spaces."""
     return key.strip().casefold() if isinstance(key, str) else key
+
+
+def colour_value(key: Key) -> int | None:
+    """``0xrrggbb`` of ``"#rrggbb"``, ``None`` of another key."""
+    if not isinstance(key, str) or len(key.strip()) != 7 or not key.strip().startswith("#"):
+        return None
+    try:
+        return int(key.strip()[1:], 16)
+    except ValueError:
+        return None
 
 
 def read_classes(path: str | Path) -> Classes:

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology.annotations.classes import Classes
-from pathology.annotations.rasters import Raster, colour_value
+from pathology.annotations.rasters import Raster
 from pathology.annotations.regions import Source
 from pathology.errors import AnnotationError, SlideOpenError
 from pathology.geometry import Box
@@ -19,24 +18,22 @@ MASK_TYPES = (np.bool_, np.uint8, np.uint16, np.uint32)
 JPEG = (6, 7)  # TIFF's compressions that do not keep values
 
 
-def open_mask(path: Path, source: Source, classes: Classes) -> Raster:
+def open_mask(path: Path, source: Source, has_colours: bool) -> Raster:
     """A mask over the whole slide, of any size, with or without further planes.
 
-    One channel of indices; or three (or four) of colours, when ``classes`` lists colours; or, when
-    it does not, three of which the first holds the indices and the others zero or the same (PANDA).
+    One channel of indices; or three, of which either all are a colour, or the first holds indices
+    and the others zero or the same (PANDA). A fourth says what is transparent; that is zero.
 
     Args:
         path: TIFF, read band by band on the plane nearest to 4 um per pixel from below; or PNG.
         source: the slide.
-        classes: which values make which class.
+        has_colours: three channels are colours.
 
     Raises:
         AnnotationError: channels or type are none of these, the shape is another than the slide's,
-            or the compression does not keep values.
+            or the compression does not keep values; when rows are read, indices that are colours.
         SlideOpenError: the file cannot be read.
     """
-    keys = [key for one in classes.values() for key in (*one.include, *one.exclude)]
-    has_colours = any(colour_value(key) is not None for key in [*keys, *classes.ignore])
     kind = PngMask if path.suffix.lower() == ".png" else TiffMask
     return kind(path, source, has_colours)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology.annotations.classes import REST, Classes, Key
+from pathology.annotations.classes import REST, Classes, Key, colour_value
 from pathology.annotations.regions import check_names
 from pathology.errors import AnnotationError
 from pathology.geometry import Box, Mpp
@@ -107,12 +107,14 @@ class RasterRegions:
 
     def points(self, name: str, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
         (name,) = check_names(self._names, [name])
-        pixels = np.array([self._masks(rows)[0][name].sum() for _, rows in self._bands()])
+        pixels = np.array([self._masks(rows)[0][name].sum() for _, rows in _bands(self._raster)])
         if not pixels.any():
             raise ValueError(f"class {name!r} has no area on this slide, no points can lie in it")
         shares = rng.multinomial(count, pixels / pixels.sum())
         found = [np.empty((0, 2), int)]
-        for (top, rows), share in zip(self._bands(shares > 0), shares[shares > 0], strict=True):
+        for (top, rows), share in zip(
+            _bands(self._raster, shares > 0), shares[shares > 0], strict=True
+        ):
             y, x = np.nonzero(self._masks(rows)[0][name])
             chosen = rng.integers(len(x), size=share)
             found.append(np.stack([x[chosen], y[chosen] + top], axis=1))
@@ -128,14 +130,6 @@ class RasterRegions:
         if self._raster.is_colour:
             return [value for key in keys if (value := colour_value(key)) is not None]
         return [key for key in keys if isinstance(key, int)]
-
-    def _bands(self, wanted: NDArray[np.bool_] | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-        """First row and values of each part of the mask, or of those that are wanted."""
-        height, width = self._raster.shape
-        step = max(1, BAND_PX // width)
-        for i, top in enumerate(range(0, height, step)):
-            if wanted is None or wanted[i]:
-                yield top, self._raster.rows(top, min(top + step, height))
 
     def _masks(self, rows: NDArray[Any]) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.bool_]]:
         """The pixels of each class, and those that are annotated."""
@@ -196,14 +190,24 @@ class RasterRegions:
             yield which, top, bottom
 
 
-def colour_value(key: Key) -> int | None:
-    """``0xrrggbb`` of ``"#rrggbb"``, ``None`` of another key."""
-    if not isinstance(key, str) or len(key.strip()) != 7 or not key.strip().startswith("#"):
-        return None
-    try:
-        return int(key.strip()[1:], 16)
-    except ValueError:
-        return None
+def value_counts(raster: Raster) -> dict[int, int]:
+    """How many pixels of a mask have which value, zero left out."""
+    counts: Counter[int] = Counter()
+    for _, rows in _bands(raster):
+        values, found = np.unique(rows, return_counts=True)
+        counts.update(dict(zip(values.tolist(), found.tolist(), strict=True)))
+    return {value: count for value, count in sorted(counts.items()) if value}
+
+
+def _bands(
+    raster: Raster, wanted: NDArray[np.bool_] | None = None
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """First row and values of each part of a mask, or of those that are wanted."""
+    height, width = raster.shape
+    step = max(1, BAND_PX // width)
+    for i, top in enumerate(range(0, height, step)):
+        if wanted is None or wanted[i]:
+            yield top, raster.rows(top, min(top + step, height))
 
 
 def _means(mask: NDArray[np.bool_], box: Box, boxes: NDArray[np.float64]) -> NDArray[np.float64]:

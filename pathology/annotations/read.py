@@ -49,7 +49,7 @@ def read_regions(path: str | Path, source: Source, classes: Classes) -> Regions:
     """
     path = Path(path)
     if is_mask(path):
-        return RasterRegions(open_mask(path, source, classes), classes)
+        return RasterRegions(open_mask(path, source, classes.has_colours), classes)
     annotations = read_annotations(path)
     offset = origin_of(source, classes.origin, annotations)
     return PolygonRegions(annotations.placed(source, offset), classes)
