@@ -1,6 +1,8 @@
 """Datasets give uint8 tiles with the right pixels and labels."""
 
 import pickle
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,11 +10,21 @@ import pytest
 import torch
 from PIL import Image
 
+from pathology.data.grids import opening_mpp
 from pathology.data.modules import TileDataModule
+from pathology.data.slide_pool import SlidePool
 from pathology.data.tiles import ImageTiles, SlideTiles, label_indices
 from pathology.errors import ManifestError, StampMismatchError
+from pathology.geometry import Mpp, Size
 from pathology.slides import open_slide
-from pathology.tiling import TileGrid
+from pathology.stain import (
+    StainNormaliser,
+    StainProfile,
+    StainSettings,
+    fit_profile,
+    reference_profile,
+)
+from pathology.tiling import GridSource, TileGrid
 
 CLASSES = ["normal", "tumour"]
 
@@ -122,3 +134,143 @@ def test_a_split_without_some_class_is_refused(image_table, tmp_path):
     table.assign(split=["train", "train", "val", "train"]).to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(ManifestError, match="split 'val' has no tile of class 'tumour'"):
         TileDataModule(str(tmp_path / "t.csv"), CLASSES).setup("fit")
+
+
+@pytest.fixture
+def slides(cohort):
+    """The cohort's manifest, as it is read."""
+    table = pd.read_csv(cohort)
+    table["path"] = [str(cohort.parent / name) for name in table["path"]]
+    return table
+
+
+def test_a_batch_is_read_slide_by_slide_and_given_as_asked(slides, cohort_tiles, rng):
+    dataset = SlideTiles(slides, cohort_tiles, CLASSES)
+    opened = []
+
+    def opener(number):
+        opened.append(number)
+        return dataset._open(number)
+
+    dataset.slides = SlidePool(opener, capacity=1)
+    asked = rng.choice(len(dataset), 24, replace=False)
+    asked = [*asked.tolist(), int(asked[0])]
+    samples = dataset.__getitems__(asked)
+    assert sorted(opened) == [0, 1, 2]
+    for index, sample in zip(asked, samples, strict=True):
+        assert torch.equal(sample["image"], dataset[index]["image"])
+        assert sample["label"] == dataset.labels[index]
+
+
+def test_few_slides_stay_open(slides, cohort_tiles):
+    dataset = SlideTiles(slides, cohort_tiles, CLASSES)
+    assert len(dataset.slides) == 0  # nothing was opened to index them
+    dataset.slides = SlidePool(dataset._open, capacity=2)
+    for slide in (0, 1, 2, 0):
+        _ = dataset[int(np.flatnonzero(dataset.owner == slide)[0])]
+        assert len(dataset.slides) <= 2
+
+
+def test_the_index_is_of_few_bytes_and_no_objects(slides, cohort_tiles):
+    dataset = SlideTiles(slides, cohort_tiles, CLASSES)
+    columns = [dataset.owner, dataset.x, dataset.y, dataset.labels]
+    assert all(len(column) == len(dataset) for column in columns)
+    assert sum(column.itemsize for column in columns) <= 24
+    assert not any(column.dtype.hasobject for column in columns)
+
+
+def test_nearby_tiles_are_near(slides, cohort_tiles):
+    dataset = SlideTiles(slides, cohort_tiles, CLASSES)
+    order = dataset.nearby()
+    assert sorted(order) == list(range(len(dataset)))
+    assert (np.diff(dataset.owner[order]) >= 0).all()
+    for start in range(0, len(order) - 32, 32):
+        stretch = order[start : start + 32]
+        if len(np.unique(dataset.owner[stretch])) == 1:
+            # At most a block of 6 tiles of 64 px high, but for the end of a strip.
+            assert len(np.unique(dataset.y[stretch])) <= 12
+
+
+def test_a_slide_that_was_replaced_is_refused(slides, cohort_tiles, tmp_path):
+    table = slides.iloc[:1].copy()
+    table["path"] = slides["path"].iloc[1]
+    with pytest.raises(StampMismatchError, match="tiles are of slide train_000 with stamp"):
+        SlideTiles(table, cohort_tiles, CLASSES)
+    path = tmp_path / "train_000.tif"
+    path.write_bytes(Path(slides["path"].iloc[0]).read_bytes())
+    table["path"] = str(path)
+    dataset = SlideTiles(table, cohort_tiles, CLASSES)
+    path.write_bytes(Path(slides["path"].iloc[1]).read_bytes())  # while training
+    with pytest.raises(StampMismatchError, match="tile the slide anew"):
+        dataset[0]
+
+
+def test_a_slide_opened_at_another_mpp_than_tiled_is_refused(slides, cohort_tiles):
+    dataset = SlideTiles(slides.iloc[:1].assign(mpp=0.25), cohort_tiles, CLASSES)
+    with pytest.raises(StampMismatchError, match=r"opened as .*x=0.25.*, tiled as .*x=0.5"):
+        dataset[0]
+
+
+@pytest.mark.parametrize(
+    ("listed", "source", "wanted"),
+    [
+        (0.25, Mpp(0.25, 0.25), 0.25),
+        (float("nan"), Mpp(0.5, 0.5), 0.5),
+        (None, Mpp(0.5, 0.4), (0.5, 0.4)),
+    ],
+)
+def test_what_was_said_when_tiling_still_holds(listed, source, wanted):
+    given = GridSource("s", "stamp", Size(10, 10), source, "given")
+    assert opening_mpp({"mpp": listed}, given) == wanted
+    known = GridSource("s", "stamp", Size(10, 10), source, "openslide")
+    assert opening_mpp({"mpp": listed}, known) == (listed if listed == 0.25 else None)
+
+
+def test_slides_are_opened_in_the_colours_they_were_tiled_for(
+    slides, cohort_tiles, tmp_path, monkeypatch
+):
+    for path in cohort_tiles.glob("*.parquet"):
+        grid = TileGrid.load(path)
+        spec = replace(grid.spec, colour="srgb")
+        replace(grid, spec=spec).save(tmp_path / path.name)
+    dataset = SlideTiles(slides, tmp_path, CLASSES)
+    asked = []
+
+    def note(path, mpp=None, *, colour="stored"):
+        asked.append(colour)
+        return open_slide(path, mpp)  # these slides hold no profile
+
+    monkeypatch.setattr("pathology.data.tiles.open_slide", note)
+    _ = dataset[0]
+    assert asked == ["srgb"]
+
+
+def test_tiles_are_normalised_by_the_profile_of_their_slide(slides, cohort_tiles, tmp_path):
+    target = reference_profile("macenko")
+    target.save(tmp_path / "target.json")
+    for slide_id, path in zip(slides["slide_id"], slides["path"], strict=True):
+        grid = TileGrid.load(cohort_tiles / f"{slide_id}.parquet")
+        with open_slide(path) as slide:
+            fit_profile(slide, grid, StainSettings(tiles=8)).save(tmp_path / f"{slide_id}.json")
+    plain = SlideTiles(slides, cohort_tiles, CLASSES)
+    dataset = SlideTiles(slides, cohort_tiles, CLASSES, stains=tmp_path)
+    last = len(dataset) - 1
+    profile = StainProfile.load(tmp_path / f"{slides['slide_id'].iloc[-1]}.json")
+    wanted = StainNormaliser(target)(plain[last]["image"][None], profile)[0]
+    assert not torch.equal(wanted, plain[last]["image"])
+    assert torch.equal(dataset[last]["image"], wanted)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(copy[last]["image"], wanted)
+
+
+def test_rows_of_an_array_file_are_tiles(tmp_path, rng):
+    pixels = rng.integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    np.save(tmp_path / "tiles.npy", pixels)
+    table = pd.DataFrame(
+        {"path": [str(tmp_path / "tiles.npy")] * 2, "label": CLASSES, "index": [4, 0]}
+    )
+    dataset = ImageTiles(table, CLASSES)
+    assert len(dataset.files) == 1
+    for i, row in enumerate(table["index"]):
+        assert np.array_equal(dataset[i]["image"].permute(1, 2, 0).numpy(), pixels[row])
+        assert dataset[i]["label"] == i
