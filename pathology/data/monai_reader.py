@@ -49,8 +49,10 @@ class SlideReader(BaseWSIReader):
     MONAI's datasets and splitter always say a level, 0 unless told. For a reader made for an
     ``mpp`` that would be another field of view than meant, so level 0 is refused then; say
     ``patch_level=AT_MPP`` (and ``mask_level=AT_MPP`` in ``SlidingPatchWSIDataset``,
-    ``level=AT_MPP`` in ``WSISlidingWindowSplitter``). The splitter warns about every reader that is
-    not one of MONAI's two; what it says of speed and memory does not hold here.
+    ``level=AT_MPP`` in ``WSISlidingWindowSplitter``). And say ``center_location=False``: MONAI goes
+    from a centre to a corner by half the patch in level-0 pixels, which is right at level 0 alone.
+    The splitter warns about every reader that is not one of MONAI's two; what it says of speed and
+    memory does not hold here.
 
     Args:
         level: the file's level to read, 0 the finest; ``AT_MPP`` for that of ``mpp`` or ``power``.
@@ -71,7 +73,7 @@ class SlideReader(BaseWSIReader):
         >>> reader = SlideReader(mpp=0.5)
         >>> tiles = PatchWSIDataset(  # doctest: +SKIP
         ...     [{"image": "case.svs", "location": [512, 900], "label": 1}],
-        ...     patch_size=224, patch_level=AT_MPP, reader=reader,
+        ...     patch_size=224, patch_level=AT_MPP, center_location=False, reader=reader,
         ... )
     """
 
@@ -210,7 +212,10 @@ class SlideReader(BaseWSIReader):
                 raise ValueError(f"a patch at {tuple(location)} needs a size")
             if min(sides) < 1:
                 raise ValueError(f"a patch needs sides of at least 1 px, got {sides}")
-            patch = self._converted(_patch(slide, location, sides, steps))
+            box = _box(location, sides, steps)
+            if size is None and read_level == AT_MPP:
+                box = Box(0, 0, *slide.size)  # all of it, also the part of a pixel at its end
+            patch = self._converted(slide.render(box, sides[1], sides[0]))
             place = location[0], location[1]
             metadata = self._get_metadata(slide, patch, place, sides, read_level)  # type: ignore[arg-type]
             metadata["mpp"] = steps[0] * slide.mpp.y, steps[1] * slide.mpp.x
@@ -227,7 +232,7 @@ class SlideReader(BaseWSIReader):
         dtype: Any,
         mode: str,
     ) -> NDArray[Any]:
-        pixels = _patch(wsi, location, size, self._steps(wsi, level))
+        pixels = wsi.render(_box(location, size, self._steps(wsi, level)), size[1], size[0])
         return np.moveaxis(pixels, -1, self.channel_dim).astype(dtype)
 
     def _steps(self, wsi: Slide, level: int, guard: bool = True) -> tuple[float, float]:
@@ -303,16 +308,10 @@ def _size(slide: Slide, steps: tuple[float, float]) -> tuple[int, int]:
     )
 
 
-def _patch(
-    slide: Slide,
-    location: tuple[float, float],
-    size: tuple[int, int],
-    steps: tuple[float, float],
-) -> NDArray[np.uint8]:
+def _box(location: tuple[float, float], size: tuple[int, int], steps: tuple[float, float]) -> Box:
+    """What ``size`` rows and columns of ``steps`` level-0 pixels cover from ``location`` on."""
     top, left = (float(value) for value in location)
-    rows, columns = (int(value) for value in size)
-    box = Box(left, top, columns * steps[1], rows * steps[0])
-    return slide.render(box, columns, rows)
+    return Box(left, top, size[1] * steps[1], size[0] * steps[0])
 
 
 def _joined(patches: list[Any], all_metadata: list[dict]) -> tuple[Any, dict]:

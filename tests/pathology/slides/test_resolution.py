@@ -81,7 +81,7 @@ def test_absurd_metadata_is_named_and_refused(value: str) -> None:
 @pytest.mark.parametrize("mpp", [1000, 250.0, 0.001, (0.25, 1000), (1e-4, 0.25)])
 def test_a_slip_of_the_unit_is_refused(mpp: float | tuple[float, float]) -> None:
     with pytest.raises(
-        ValueError, match="mpp must be 0.01 to 100 micrometres per pixel of level 0"
+        ValueError, match=r"mpp must be 0\.01 to 100 micrometres per pixel of level 0"
     ):
         find_mpp(OPENSLIDE, mpp, None)
 
