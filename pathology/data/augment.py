@@ -7,8 +7,9 @@ MONAI's and torchvision's do, which also treat all of a batch alike. Colours are
 a tenth of the time of kornia's way through hue and saturation.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -100,18 +101,26 @@ _DRAWN = (
 )  # fmt: skip
 
 
-def batch_augmentation(augment: Augment | Augmentation) -> "BatchAugmentation":
+def batch_augmentation(
+    augment: Augment | Augmentation | Mapping[str, Any],
+) -> "BatchAugmentation":
     """The augmentation of a name, or of strengths.
 
     Args:
         augment: ``"none"``; ``"turns"``: flips and quarter turns; ``"turns+colour"``: also
             brightness, contrast, saturation and hue, as scanners vary; ``"turns+stain"``: also the
             amounts of haematoxylin and eosin, as laboratories vary; ``"full"``: all of these, free
-            rotation, and some tiles blurred or compressed.
+            rotation, and some tiles blurred or compressed. Strengths may be a mapping, as a run's
+            config keeps them.
 
     Raises:
-        ValueError: another word.
+        ValueError: another word, or strengths out of range.
     """
+    if isinstance(augment, Mapping):
+        unknown = sorted(set(augment) - {field.name for field in fields(Augmentation)})
+        if unknown:
+            raise ValueError(f"augment has no strength {unknown[0]!r}")
+        augment = Augmentation(**augment)
     if isinstance(augment, Augmentation):
         return BatchAugmentation(augment)
     if augment not in AUGMENTATIONS:

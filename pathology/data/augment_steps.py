@@ -108,7 +108,7 @@ def for_some(
 def _about_greys(share: Tensor) -> Tensor:
     """Matrices ``(n, 3, 3)`` that turn colours about the axis of greys (Rodrigues)."""
     axis = torch.ones(3, dtype=torch.float64) / math.sqrt(3)
-    cross = torch.linalg.cross(torch.eye(3, dtype=torch.float64), axis.expand(3, 3), dim=0)
+    cross = torch.linalg.cross(axis.expand(3, 3), torch.eye(3, dtype=torch.float64)).mT
     angle = (2 * math.pi * share)[:, None, None]
     eye = torch.eye(3, dtype=torch.float64)
     return eye + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)

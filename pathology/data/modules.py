@@ -12,7 +12,7 @@ import torch
 from monai.data import DataLoader
 from numpy.typing import NDArray
 
-from pathology.data.augment import Augment, batch_augmentation
+from pathology.data.augment import Augment, Augmentation, batch_augmentation
 from pathology.data.loader import TileLoader
 from pathology.data.manifest import SPLITS, read_slide_manifest, read_tile_manifest
 from pathology.data.samplers import BALANCES, STRETCH, Balance, TileSampler, draw_weights
@@ -43,7 +43,8 @@ class TileDataModule(lightning.LightningDataModule):
         num_workers: reading processes; one per core of each device's share, up to 8, when omitted.
         multiprocessing_context: how they are started: fork, spawn or forkserver; the system's way
             when omitted.
-        augment: what is done to training tiles on the model's device, see ``batch_augmentation``.
+        augment: what is done to training tiles on the model's device: a name, or strengths, see
+            ``batch_augmentation``.
         balance: what is drawn equally often while training: none, class, slide or patient; with
             class+slide or class+patient, within each class. ``true`` is class.
         stretch: tiles drawn together from one place of a slide, so that open files and decoded
@@ -63,7 +64,7 @@ class TileDataModule(lightning.LightningDataModule):
         batch_size: int = 64,
         num_workers: int | None = None,
         multiprocessing_context: str | None = None,
-        augment: Augment = "turns+colour",
+        augment: Augment | Augmentation = "turns+colour",
         balance: bool | Balance = "none",
         stretch: int = STRETCH,
     ) -> None:

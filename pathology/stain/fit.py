@@ -10,12 +10,9 @@ from pathology.errors import NoTissueError
 from pathology.slides.slide import Slide
 from pathology.stain import vectors
 from pathology.stain.density import Vector, density, is_stained
-from pathology.stain.profile import StainProfile, StainSettings, StainSource
+from pathology.stain.profile import FEWEST_PIXELS, StainProfile, StainSettings, StainSource
 from pathology.tiling import TileGrid
 from pathology.tissue.picture import glass_colour
-
-FEWEST_PIXELS = 1000
-"""Fewer stained pixels than this say little about a slide: percentiles would rest on ten."""
 
 NEAREST_DEGREES = 7.0
 """Vectors nearer than this are one stain and its noise (up to 6 degrees as made up); two are 9 or
@@ -47,15 +44,17 @@ def fit_profile(
     count = min(settings.tiles, len(grid))
     chosen = np.sort(rng.choice(len(grid), count, replace=False))
     white = _white(settings, lambda: slide.thumbnail(1024))
-    quota = -(-settings.pixels // max(1, count))
+    # A single tile of tissue may have to do.
+    quota = max(FEWEST_PIXELS, -(-settings.pixels // max(1, count)))
     pooled, looked_at = [np.empty((0, 3), np.uint8)], 0
     for index in chosen:
         pixels = slide.read(grid[int(index)].box, grid.spec.mpp).reshape(-1, 3)
         looked_at += len(pixels)
         pooled.append(_stained(pixels, white, settings, quota, rng))
+    stained = _some(np.concatenate(pooled), settings.pixels, rng)
     try:
         return _fit(
-            np.concatenate(pooled), looked_at, white, settings, rng,
+            stained, looked_at, white, settings, rng,
             StainSource(slide.slide_id, slide.stamp(), tiles_digest(grid)),
         )  # fmt: skip
     except _TooLittle as error:
@@ -174,8 +173,12 @@ def _stained(
 ) -> NDArray[np.uint8]:
     """Up to ``most`` stained ones of ``(n, 3)`` pixels, drawn at random."""
     assert settings.palest is not None  # StainSettings fills it in
-    stained = pixels[is_stained(density(pixels, white), settings.palest)]
-    if len(stained) <= most:
-        return stained
-    chosen: NDArray[np.uint8] = stained[rng.choice(len(stained), most, replace=False)]
+    return _some(pixels[is_stained(density(pixels, white), settings.palest)], most, rng)
+
+
+def _some(pixels: NDArray[np.uint8], most: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """All pixels, or as many as there may be, drawn at random."""
+    if len(pixels) <= most:
+        return pixels
+    chosen: NDArray[np.uint8] = pixels[rng.choice(len(pixels), most, replace=False)]
     return chosen

@@ -20,6 +20,9 @@ Method = Literal["macenko", "vahadane", "reinhard"]
 
 FORMAT = 1
 
+FEWEST_PIXELS = 1000
+"""Fewer stained pixels than this say little about a slide: percentiles would rest on ten."""
+
 
 @dataclass(frozen=True, slots=True)
 class StainSettings:
@@ -69,10 +72,10 @@ class StainSettings:
             raise ValueError(f"percentile must be in [0, 50), got {self.percentile}")
         if not (math.isfinite(self.sparsity) and self.sparsity >= 0):
             raise ValueError(f"sparsity must be finite and at least 0, got {self.sparsity}")
-        if self.tiles < 1 or self.pixels < 1 or self.seed < 0:
+        if self.tiles < 1 or self.pixels < FEWEST_PIXELS or self.seed < 0:
             raise ValueError(
-                "tiles and pixels must be positive and seed at least 0,"
-                f" got {self.tiles}, {self.pixels} and {self.seed}"
+                f"tiles must be positive, pixels at least {FEWEST_PIXELS} and seed at least 0, got"
+                f" {self.tiles}, {self.pixels} and {self.seed}"
             )
 
 
