@@ -119,7 +119,10 @@ class Drawing:
         import shapely
 
         parts = [self._polygon(rings, where) for rings in polygons]
-        return parts[0] if len(parts) == 1 else only_polygons(shapely.union_all(parts))
+        if len(parts) == 1:
+            return parts[0]
+        whole = shapely.multipolygons(shapely.get_parts([p for p in parts if not p.is_empty]))
+        return whole if shapely.is_valid(whole) else only_polygons(shapely.union_all(parts))
 
     def add(self, names: Sequence[str], area: Any, where: str) -> None:
         """One annotation; it is left out, and counted, when it has no area."""

@@ -3,7 +3,8 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from pathology.annotations.annotation import Annotation
 from pathology.outputs import complete_file
+
+TILES = 4096  # values of so many are held at once
 
 
 def write_geojson(
@@ -65,20 +68,27 @@ def write_tiles(
     Raises:
         OutputError: the file cannot be written.
     """
-    values = {name: np.asarray(column).tolist() for name, column in columns.items()}
 
     def features() -> Iterator[dict[str, Any]]:
-        for i, (x, y, width, height) in enumerate((boxes - [*origin, 0, 0]).tolist()):
-            corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height), (x, y)]
-            row = {name: column[i] for name, column in values.items()}
-            properties = {"objectType": "tile"} | _classification(str(row.pop("label", "")))
-            numbers = {n: v for n, v in row.items() if isinstance(v, (int, float, bool))}
-            properties["measurements"] = {n: v for n, v in numbers.items() if np.isfinite(v)}
-            if texts := {n: str(v) for n, v in row.items() if n not in numbers}:
-                properties["metadata"] = texts
-            yield _feature({"type": "Polygon", "coordinates": [corners]}, properties)
+        for start in range(0, len(boxes), TILES):
+            part = slice(start, start + TILES)
+            rows = {name: np.asarray(column[part]).tolist() for name, column in columns.items()}
+            for i, box in enumerate((boxes[part] - [*origin, 0, 0]).tolist()):
+                yield _tile(box, {name: column[i] for name, column in rows.items()})
 
     return _write(Path(path), features())
+
+
+def _tile(box: Sequence[float], values: dict[str, Any]) -> dict[str, Any]:
+    x, y, width, height = box
+    corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height), (x, y)]
+    properties = {"objectType": "tile"} | _classification(str(values.pop("label", "")))
+    numbers = {name: v for name, v in values.items() if isinstance(v, (int, float, bool))}
+    texts = {name: str(v) for name, v in values.items() if name not in numbers}
+    properties["measurements"] = {name: v for name, v in numbers.items() if math.isfinite(v)}
+    if texts:
+        properties["metadata"] = texts
+    return _feature({"type": "Polygon", "coordinates": [corners]}, properties)
 
 
 def _feature(geometry: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:

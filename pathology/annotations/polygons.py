@@ -173,9 +173,7 @@ def _difference(inside: NDArray[Any], outside: NDArray[Any]) -> Any:
     return shapely.difference(united, shapely.union_all(outside)) if len(outside) else united
 
 
-def _halves(
-    inside: NDArray[Any], outside: NDArray[Any]
-) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+def _halves(inside: NDArray[Any], outside: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Both, cut along the middle of the longer side of what the first covers."""
     import shapely
 

@@ -134,23 +134,28 @@ class RasterRegions:
     def _masks(self, rows: NDArray[Any]) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.bool_]]:
         """The pixels of each class, and those that are annotated."""
         masks = {name: np.isin(rows, values) for name, values in self._values.items()}
-        rest = ~np.isin(rows, self._mentioned)
-        if self._raster.is_colour and not self._rest and not self._ignores_rest and rest.any():
-            colours = Counter(rows[rest].tolist()).most_common(4)
-            listed = ", ".join(f'"#{value:06x}" ({count} px)' for value, count in colours)
-            raise AnnotationError(
-                f"{self._raster.what}: no class mentions the colours {listed}; add them to one, or"
-                ' to "ignore"'
-            )
-        for name in self._rest:
-            masks[name] |= rest
         annotated = rows != 0
-        annotated &= ~np.isin(rows, self._ignored)
-        if self._ignores_rest:
-            annotated &= ~rest
+        if self._ignored:
+            annotated &= ~np.isin(rows, self._ignored)
+        if self._rest or self._ignores_rest or self._raster.is_colour:
+            rest = ~np.isin(rows, self._mentioned)
+            for name in self._rest:
+                masks[name] |= rest
+            if self._ignores_rest:
+                annotated &= ~rest
+            elif not self._rest and rest.any():
+                raise AnnotationError(self._unknown(rows[rest]))
         for mask in masks.values():  # a class may be zero
             annotated |= mask
         return masks, annotated
+
+    def _unknown(self, colours: NDArray[Any]) -> str:
+        most = Counter(colours.tolist()).most_common(4)
+        listed = ", ".join(f'"#{value:06x}" ({count} px)' for value, count in most)
+        return (
+            f"{self._raster.what}: no class mentions the colours {listed}; add them to one, or to"
+            ' "ignore"'
+        )
 
     def _shares(self, boxes: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Covered fractions ``(classes, n)`` and annotated ones ``(n,)``.
