@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from pathology.data.open_data.open_set import Found, OpenSet, Problem
 
+REGIONS = "regions.json"  # where `pathology tile` looks for it
 SHOWN = 3  # files named per problem; the rest goes into a file
 TABLE_CLASSES = 40  # more classes than this are not printed one by one
 PATIENT_KEYS = (
@@ -77,6 +78,7 @@ def manifest(
     split: Literal["official", "proposed", "none"] = "official",
     where: list[str] | str = "",
     labels: Path | None = None,
+    rest: bool = False,
     incomplete: bool = False,
     problems: Path = Path("data_problems.txt"),
     path_column: str = "",
@@ -97,6 +99,8 @@ def manifest(
             where they did not; none, to split later with `pathology data split`.
         where: keep rows of which this is true, e.g. magnification=40X; several with commas.
         labels: CSV or TSV of labels by patient or slide, joined as label_column.
+        rest: make tissue outside of the lesions a class too (normal), on slides that were annotated
+            exhaustively or have no lesion; writes regions/ beside the manifest.
         incomplete: go on with what is there, without what is missing or has no contents.
         problems: file for the full list of what is wrong, where that is long.
         path_column: of a CSV table, the column of files.
@@ -130,11 +134,11 @@ def manifest(
     table = _where(table, where)
     if table.empty:
         raise ManifestError(f"{folder}: no row is left to write")
-    table, regions = _regions(table, found)
+    table, regions = _regions(table, found, out.parent, rest)
     _write(table, source, out, regions)
     found.table = table
     print(_summary(source, evidence, found))
-    print(f"  written    {out}, {len(table):,} rows{' and regions.json' if regions else ''}")
+    print(f"  written    {out}, {len(table):,} rows{f' and {REGIONS}' if regions else ''}")
     if "split" not in table:
         print(f"  next       pathology data split --manifest {out} makes train, val and test")
     elif "val" not in set(table["split"]):
@@ -315,20 +319,34 @@ def _labelled(table: "pd.DataFrame", path: Path, column: str) -> "pd.DataFrame":
     )
 
 
-def _regions(table: "pd.DataFrame", found: "Found") -> tuple["pd.DataFrame", Any]:
-    """The table, and the classes of its regions where it has some."""
-    if "regions" not in table:
-        return table, None
-    classes = found.regions(table) if found.regions and (table["regions"] != "").any() else {}
-    if not classes:
-        return table.drop(columns="regions"), None
-    return table, classes
-
-
-def _write(table: "pd.DataFrame", source: "OpenSet", out: Path, regions: Any) -> None:
-    """Manifest and classes of regions, once the manifest has been read as others will read it."""
+def _regions(
+    table: "pd.DataFrame", found: "Found", out: Path, rest: bool
+) -> tuple["pd.DataFrame", str]:
+    """The table, and what `regions.json` says of its regions; empty where it has none."""
     import json
 
+    from pathology.data.open_data.rest import with_rest, write_rest
+
+    if rest and (found.rest is None or found.regions is None):
+        raise ValueError("rest is for data sets whose lesions are drawn, such as camelyon16")
+    if "regions" not in table:
+        return table, ""
+    classes = found.regions(table) if found.regions and (rest or any(table["regions"])) else {}
+    if not classes:
+        return table.drop(columns="regions"), ""
+    if rest and found.rest is not None:
+        classes = with_rest(classes, found.rest)
+    text = json.dumps(classes, indent=1) + "\n"
+    path = out / REGIONS
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise OutputError(f"{path}: is there with other classes; choose another folder for --out")
+    if rest and found.rest is not None:
+        table = write_rest(table, found.rest, out / "regions", _progress)
+    return table, text
+
+
+def _write(table: "pd.DataFrame", source: "OpenSet", out: Path, regions: str) -> None:
+    """Manifest and classes of regions, once the manifest has been read as others will read it."""
     from pathology.data.manifest import (
         read_slide_manifest,
         read_table,
@@ -337,19 +355,13 @@ def _write(table: "pd.DataFrame", source: "OpenSet", out: Path, regions: Any) ->
     )
     from pathology.outputs import complete_file
 
-    classes = out.parent / "regions.json"
-    text = json.dumps(regions, indent=1) + "\n"
-    if regions and classes.exists() and classes.read_text(encoding="utf-8") != text:
-        raise OutputError(
-            f"{classes}: is there with other classes; choose another folder for --out"
-        )
     read = read_slide_manifest if source.kind == "slides" else read_tile_manifest
     with complete_file(out) as draft:
         write_manifest(table, draft)
         (read if source.kind == "slides" or "split" in table else read_table)(draft)
         if regions:
-            with complete_file(classes) as other:
-                other.write_text(text, encoding="utf-8")
+            with complete_file(out.parent / REGIONS) as other:
+                other.write_text(regions, encoding="utf-8")
 
 
 VERBS: dict[str, tuple[Callable[..., int], str]] = {

@@ -17,6 +17,7 @@ from tests.pathology.data.open_data.trees import (
     make_bach,
     make_breakhis,
     make_camelyon16,
+    make_camelyon17,
     make_csv,
     make_folder,
     make_mhist,
@@ -270,6 +271,57 @@ def test_camelyon_tiles_are_labelled_by_its_lesions(pathology, small, tmp_path):
     assert inside.sum() == 9
     assert (labels[inside] == "tumour").all()
     assert (labels[(boxes[:, 0] >= 100)] == "").all()
+
+
+def test_the_rest_of_a_slide_is_normal_where_lesions_are_drawn_exhaustively(
+    pathology, refused, small, tmp_path
+):
+    from pathology.tiling import TileGrid
+
+    small("camelyon16")
+    folder, out = make_camelyon16(tmp_path / "CAMELYON16"), tmp_path / "m" / "slides.csv"
+    code, _, err = pathology("data", "manifest", folder, "--out", out, "--rest")
+    assert code == 0, err
+    rows = read_slide_manifest(out).set_index("slide_id")
+    # tumor_010 is annotated in part: only what was drawn is known of it.
+    assert rows.loc["tumor_010", "regions"].endswith("tumor_010.xml")
+    assert rows.loc["normal_001", "regions"] == str(out.parent / "regions" / "normal_001.geojson")
+    code, _, err = pathology(
+        "tile", "--slides", out, "--out", tmp_path / "tiles",
+        "--size-px", "32", "--tile-mpp", "0.25", "--min-tissue", "0",
+    )  # fmt: skip
+    assert code == 0, err
+    labels = {}
+    for name in ("normal_001", "tumor_001", "tumor_010"):
+        grid = TileGrid.load(tmp_path / "tiles" / f"{name}.parquet")
+        labels[name] = grid.boxes(), np.asarray(grid.columns["label"])
+    assert set(labels["normal_001"][1]) == {"normal"}
+    boxes, label = labels["tumor_001"]
+    right, bottom = (boxes[:, :2] + 32).T
+    assert (label[(right <= 100) & (bottom <= 100)] == "tumour").all()
+    assert (label[boxes[:, 1] >= 100] == "normal").all()  # below the lesion and its hole
+    assert set(labels["tumor_010"][1]) == {"tumour", ""}
+    small("mhist")
+    line = refused("data", "manifest", make_mhist(tmp_path / "mhist"), "--out", out, "--rest")
+    assert "rest is for data sets whose lesions are drawn" in line
+
+
+def test_the_rest_of_camelyon17_is_not_known_beside_isolated_cells(pathology, small, tmp_path):
+    small("camelyon17")
+    folder = make_camelyon17(tmp_path / "CAMELYON17")
+    stages = folder / "training" / "stages.csv"
+    node = "patient_020_node_2.tif"
+    stages.write_text(stages.read_text().replace(f"{node},negative", f"{node},itc"))
+    out = tmp_path / "m" / "slides.csv"
+    assert pathology("data", "manifest", folder, "--out", out, "--rest")[0] == 0
+    regions = read_slide_manifest(out).set_index("slide_id")["regions"]
+    assert regions["patient_020_node_2"] == ""
+    assert regions["patient_100_node_0"] == ""  # of the test part, unlabelled
+    assert regions["patient_020_node_1"].endswith("regions/patient_020_node_1.geojson")
+    assert regions["patient_000_node_0"].endswith("regions/patient_000_node_0.geojson")
+    classes = read_classes(out.parent / "regions.json")
+    assert list(classes) == ["tumour", "normal"]
+    assert classes["tumour"].exclude == ("normal",)  # the group of that name, within lesions
 
 
 def test_labels_of_a_clinical_table(pathology, refused, tmp_path):

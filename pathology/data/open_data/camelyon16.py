@@ -17,12 +17,20 @@ import pandas as pd
 
 from pathology.data.open_data.folders import files_below, names
 from pathology.data.open_data.open_set import Found, Licence, OpenSet, Problem, read_table
+from pathology.data.open_data.rest import Rest
 
 CLASSES = ("normal", "tumour")
 LABELS = {"normal": "normal", "tumor": "tumour"}
 SLIDES = {"normal": 159, "tumor": 111, "test": 129}
 # ``_2`` encloses tissue that is not tumour, mostly holes in a tumour.
 REGIONS = {"tumour": {"include": ["Tumor", "_0", "_1"], "exclude": ["Exclusion", "_2"]}}
+# Outside of the lesions there is none, but on slides that were annotated in part.
+REST = Rest(
+    "normal",
+    lambda table: (
+        (table["annotation"] == "full") & ((table["label"] == "normal") | (table["regions"] != ""))
+    ),
+)
 LEFT_OUT = {
     "normal_086": "filed wrongly by the organisers, who renamed it tumor_111",
     "test_049": "a duplicate, withdrawn by the organisers",
@@ -153,7 +161,7 @@ def _read(folder: Path) -> Found:
             " there may be tumour"
         )
     notes.append("no patient ids are published; as commonly stated every slide is another patient")
-    return Found(table, CLASSES, problems, notes, regions=lambda _: REGIONS)
+    return Found(table, CLASSES, problems, notes, regions=lambda _: REGIONS, rest=REST)
 
 
 def _propose(table: pd.DataFrame) -> "pd.Series[str]":

@@ -13,12 +13,21 @@ import pandas as pd
 
 from pathology.data.open_data.folders import files_below, names
 from pathology.data.open_data.open_set import Found, Licence, OpenSet, Problem, read_table
+from pathology.data.open_data.rest import Rest
 
 CLASSES = ("negative", "itc", "micro", "macro")
 PATIENTS = {"train": 100, "test": 100}
 FIRST_TEST = 100  # number of the first patient of the test part
 # As commonly stated: ``normal`` encloses tissue that is not tumour within a lesion.
 REGIONS = {"tumour": {"include": ["metastases"], "exclude": ["normal"]}}
+# Isolated tumour cells are not drawn exhaustively, so of slides with them nothing is known.
+REST = Rest(
+    "normal",
+    lambda table: (
+        (table["label"] == "negative")
+        | (table["label"].isin(("micro", "macro")) & (table["regions"] != ""))
+    ),
+)
 NODES, CENTRE_PATIENTS, ANNOTATED = 5, 20, 50
 STAGES = ("stages.csv", "stage_labels.csv")
 _SLIDE = re.compile(r"(patient_(\d{3}))_node_(\d)", re.IGNORECASE)
@@ -107,15 +116,15 @@ def _read(folder: Path) -> Found:
     nodes = table.groupby("patient_id").size()
     short = nodes[nodes != NODES]
     if len(short):
-        listed = tuple(
-            f"{patient} ({count})"
-            for patient, count in zip(map(str, short.index), short, strict=True)
-        )
+        listed = tuple(f"{patient!s} ({short[patient]})" for patient in short.index)
         problems.append(Problem(f"patients without {NODES} slides", listed, True))
     train = table[table["split"] == "train"]
     unknown = train[~train["label"].isin(CLASSES)]
     if stages and len(unknown):
-        listed = tuple(f"{row.slide_id} ({row.label or 'none'})" for row in unknown.itertuples())
+        listed = tuple(
+            f"{name} ({label or 'none'})"
+            for name, label in zip(unknown["slide_id"], unknown["label"], strict=True)
+        )
         what = f"training slides whose label is none of {', '.join(CLASSES)}"
         problems.append(Problem(what, listed))
     drawn = int((table["regions"] != "").sum())
@@ -127,7 +136,7 @@ def _read(folder: Path) -> Found:
         )
     notes.append("isolated tumour cells (itc) are not drawn exhaustively")
     notes.append("split by patient, and by site (five centres) where a model must generalise")
-    return Found(table, CLASSES, problems, notes, regions=lambda _: REGIONS)
+    return Found(table, CLASSES, problems, notes, regions=lambda _: REGIONS, rest=REST)
 
 
 CAMELYON17 = OpenSet(

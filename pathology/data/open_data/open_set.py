@@ -8,6 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
+from pathology.data.open_data.rest import Rest
 from pathology.errors import ManifestError
 
 Kind = Literal["tiles", "slides"]
@@ -65,6 +66,7 @@ class Found:
         size_px: (width, height) that every image must have, ``None`` where they differ.
         regions: contents of ``regions.json`` for a table of these slides: which annotations make
             which class; ``None`` where the table has none, empty where theirs cannot be mixed.
+        rest: what tissue outside of the regions is, where that is known.
         checksums: MD5 by file, where files that have a published one are there.
         licence: of this part, where parts have different ones.
     """
@@ -75,6 +77,7 @@ class Found:
     notes: list[str] = field(default_factory=list)
     size_px: tuple[int, int] | None = None
     regions: Callable[[pd.DataFrame], Mapping[str, object]] | None = None
+    rest: Rest | None = None
     checksums: dict[Path, str] = field(default_factory=dict)
     licence: Licence | None = None
 
