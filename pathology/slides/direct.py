@@ -70,6 +70,8 @@ def _found(
             pages = [page for page in tif.pages if isinstance(page, tifffile.TiffPage)]
             file = KeptFile(path)
             found = [_plane(file, pages, size, tif.filehandle.size) for size in sizes]
+            if vendor == "aperio":
+                found = _below_gaps(found)
     except OSError:
         raise
     except Exception as error:  # a header that OpenSlide reads and tifffile does not
@@ -107,6 +109,20 @@ def _plane(
         lambda data, _: jpeg.decode(data),
         jpeg,
     )
+
+
+def _below_gaps(found: Sequence[TilePlane | str]) -> list[TilePlane | str]:
+    """Without the levels under which Aperio left tiles out.
+
+    There OpenSlide shows nothing in coarser levels either: their tiles hold what was made of the
+    gap.
+    """
+    kept: list[TilePlane | str] = []
+    has_gaps = False
+    for plane in found:
+        kept.append("tiles of a finer level are left out" if has_gaps else plane)
+        has_gaps = has_gaps or (isinstance(plane, TilePlane) and plane.has_gaps)
+    return kept
 
 
 def _compared(path: Path, planes: Sequence[TilePlane | None], found: Verdicts) -> Verdicts:

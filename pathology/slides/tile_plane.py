@@ -65,6 +65,11 @@ class TilePlane:
             _paste(self._tile(index, left, top), left - x, top - y, out)
         return out
 
+    @property
+    def has_gaps(self) -> bool:
+        """Some tiles were left out when writing: they have no bytes."""
+        return bool((self._counts == 0).any())
+
     def encoded(self, column: int, row: int) -> bytes | None:
         """A complete JPEG of one whole tile, ``None`` where it is none in three colours.
 
