@@ -136,7 +136,8 @@ def open_slide(
     compression) or of which it would miss planes and pixel size (OME-TIFF); and cuCIM where it is
     installed and faster than both, see :mod:`pathology.slides.cucim`. The other names force one
     library: ``"openslide"`` leaves all decoding to OpenSlide. Whatever the backend, the pixels are
-    the same.
+    the same, but on planes that do not shrink by a whole number: OpenSlide interpolates between
+    their pixels, which blurs them a little, where all others give the stored ones.
 
     Of a DICOM slide any of its files opens all that lie in the same folder; of MIRAX it is the
     ``.mrxs`` file beside the folder.

@@ -46,7 +46,8 @@ class TiffSlide(PyramidSlide):
         self._planes, ome = open_planes(path)
         for plane in self._planes:
             _check_pixels(plane.page, path)
-        properties = _resolution(self._planes[0].page) | _ome(ome)
+        aperio = _aperio(self._planes[0].page.description)
+        properties = _resolution(self._planes[0].page) | _ome(ome) | aperio
         found, source = find_mpp(properties, mpp, path)
         super().__init__(
             path=path,
@@ -55,7 +56,7 @@ class TiffSlide(PyramidSlide):
             tiles=[plane.sides if plane.page.is_tiled else None for plane in self._planes],
             mpp=found,
             mpp_source=source,
-            whole_factors=False,
+            whole_factors=bool(aperio),  # a scanner's; see OpenSlideSlide
             properties=properties,
             colour=colour,
             profile=self._planes[0].profile,
@@ -143,6 +144,14 @@ def _resolution(page: tifffile.TiffPage) -> dict[str, str]:
         if tag is not None and tag.value[1]:
             properties[f"tiff.{axis}"] = repr(tag.value[0] / tag.value[1])
     return properties
+
+
+def _aperio(description: str) -> dict[str, str]:
+    """What an Aperio slide says of itself, under OpenSlide's names; nothing for other files."""
+    if not description.startswith("Aperio"):
+        return {}
+    pairs = (part.split("=", 1) for part in description.split("|")[1:] if "=" in part)
+    return {f"aperio.{key.strip()}": value.strip() for key, value in pairs}
 
 
 def _ome(xml: str | None) -> dict[str, str]:

@@ -30,10 +30,11 @@ class StoredPlanes(MemorySlide):
         self._planes = planes
 
 
-def write(container: str, path: Path) -> None:
-    """The made-up slide, in one of the containers ``tiles``, ``bare``, ``strips``, ``ome``,
-    ``jpeg`` and ``aperio``; the last two are lossy."""
-    planes = [mean_blocks(made_up_array(), n) for n in DOWNSAMPLES]
+def write(container: str, path: Path, array: NDArray[np.uint8] | None = None) -> None:
+    """A slide, the made-up one when omitted, in one of the containers ``tiles``, ``bare``,
+    ``strips``, ``ome``, ``jpeg`` and ``aperio``; the last two are lossy."""
+    array = made_up_array() if array is None else array
+    planes = [mean_blocks(array, n) for n in DOWNSAMPLES]
     options: dict[str, Any] = {"photometric": "rgb", "compression": "zlib", "tile": (128, 128)}
     if container == "strips":
         options = {"photometric": "rgb", "compression": "zlib", "rowsperstrip": 48}
@@ -49,6 +50,8 @@ def write(container: str, path: Path) -> None:
                 tif.write(plane, subfiletype=1, **options)
         elif container == "aperio":
             tif.write(planes[0], description=APERIO, metadata=None, **options)
+            thumbnail = {"photometric": "rgb", "rowsperstrip": 16, "metadata": None}
+            tif.write(planes[-1], description=APERIO.split("|")[0], **thumbnail)
             for plane in planes[1:]:
                 tif.write(plane, metadata=None, description=APERIO.split("|")[0], **options)
         else:
@@ -63,5 +66,5 @@ def in_memory(container: str, path: Path, mpp: float | tuple[float, float] = MPP
     """What a container holds, decoded as a whole by tifffile and imagecodecs where it is lossy."""
     if container in ("jpeg", "aperio"):
         with tifffile.TiffFile(path) as tif:
-            return StoredPlanes([page.asarray() for page in tif.pages], mpp)
+            return StoredPlanes([page.asarray() for page in tif.pages if page.is_tiled], mpp)
     return MemorySlide(made_up_array(), mpp, levels=DOWNSAMPLES)
