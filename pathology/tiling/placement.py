@@ -201,7 +201,11 @@ def _random(slide: Slide, spec: TileSpec, name: str = "") -> np.random.Generator
 
 
 def _on_stored_tiles(slide: Slide, spec: TileSpec, field: Field) -> Places:
-    """The corners of a grid that begins with the first stored tile within the bounds."""
+    """The corners of a grid on the stored tiles of the plane that will be read.
+
+    It begins with the first that is within the bounds, with ``keep_edges`` with the one that they
+    begin in.
+    """
     scales = [_scale(slide, level) for level in slide.levels]
     index = finest_needed(scales, field.step_x, field.step_y)
     level, scale = slide.levels[index], scales[index]

@@ -29,7 +29,8 @@ class TileSpec:
         keep_edges: keep tiles that reach over the slide's right and bottom edges.
         align: where a grid begins. ``"bounds"``: at the upper left corner of what was scanned.
             ``"file"``: on the tiles that the file itself is made of, so that none is decoded for
-            a part of it; a tile must then cover a whole number of them.
+            a part of it; a tile must then cover a whole number of them (and with ``keep_edges``
+            the first begins where the stored one does, before the corner).
         placement: ``"grid"``; ``"jittered"``: a grid whose tiles are moved at random by up to half
             a stride; ``"random"``: ``count`` places of a slide, each as likely as any other;
             ``"annotated"``: ``count`` tiles for each annotated class, centred inside its regions.
