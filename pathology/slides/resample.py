@@ -66,13 +66,13 @@ def mean_blocks(
     """
     down = across if down is None else down
     height, width, channels = pixels.shape[0] // down, pixels.shape[1] // across, pixels.shape[2]
-    cut = pixels[: height * down, : width * across].reshape(height, down, -1)
+    cut = pixels[: height * down, : width * across].reshape(height, down, width * across * channels)
     # Whole sums, so that nothing but the last division rounds; 16 bits where they suffice, and
     # then the 24 bits of a short float hold them too.
     small = 255 * across * down < 2**16
     whole, real = (np.uint16, np.float32) if small else (np.uint32, np.float64)
     out = np.empty((height, width, channels), np.uint8)
-    rows_at_once = max(1, STRIP // cut[0, 0].size) if out.size else 1
+    rows_at_once = max(1, STRIP // max(1, cut.shape[2]))
     for top in range(0, height, rows_at_once):
         strip = cut[top : top + rows_at_once]
         rows: NDArray[Any] = strip[:, 0].astype(whole)

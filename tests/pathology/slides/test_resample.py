@@ -107,6 +107,56 @@ def test_a_dot_keeps_its_place_and_its_mass(corner: tuple[float, float]) -> None
     assert mass * step**2 == pytest.approx(16 * 255, rel=0.03)
 
 
+def exact_mean(array: np.ndarray, across: int, down: int) -> np.ndarray:
+    height, width = array.shape[0] // down, array.shape[1] // across
+    out = np.empty((height, width, array.shape[2]), np.uint8)
+    for i, j in np.ndindex(height, width):
+        block = array[i * down : (i + 1) * down, j * across : (j + 1) * across].astype(int)
+        out[i, j] = [round(value) for value in block.sum((0, 1)) / (across * down)]  # to even
+    return out
+
+
+@pytest.mark.parametrize("ratio", [2, 3, 4, 7, 17])
+@pytest.mark.parametrize("corner", [(0, 0), (5, 3)])
+def test_whole_blocks_are_read_as_their_mean(
+    noisy: np.ndarray, ratio: int, corner: tuple[int, int]
+) -> None:
+    x, y = corner
+    width, height = 110 // ratio * ratio, 80 // ratio * ratio
+    pixels = MemorySlide(noisy, 0.25).read(Box(x, y, width, height), 0.25 * ratio)
+    part = noisy[y : y + height, x : x + width]
+    np.testing.assert_array_equal(pixels, exact_mean(part, ratio, ratio))
+
+
+def test_x_and_y_may_make_other_blocks(noisy: np.ndarray) -> None:
+    pixels = MemorySlide(noisy, (0.25, 0.5)).read(Box(8, 4, 96, 60), 1.0)
+    np.testing.assert_array_equal(pixels, exact_mean(noisy[4:64, 8:104], 4, 2))
+    pixels = MemorySlide(noisy, (0.25, 0.5)).read(Box(8, 4, 96, 60), 0.5)
+    np.testing.assert_array_equal(pixels, exact_mean(noisy[4:64, 8:104], 2, 1))
+
+
+def test_whole_blocks_of_a_coarser_plane(noisy: np.ndarray) -> None:
+    slide = MemorySlide(noisy, 0.25, levels=(1, 2))
+    plane = exact_mean(noisy, 2, 2)
+    pixels = slide.read(Box(6, 4, 60, 48), 1.5)
+    np.testing.assert_array_equal(pixels, exact_mean(plane[2:26, 3:33], 3, 3))
+
+
+def test_whole_blocks_over_the_edge_mix_with_the_background(noisy: np.ndarray) -> None:
+    slide = MemorySlide(noisy, 0.25, background=(0, 0, 0))
+    pixels = slide.read(Box(-3, -2, 12, 12), 0.5)
+    padded = np.pad(noisy, ((2, 0), (3, 0), (0, 0)), "edge")[:12, :12]
+    inside = np.outer([0, 1, 1, 1, 1, 1], [0, 0.5, 1, 1, 1, 1])[..., None]
+    np.testing.assert_allclose(pixels, exact_mean(padded, 2, 2) * inside, atol=0.51)
+
+
+@pytest.mark.parametrize("off", [0.01, 0.5])
+def test_between_pixels_it_is_the_filter(noisy: np.ndarray, off: float) -> None:
+    box = Box(10 + off, 8, 60, 40)
+    pixels = MemorySlide(noisy, 0.25).read(box, 0.5)
+    np.testing.assert_allclose(pixels, slow_read(noisy, box, 30, 20), atol=1.6)
+
+
 def test_two_halves_are_the_whole(noisy: np.ndarray) -> None:
     slide = MemorySlide(noisy, 0.25)
     whole = slide.read(Box(0.5, 0.5, 100, 80), 0.5)
@@ -177,6 +227,25 @@ def test_a_cut_plane_leaves_no_seam_at_the_edge() -> None:
     assert (slide.read(Box(0, 0, 103, 103), 1.0) == 80).all()
     assert (slide.read(Box(0, 0, 104, 104), 1.0)[-1, -1] == round(255 - 175 * (3 / 4) ** 2)).all()
     assert (slide.thumbnail(25) == 80).all()
+
+
+@pytest.mark.parametrize("shape", [(37, 53, 3), (200, 7, 1), (64, 64, 4), (3, 300, 3)])
+@pytest.mark.parametrize(("across", "down"), [(1, 1), (2, 2), (3, 2), (1, 3), (7, 3)])
+def test_mean_blocks_is_the_mean(shape: tuple[int, int, int], across: int, down: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.testing.assert_array_equal(
+        mean_blocks(pixels, across, down), exact_mean(pixels, across, down)
+    )
+
+
+def test_mean_blocks_of_many_and_of_views() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(mean_blocks(pixels, 2), exact_mean(pixels, 2, 2))  # in strips
+    view = pixels[3:203, 5:105:2]
+    np.testing.assert_array_equal(mean_blocks(view, 2), exact_mean(view, 2, 2))
+    white = np.full((600, 600, 3), 255, np.uint8)
+    assert (mean_blocks(white, 300) == 255).all()  # sums need 32 bits
+    assert mean_blocks(white, 601).shape == (0, 0, 3)
 
 
 def test_mean_blocks_cuts_what_does_not_fill_a_block() -> None:
