@@ -5,7 +5,7 @@ absorbs (ink, folds, edges), as Beer and Lambert have it.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,6 +198,6 @@ def _stroke(
     return np.asarray(image)
 
 
-def _absorb(rgb: NDArray[np.uint8], density: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _absorb(rgb: NDArray[np.uint8], density: NDArray[Any]) -> NDArray[np.uint8]:
     """Light behind a further absorber."""
     return np.rint(rgb * np.exp(-density)).astype(np.uint8)

@@ -9,8 +9,8 @@ from scipy import ndimage
 from pathology.maps.slide_map import SlideMap
 from pathology.slides.slide import Slide
 from pathology.tissue.finder import check_numbers
-from pathology.tissue.picture import Picture
-from pathology.tissue.pieces import widened
+from pathology.tissue.picture import Picture, most
+from pathology.tissue.pieces import at_edge, label_areas, widened, without_small
 
 NEAR_BLACK = 32  # grey levels that a JPEG file's black may reach
 UNEVEN = 4  # range of grey levels in a neighbourhood of black, from compression
@@ -41,18 +41,16 @@ class BlackFill:
 
     def mask(self, slide: Slide, picture: Picture, tissue: SlideMap) -> SlideMap:
         """The black fill, on the picture's pixels."""
-        even = _range(picture.pixels) <= UNEVEN
-        even &= picture.pixels.max(axis=2) <= NEAR_BLACK
-        pieces, count = ndimage.label(even)
-        areas = np.bincount(pieces.reshape(-1), minlength=count + 1)
+        dark = most(picture.pixels) <= NEAR_BLACK
+        if not dark.any():
+            return picture.map(dark)
+        pieces, count = ndimage.label(dark & (_range(picture.pixels) <= UNEVEN))
+        areas = label_areas(pieces, count)
         keep = areas * picture.mpp**2 >= self.min_area_um2
         keep[0] = False
-        rim = np.ones(picture.shape, bool)
-        rim[RIM_PX + 1 : -RIM_PX - 1, RIM_PX + 1 : -RIM_PX - 1] = False
-        at_edge = np.zeros(count + 1, bool)
-        at_edge[pieces[rim]] = True
+        touches = at_edge(pieces, count, RIM_PX)
         for piece, place in enumerate(ndimage.find_objects(pieces), start=1):
-            if keep[piece] and not at_edge[piece]:
+            if keep[piece] and not touches[piece]:
                 height, width = (part.stop - part.start for part in place)
                 keep[piece] = areas[piece] >= RECTANGULAR * height * width
         # The range in a window shrank every piece by one pixel.
@@ -61,11 +59,18 @@ class BlackFill:
 
 def constant_fill(picture: Picture, min_area_um2: float = 40_000.0) -> NDArray[np.bool_]:
     """Large areas of exactly one colour, black, grey or white: nothing was scanned there."""
-    flat = _range(picture.pixels) == 0
-    pieces, count = ndimage.label(flat)
-    keep = np.bincount(pieces.reshape(-1), minlength=count + 1) * picture.mpp**2 >= min_area_um2
-    keep[0] = False
-    return widened(keep[pieces], 1.5)
+    pixels = picture.pixels
+    flat = np.ones(picture.shape, bool)
+    flat[:, 1:] = _same(pixels[:, 1:], pixels[:, :-1])
+    flat[1:] &= _same(pixels[1:], pixels[:-1])
+    # Equal to the neighbours above and to the left: the first row and column of an area are not.
+    return widened(without_small(flat, min_area_um2 / picture.mpp**2), 1)
+
+
+def _same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Equal in all three channels."""
+    same: NDArray[np.bool_] = most(one ^ other) == 0
+    return same
 
 
 def _range(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -10,7 +10,6 @@ from pathology.tissue.finder import PictureFinder
 from pathology.tissue.picture import Picture
 from pathology.tissue.pieces import grown, without_small
 
-
 # Grey levels of colour and texture, hundredths of optical density.
 SURE_COLOUR, SURE_DENSITY, SURE_TEXTURE, VIVID = 10, 5, 3, 60
 LIKELY_COLOUR, LIKELY_DENSITY, LIKELY_TEXTURE = 6, 3, 2

@@ -13,7 +13,7 @@ from pathology.slides.slide import Slide
 from pathology.tissue.black import constant_fill
 from pathology.tissue.finder import check_numbers
 from pathology.tissue.picture import Picture
-from pathology.tissue.pieces import EIGHT, closed, widened
+from pathology.tissue.pieces import EIGHT, at_edge, closed, label_areas, widened
 
 GREY = 0.2
 """Colour as a share of the light that is missing, at most; stains have 0.3 and more."""
@@ -81,13 +81,8 @@ class CoverslipEdges:
     def _shadows(self, picture: Picture, is_grey: NDArray[np.bool_]) -> NDArray[np.bool_]:
         dim = is_grey & (picture.absorbance >= SHADOW) & (picture.texture <= SMOOTH)
         pieces, count = ndimage.label(dim)
-        large = np.bincount(pieces.reshape(-1), minlength=count + 1) * picture.mpp**2
-        rim = np.ones(picture.shape, bool)
-        rim[RIM_PX + 1 : -RIM_PX - 1, RIM_PX + 1 : -RIM_PX - 1] = False
-        keep = np.zeros(count + 1, bool)
-        keep[pieces[rim]] = True
-        keep &= large >= self.min_shadow_um2
-        keep[0] = False
+        keep = at_edge(pieces, count, RIM_PX)
+        keep &= label_areas(pieces, count) * picture.mpp**2 >= self.min_shadow_um2
         return widened(keep[pieces], 1)
 
 

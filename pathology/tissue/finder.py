@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pathology.maps.slide_map import SlideMap
 from pathology.slides.slide import Slide
 from pathology.tissue.picture import Picture, take_picture
-from pathology.tissue.pieces import tidied
+from pathology.tissue.pieces import label_areas, tidied
 
 
 class TissueFinder(Protocol):
@@ -84,7 +84,7 @@ def otsu_threshold(grey: NDArray[np.uint8]) -> int:
     # Imported here because it takes longer than all of the package's own modules.
     import skimage.filters
 
-    counts = np.bincount(grey.reshape(-1), minlength=256)
+    counts = label_areas(grey, 255)
     if np.count_nonzero(counts) < 2:
         return 0
     return int(skimage.filters.threshold_otsu(hist=(counts, np.arange(256))))

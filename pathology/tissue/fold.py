@@ -10,7 +10,7 @@ from pathology.maps.slide_map import SlideMap
 from pathology.slides.slide import Slide
 from pathology.tissue.finder import check_numbers
 from pathology.tissue.picture import Picture, on_grid
-from pathology.tissue.pieces import EIGHT, closed, grown, widened
+from pathology.tissue.pieces import EIGHT, closed, grown, widened, wider
 
 SMOOTHING_PX = 1.5  # standard deviation; nuclei and fibres are not to show
 GAP_PX = 2  # gaps narrower than twice this, as glands' lumina, do not cut a fold
@@ -69,7 +69,7 @@ class Folds:
             apart = mpp * np.hypot(rows.stop - rows.start, columns.stop - columns.start)
             if apart < self.length_um:
                 continue
-            place = _wider(rows, BESIDE_PX[1]), _wider(columns, BESIDE_PX[1])
+            place = wider(rows, BESIDE_PX[1]), wider(columns, BESIDE_PX[1])
             body = pieces[place] == piece
             # A band's area is its width times its length.
             wide = mpp * (2 * ndimage.distance_transform_edt(np.pad(body, 1)).max() - 1)
@@ -86,10 +86,6 @@ class Folds:
         return kept
 
 
-def _wider(part: slice, by: int) -> slice:
-    return slice(max(0, part.start - by), part.stop + by)
-
-
 def _times_denser(picture: Picture, is_stained: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Density over that of the tissue around, in hundredths, of the channel where it is least.
 
@@ -100,7 +96,8 @@ def _times_denser(picture: Picture, is_stained: NDArray[np.bool_]) -> NDArray[np
         density[rows] = np.rint(np.minimum(100 * band, 255))
     least = np.full(picture.shape, 255, np.uint8)
     weight = picture.map(is_stained)
-    shape = tuple(-(-side // COARSE) for side in picture.shape)
+    height, width = picture.shape
+    shape = -(-height // COARSE), -(-width // COARSE)
     window = max(3, round(AROUND_UM / (COARSE * picture.mpp)))
     share = ndimage.uniform_filter(on_grid(weight, picture.box, shape), window, mode="constant")
     for channel in range(3):
@@ -111,10 +108,10 @@ def _times_denser(picture: Picture, is_stained: NDArray[np.bool_]) -> NDArray[np
         )
         around = np.maximum(around / np.maximum(share, 1e-6), 100 * LEAST_DENSITY)
         smooth = ndimage.gaussian_filter(values, SMOOTHING_PX, mode="nearest")
-        rows = np.arange(picture.shape[0]) * shape[0] // picture.shape[0]
-        columns = np.arange(picture.shape[1]) * shape[1] // picture.shape[1]
-        for top in range(0, picture.shape[0], 256):
+        near_y = np.arange(height) * shape[0] // height
+        near_x = np.arange(width) * shape[1] // width
+        for top in range(0, height, 256):
             part = slice(top, top + 256)
-            ratio = np.float32(100) * smooth[part] / around[rows[part]][:, columns]
+            ratio = np.float32(100) * smooth[part] / around[near_y[part]][:, near_x]
             np.minimum(least[part], np.minimum(ratio, 255).astype(np.uint8), out=least[part])
     return least

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pathology.maps.slide_map import SlideMap
 from pathology.slides.slide import Slide
 from pathology.tissue.finder import check_numbers
-from pathology.tissue.picture import Picture
+from pathology.tissue.picture import Picture, least, most
 from pathology.tissue.pieces import closed, grown, widened, without_small
 
 
@@ -72,6 +72,6 @@ def _red(density: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bo
 
 
 def _black(density: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    least, most = density.min(axis=2), density.max(axis=2)
-    even = least > 0.8 * most
-    return (least > 0.9) & even, (least > 0.4) & even
+    weakest = least(density)
+    even = weakest > 0.8 * most(density)
+    return (weakest > 0.9) & even, (weakest > 0.4) & even

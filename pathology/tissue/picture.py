@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,18 +103,18 @@ class Picture:
         for rows, inner, light in self.relative():
             yield rows, optical_density(light[inner])
 
-    def map(self, values: NDArray[np.bool_] | NDArray[np.float32]) -> SlideMap:
+    def map(self, values: NDArray[Any]) -> SlideMap:
         """Values on the picture's pixels as a map of float32 fractions."""
         return SlideMap(values.astype(np.float32), self.box, self.slide_mpp, unit="fraction")
 
     def _measure(self) -> None:
         colour, texture, absorbance = (np.empty(self.shape, np.uint8) for _ in range(3))
         for rows, inner, light in self.relative():
-            green = light[..., 1]
-            colour[rows] = np.rint(np.ptp(light, axis=2)[inner])
-            texture[rows] = np.rint(_deviation(green)[inner])
-            density = optical_density(light[inner]).mean(axis=2)
-            absorbance[rows] = np.rint(np.minimum(100 * density, 255))
+            colour[rows] = np.rint((most(light) - least(light))[inner])
+            texture[rows] = np.rint(_deviation(light[..., 1])[inner])
+            red, green, blue = np.moveaxis(optical_density(light[inner]), 2, 0)
+            mean = (red + green + blue) * np.float32(100 / 3)
+            absorbance[rows] = np.rint(np.minimum(mean, 255))
         # What cached_property would store; one pass over the picture fills all three.
         self.__dict__.update(colour=colour, texture=texture, absorbance=absorbance)
 
@@ -153,8 +154,8 @@ def glass_colour(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     White where there are next to none: a slide full of tissue must not lend its own colour.
     """
-    peak = pixels.max(axis=2)
-    is_glass = (peak >= 200) & (peak - pixels.min(axis=2) < 40)
+    peak = most(pixels)
+    is_glass = (peak >= 200) & (peak - least(pixels) < 40)
     if is_glass.mean() < 0.01:
         return np.full(3, 255, np.float32)
     channels = [np.bincount(pixels[is_glass, c], minlength=256).argmax() for c in range(3)]
@@ -183,6 +184,16 @@ def on_grid(slide_map: SlideMap, box: Box, shape: tuple[int, int]) -> NDArray[np
     columns = _overlaps(box.x, box.width, shape[1], own.x, own.width, values.shape[1])
     means: NDArray[np.float32] = (columns @ (rows @ values).T).T
     return means
+
+
+def least(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Smallest of three channels; several times faster than a minimum along the last axis."""
+    return np.minimum(np.minimum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
+
+
+def most(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Largest of three channels."""
+    return np.maximum(np.maximum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
 
 
 def _overlaps(
