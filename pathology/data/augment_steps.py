@@ -64,14 +64,13 @@ def recoloured(
     their brightness, hue turns them about the axis of greys.
     """
     luma = torch.tensor(LUMA, dtype=torch.float64)
-    eye = torch.eye(3, dtype=torch.float64)
     grey = luma.expand(3, 3)
-    saturate = grey + saturation[:, None, None] * (eye - grey)
-    matrix = (brightness * contrast)[:, None, None] * (saturate @ _about_greys(hue))
-    mean = images.mean((2, 3)).double().cpu()
-    level = torch.einsum("c,ncd,nd->n", luma, matrix / contrast[:, None, None], mean)
-    offset = ((1 - contrast) * level).to(images.device, images.dtype)
-    return mix(images, matrix.to(images.device, images.dtype)) + offset[:, None, None, None]
+    saturate = grey + saturation[:, None, None] * (torch.eye(3, dtype=torch.float64) - grey)
+    matrix = brightness[:, None, None] * (saturate @ _about_greys(hue))
+    level = (1 - contrast)[:, None] * (luma @ matrix)  # of the mean colour, what contrast leaves
+    offset = (level.to(images.device, images.dtype) * images.mean((2, 3))).sum(1)
+    change = (contrast[:, None, None] * matrix).to(images.device, images.dtype)
+    return mix(images, change).add_(offset[:, None, None, None])
 
 
 def blurred(images: Tensor, sigma: Tensor) -> Tensor:

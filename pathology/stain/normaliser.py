@@ -1,14 +1,15 @@
 """Applying stain profiles: batches of tiles become as the target slide would show them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from pathology.errors import StampMismatchError
 from pathology.stain.lab import lab_to_rgb, mix, rgb_to_lab
-from pathology.stain.profile import StainProfile
+from pathology.stain.profile import Method, StainProfile
 
 
 class StainNormaliser(nn.Module):
@@ -78,61 +79,73 @@ class StainNormaliser(nn.Module):
 
     def _apply(self, light: Tensor, *numbers: Tensor) -> Tensor:
         """Light of 0 to 255 to light, not rounded; writes over ``light``."""
-        if self.target.method == "reinhard":
-            return _shift_colours(light, *numbers)
-        own, white, target, target_white = numbers
-        positive = self.target.method == "vahadane"
-        return _exchange_stains(light, own, white, target, target_white, positive)
+        return _STEPS[self.target.method](light, *numbers)
 
     def _numbers_of(self, profile: StainProfile) -> tuple[Tensor, ...]:
         """What the arithmetic needs of one slide and the target, as float32, on the CPU."""
         if profile not in self._numbers:
-            target = self.target
-            if profile.method != target.method:
+            if profile.method != self.target.method:
                 raise StampMismatchError(
                     f"the stain profile of {profile.name} is made by {profile.method}, that of the"
-                    f" target {target.name} by {target.method}; fit both by one method"
+                    f" target {self.target.name} by {self.target.method}; fit both by one method"
                 )
-            arrays = (
-                [profile.means, profile.deviations, target.means, target.deviations]
-                if target.method == "reinhard"
-                else [profile.matrix, profile.white, target.matrix, target.white]
-            )
             self._numbers[profile] = tuple(
-                torch.from_numpy(np.asarray(array, dtype=np.float64)).float() for array in arrays
+                torch.from_numpy(np.asarray(array, dtype=np.float64)).float()
+                for array in _numbers(profile, self.target)
             )
         return self._numbers[profile]
 
 
-def _exchange_stains(
-    light: Tensor, own: Tensor, white: Tensor, target: Tensor, target_white: Tensor, positive: bool
-) -> Tensor:
-    """Stains of one matrix for those of another; ``(n, 2, 3)`` matrices, ``(n, 3)`` whites.
+def _numbers(own: StainProfile, target: StainProfile) -> tuple[ArrayLike, ...]:
+    """The arguments of a method's step, of one slide; in float64."""
+    if own.method == "reinhard":
+        scale = np.array(target.deviations) / np.array(own.deviations)
+        return scale, np.array(target.means) - scale * np.array(own.means)
+    unmix = np.linalg.pinv(own.matrix).T  # amounts, in 99th percentiles
+    if own.method == "macenko":
+        return target.matrix.T @ unmix, own.white, target.white
+    products = own.matrix @ own.matrix.T
+    shared = products[0, 1] / products.diagonal()
+    return unmix, shared, target.matrix.T, own.white, target.white
 
-    The base of the logarithm cancels.
+
+def _exchange(light: Tensor, change: Tensor, white: Tensor, target_white: Tensor) -> Tensor:
+    """Stains for others: densities by ``(n, 3, 3)`` matrices; the logarithm's base cancels."""
+    return _light(mix(_density(light, white), change), target_white)
+
+
+def _exchange_positive(
+    light: Tensor, unmix: Tensor, shared: Tensor, to: Tensor, white: Tensor, target_white: Tensor
+) -> Tensor:
+    """The same with amounts never below 0: where one would be, the other explains alone.
+
+    It then holds what of the negative one lies in its own direction, ``shared`` of it.
     """
-    white = white[:, :, None, None]
-    density = torch.minimum(light.clamp_(min=1), white).div_(white).log_().neg_()
-    if positive:
-        lengths = own.square().sum(-1)
-        alone = mix(density, own / lengths[:, :, None])
-        both = mix(density, torch.linalg.pinv(own.double()).mT.to(own.dtype))
-        amounts = torch.where(both.flip(1) < 0, alone, both).clamp_(min=0)
-        density = mix(amounts, target.mT)
-    else:
-        change = target.double().mT @ torch.linalg.pinv(own.double()).mT
-        density = mix(density, change.to(own.dtype))
-    return density.neg_().exp_().mul_(target_white[:, :, None, None])
+    both = mix(_density(light, white), unmix)
+    excess = both.flip(1).clamp_(max=0).mul_(shared[:, :, None, None])
+    return _light(mix(both.add_(excess).clamp_(min=0), to), target_white)
 
 
-def _shift_colours(
-    light: Tensor, means: Tensor, deviations: Tensor, target_means: Tensor, target_dev: Tensor
-) -> Tensor:
-    """Means and deviations of L*, a* and b*, ``(n, 3)``, for those of another slide."""
-    scale = target_dev / deviations
-    shift = target_means - means * scale
-    lab = rgb_to_lab(light.div_(255)).mul_(scale[:, :, None, None]).add_(shift[:, :, None, None])
-    return lab_to_rgb(lab).mul_(255)
+def _shift(light: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """L*, a* and b* times ``scale`` plus ``shift``, ``(n, 3)`` each."""
+    lab = rgb_to_lab(light.div_(255))
+    return lab_to_rgb(lab.mul_(scale[:, :, None, None]).add_(shift[:, :, None, None])).mul_(255)
+
+
+_STEPS: dict[Method, Callable[..., Tensor]] = {
+    "macenko": _exchange,
+    "vahadane": _exchange_positive,
+    "reinhard": _shift,
+}
+
+
+def _density(light: Tensor, white: Tensor) -> Tensor:
+    glass = white[:, :, None, None]
+    return torch.minimum(light.clamp_(min=1), glass).div_(glass).log_().neg_()
+
+
+def _light(density: Tensor, white: Tensor) -> Tensor:
+    return density.neg_().exp_().mul_(white[:, :, None, None])
 
 
 def _to_uint8(light: Tensor) -> Tensor:

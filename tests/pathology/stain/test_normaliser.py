@@ -89,14 +89,15 @@ def test_tiles_are_those_of_the_formulas(pair, method):
 
 
 def test_lab_is_that_of_scikit_image(rng):
-    """In float64 up to the digits of the inverse matrix, which scikit-image computes as we do."""
+    """In float64 up to the steps that the standard's curves make where they become straight."""
     images = torch.from_numpy(rng.random((2, 3, 9, 11)))
-    images[0, :, 0] = torch.linspace(0, 0.05, 11)  # where the curves are straight
+    images[0, :, 0] = torch.linspace(0, 0.05, 11)
     ours = rgb_to_lab(images)
     theirs = rgb2lab(from_batch(images))
-    np.testing.assert_allclose(from_batch(ours), theirs, atol=1e-9)
-    np.testing.assert_allclose(lab_to_rgb(ours).numpy(), images.numpy(), atol=1e-4)
-    np.testing.assert_allclose(from_batch(lab_to_rgb(ours)), lab2rgb(theirs), atol=1e-9)
+    # 1e-4 of L* is a hundredth of what eight bits tell apart where they tell most.
+    np.testing.assert_allclose(from_batch(ours), theirs, atol=1e-4)
+    np.testing.assert_allclose(lab_to_rgb(ours).numpy(), images.numpy(), atol=1e-6)
+    np.testing.assert_allclose(from_batch(lab_to_rgb(ours)), lab2rgb(theirs), atol=1e-5)
 
 
 # --- against torchstain
