@@ -15,6 +15,7 @@ from pathology.geometry import Box, Mpp, Size
 from pathology.slides.colour import ColourSpace
 from pathology.slides.levels import Level
 from pathology.slides.openslide import OpenSlideSlide
+from pathology.slides.tiff_end import check_end
 
 Backend = Literal["auto", "openslide", "tifffile", "cucim"]
 
@@ -166,6 +167,8 @@ def open_slide(
     first = _first_bytes(path)
     vendor = _vendor(path)
     if first.startswith(TIFF_MAGIC):
+        if vendor != "hamamatsu":  # whose NDPI has longer offsets than a TIFF of its number
+            check_end(path)
         # A scanner's file that is damaged is an error; only what OpenSlide takes for a plain TIFF,
         # or for nothing at all, is for somebody else to try.
         if vendor == "generic-tiff":

@@ -241,7 +241,7 @@ def test_real_slide_cut_short(tmp_path: Path, keep: float) -> None:
     path = tmp_path / "cut.svs"
     path.write_bytes(content[: int(len(content) * keep)])
     # From half on all pixels are there; what is missing are the images that follow them.
-    with pytest.raises(SlideOpenError, match="cut short: its directory . ends at") as caught:
+    with pytest.raises(SlideOpenError, match=r"cut short: its directory \d ends at") as caught:
         open_slide(path, 0.499)
     assert "\n" not in str(caught.value)
 
