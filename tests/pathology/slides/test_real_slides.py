@@ -60,8 +60,9 @@ def test_tiles_decoded_directly_are_openslides(name: str, mpp: float) -> None:
     path = real_slide(name)
     with open_slide(path, mpp) as slide, open_slide(path, mpp, backend="openslide") as reference:
         assert set(slide.decoders) == {"jpeg tiles"}
-        whole = Box(0, 0, *slide.size)
-        np.testing.assert_array_equal(slide.read(whole, mpp), reference.read(whole, mpp))
+        assert slide.size.width > 2000
+        part = Box(slide.size.width - 2000, slide.size.height - 2000, 2050, 2050)
+        np.testing.assert_array_equal(slide.read(part, mpp), reference.read(part, mpp))
         width, height = slide.levels[0].tile
         box = Box(5 * width, 6 * height, width, height)
         with Image.open(io.BytesIO(slide.encoded(box, mpp))) as image:
@@ -244,17 +245,6 @@ def test_real_slide_cut_short(tmp_path: Path, keep: float) -> None:
     with pytest.raises(SlideOpenError, match=r"cut short: its directory \d ends at") as caught:
         open_slide(path, 0.499)
     assert "\n" not in str(caught.value)
-
-
-def test_encoded_tiles_of_a_real_slide() -> None:
-    with open_slide(real_slide("CMU-1-Small-Region.svs")) as slide:
-        assert slide.levels[0].tile == (240, 240)
-        box = Box(720, 960, 240, 240)
-        data = slide.encoded(box, slide.mpp.x)
-        assert data is not None
-        assert len(data) < 30_000
-        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-        np.testing.assert_array_equal(pixels, slide.read(box, slide.mpp.x))
 
 
 def test_unreadable() -> None:
