@@ -1,4 +1,4 @@
-"""Reads through cuCIM, in a process without torch: ``python cucim_slide.py OUT FILE ...``."""
+"""Reads through cuCIM, in a process without torch: ``python cucim_slide.py FOLDER FILE ...``."""
 
 import os
 import pickle
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pathology.errors import SlideOpenError
 from pathology.geometry import Box
 from pathology.slides import open_slide
 
@@ -37,24 +38,30 @@ def in_child(slide, box, mpp):
     return np.frombuffer(data, np.uint8)
 
 
-def main(out, *files):
+def main(folder, *files):
     assert "torch" not in sys.modules
     reads = {}
-    for file in files:
-        path = Path(file)
+    for path in map(Path, files):
         with open_slide(path) as slide:
             reads[f"{path.stem}/auto"] = np.array(type(slide).__name__)
-        with open_slide(path, backend="cucim") as slide:
+        try:
+            slide = open_slide(path, backend="cucim")
+        except SlideOpenError as error:
+            reads[f"{path.stem}/refused"] = np.array(str(error))
+            continue
+        with slide:
             for i, (box, mpp) in enumerate(BOXES):
                 reads[f"{path.stem}/{i}"] = slide.read(box, mpp)
             wanted = slide.read(*BOXES[3])
-            with pickle.loads(pickle.dumps(slide)) as copy:
+            pickled = pickle.dumps(slide)
+            Path(folder, f"{path.stem}.pickle").write_bytes(pickled)
+            with pickle.loads(pickled) as copy:
                 assert (copy.read(*BOXES[3]) == wanted).all()
             assert (in_child(slide, *BOXES[3]) == wanted.reshape(-1)).all()
             with ThreadPoolExecutor(4) as pool:
-                for read in pool.map(lambda _: slide.read(*BOXES[3]), range(20)):
+                for read in pool.map(slide.read, *zip(*[BOXES[3]] * 20, strict=True)):
                     assert (read == wanted).all()
-    np.savez(out, **reads)
+    np.savez(Path(folder, "reads.npz"), **reads)
 
 
 if __name__ == "__main__":

@@ -32,17 +32,17 @@ class StoredPlanes(MemorySlide):
 
 def write(container: str, path: Path, array: NDArray[np.uint8] | None = None) -> None:
     """A slide, the made-up one when omitted, in one of the containers ``tiles``, ``bare``,
-    ``strips``, ``ome``, ``jpeg`` and ``aperio``; the last two are lossy."""
+    ``strips``, ``bigtiff`` (in strips), ``ome``, ``jpeg``, ``aperio``; the last two are lossy."""
     array = made_up_array() if array is None else array
     planes = [mean_blocks(array, n) for n in DOWNSAMPLES]
     options: dict[str, Any] = {"photometric": "rgb", "compression": "zlib", "tile": (128, 128)}
-    if container == "strips":
+    if container in ("strips", "bigtiff"):
         options = {"photometric": "rgb", "compression": "zlib", "rowsperstrip": 48}
     elif container == "bare":
         options |= {"compression": None}
     elif container in ("jpeg", "aperio"):
         options |= {"photometric": "ycbcr", "compression": "jpeg", "compressionargs": {"level": 90}}
-    with tifffile.TiffWriter(path) as tif:
+    with tifffile.TiffWriter(path, bigtiff=container == "bigtiff") as tif:
         if container == "ome":
             metadata = {"axes": "YXS", "PhysicalSizeX": MPP, "PhysicalSizeY": MPP}
             tif.write(planes[0], subifds=len(planes) - 1, metadata=metadata, **options)

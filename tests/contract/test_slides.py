@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -46,6 +47,7 @@ WAYS = {
     "tifffile jpeg": Way("jpeg", "tifffile", "TiffSlide"),
     "tifffile aperio": Way("aperio", "tifffile", "TiffSlide"),
     "strips": Way("strips", "auto", "TiffSlide"),
+    "bigtiff": Way("bigtiff", "auto", "TiffSlide"),
     "ome": Way("ome", "auto", "TiffSlide"),
 }
 
@@ -56,7 +58,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     suffixes = {"ome": "ome.tif", "aperio": "svs"}
     paths = {
         container: folder / f"{container}.{suffixes.get(container, 'tif')}"
-        for container in ("tiles", "bare", "strips", "ome", "jpeg", "aperio")
+        for container in ("tiles", "bare", "strips", "bigtiff", "ome", "jpeg", "aperio")
     }
     for container, path in paths.items():
         write(container, path)
@@ -118,7 +120,7 @@ def test_is_a_slide(slide: Slide, way: Way) -> None:
 
 
 def test_levels_tell_the_tiles_of_the_file(slide: Slide, way: Way) -> None:
-    tile = None if way.container in ("memory", "strips") else (128, 128)
+    tile = None if way.container in ("memory", "strips", "bigtiff") else (128, 128)
     assert {level.tile for level in slide.levels} == {tile}
 
 
@@ -300,21 +302,29 @@ needs_cucim = pytest.mark.skipif(
 def test_cucim_gives_the_same_pixels(files: dict[str, Path], tmp_path: Path) -> None:
     # In a process of its own: after torch, which these tests have imported, it must not be loaded.
     script = Path(__file__).with_name("cucim_slide.py")
-    out = tmp_path / "reads.npz"
-    paths = [str(files["bare"]), str(files["tiles"])]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(script.parents[2]), os.environ.get("PYTHONPATH", "")])
-    }
-    subprocess.run(
-        [sys.executable, str(script), str(out), *paths], check=True, timeout=60, env=environment
-    )
+    predictor = tmp_path / "predictor.tif"
+    options = {"tile": (128, 128), "compression": "zlib", "predictor": True, "photometric": "rgb"}
+    tifffile.imwrite(predictor, made_up_array(), resolution=(4e4, 4e4), resolutionunit=3, **options)
+    paths = [files[name] for name in ("bare", "tiles", "jpeg", "aperio")] + [predictor]
+    path = os.pathsep.join([str(script.parents[2]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(script), str(tmp_path), *map(str, paths)]
+    subprocess.run(command, check=True, timeout=60, env=os.environ | {"PYTHONPATH": path})
     reference = in_memory("tiles", files["tiles"])
-    with np.load(out) as reads:
+    with np.load(tmp_path / "reads.npz") as reads:
         assert reads["bare/auto"] == "CucimSlide"
-        assert reads["tiles/auto"] == "OpenSlideSlide"
-        for i, (box, mpp) in enumerate(CUCIM_BOXES):
-            for name in ("bare", "tiles"):
+        for name in ("bare", "tiles"):
+            for i, (box, mpp) in enumerate(CUCIM_BOXES):
                 np.testing.assert_array_equal(reads[f"{name}/{i}"], reference.read(box, mpp))
+        # It returns noise for damaged JPEG tiles, and a predictor kills the process.
+        for name in ("jpeg", "aperio", "predictor"):
+            assert "cannot be read by cuCIM" in str(reads[f"{name}/refused"])
+        for name in ("tiles", "jpeg", "aperio", "predictor"):
+            assert reads[f"{name}/auto"] == "OpenSlideSlide"
+    # Here, where it must not be loaded, a slide that was pickled there is read all the same.
+    with pickle.loads((tmp_path / "bare.pickle").read_bytes()) as slide:
+        box, mpp = CUCIM_BOXES[2]
+        np.testing.assert_array_equal(slide.read(box, mpp), reference.read(box, mpp))
+        assert slide._cucim() is None
 
 
 def test_cucim_that_cannot_be_had_is_told(files: dict[str, Path]) -> None:

@@ -130,7 +130,7 @@ def test_a_slide_is_known_by_its_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["Fall 1 (neu).tif", "Präparat ä切片é.tif", "a'b\"c%20#?.tif"])
 @pytest.mark.parametrize("backend", ["openslide", "tifffile", "auto"])
 def test_any_path(tmp_path: Path, name: str, backend: str) -> None:
-    folder = tmp_path / "Ordner mit Leerzeichen ü"
+    folder = tmp_path / "Schränke mit Leerzeichen"
     folder.mkdir()
     path = tiled(folder / name)
     with open_slide(path, backend=backend) as slide:
@@ -446,15 +446,15 @@ def test_one_level_of_a_hundred_thousand_pixels(tmp_path: Path) -> None:
         pixels = slide.read(Box(99_800, 99_840, 300, 256), slide.mpp.x)
         assert (pixels[:, 200:] == 255).all()
         np.testing.assert_array_equal(pixels[:160, 0, 0], np.arange(160))
-    with open_slide(repeated_tile(tmp_path / "band.tif", 100_000, 1024)) as slide:
+    with open_slide(repeated_tile(tmp_path / "band.tif", 100_000, 768)) as slide:
         tracemalloc.start()
         thumbnail = slide.thumbnail(1000)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert thumbnail.shape == (10, 1000, 3)
+    assert thumbnail.shape == (8, 1000, 3)
     assert thumbnail.std(axis=1).max() == 0
     assert thumbnail.mean() == pytest.approx(127.5, abs=2)
-    assert peak < 200e6, f"{peak / 1e6:.0f} MB, where all of it would be 307"
+    assert peak < 150e6, f"{peak / 1e6:.0f} MB, where all of it would be 230"
 
 
 def test_file_that_vanishes(tmp_path: Path) -> None:
@@ -522,6 +522,30 @@ def test_bounds_and_background(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     pixels = slide.read(Box(0, 0, 20, 20), 0.25)
     assert (pixels[:, :10] == (10, 20, 30)).all()
     assert (pixels[:, 10:] == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "bounds"),
+    [
+        ({"openslide.bounds-width": "30"}, Box(10, 20, 30, 40)),
+        ({"openslide.bounds-x": ""}, Box(0, 0, 100, 80)),
+        ({"openslide.bounds-height": "0"}, Box(0, 0, 100, 80)),
+        ({"openslide.bounds-x": "4000"}, Box(0, 0, 100, 80)),
+    ],
+    ids=["inside", "missing", "empty", "elsewhere"],
+)
+def test_bounds_that_make_no_sense_are_the_whole_slide(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: dict[str, str], bounds: Box
+) -> None:
+    class Changed(FakeHandle):
+        properties = FakeHandle.properties | change
+
+    monkeypatch.setattr(openslide, "OpenSlide", Changed)
+    slide = OpenSlideSlide(tmp_path / "slide.mrxs")
+    assert slide.bounds == bounds
+    # Locations stay those of the whole slide, wherever the bounds begin.
+    assert slide.size == (100, 80)
+    assert (slide.read(Box(-10, 0, 20, 20), 0.25)[:, :10] == (10, 20, 30)).all()
 
 
 def test_imports_no_torch() -> None:
