@@ -132,7 +132,7 @@ def explain(
                 shutil.rmtree(scratch / "stitch")
         return f"{folder / 'report.html'}\n{_indented(str(result.ledger))}"
 
-    return each_slide(table, work, "explaining", keep_going)
+    return each_slide(table, work, "explaining", keep_going, failures=out / "failures.csv")
 
 
 def _settings(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pathology.cli.run_function import run_function
-from pathology.errors import ManifestError, NoTissueError, StampMismatchError
+from pathology.errors import ManifestError, NoTissueError, OutputError, StampMismatchError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -212,15 +212,36 @@ class Tiler:
 
         from pathology.outputs import complete_file
 
-        with complete_file(self._path(row, ".png")) as draft:
+        picture, numbers = self._path(row, ".png"), self._path(row, ".json")
+        if not self.overwrite:
+            _check_free(picture, numbers)
+        values = found.summary() | {"slide_id": row["slide_id"], "picture": picture.name}
+        values["tiles"] = 0 if grid is None else len(grid)
+        # The numbers first: a picture without them is somebody else's.
+        with complete_file(numbers) as draft:
+            text = json.dumps(values, indent=1, ensure_ascii=False)
+            draft.write_text(text + "\n", encoding="utf-8")
+        with complete_file(picture) as draft:
             Image.fromarray(_picture(slide, found, grid)).save(draft, "PNG")
-        picture = self._path(row, ".png").name
-        numbers = found.summary() | {"slide_id": row["slide_id"], "picture": picture}
-        numbers["tiles"] = 0 if grid is None else len(grid)
-        with complete_file(self._path(row, ".json")) as draft:
-            draft.write_text(
-                json.dumps(numbers, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+
+
+def _check_free(picture: Path, numbers: Path) -> None:
+    """Annotations and masks may have the same names, where slides and results share a folder."""
+    taken = [path for path in (numbers, picture) if path.exists()]
+    if taken and _numbers(numbers) is None:
+        raise OutputError(
+            f"{taken[0]}: is there already and was not written by `pathology tile`; use another"
+            " --out, or --overwrite to replace it"
+        )
+
+
+def _numbers(path: Path) -> dict[str, Any] | None:
+    """What was found on a slide, ``None`` where that is not in the file or there is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) and "found_mm2" in values else None
 
 
 def _picture(slide: "Slide", found: "Survey", grid: "TileGrid | None") -> "NDArray[Any]":
@@ -310,8 +331,7 @@ def _write_quality(out: Path, table: "pd.DataFrame") -> None:
             problems = {row["slide_id"]: row["message"] for row in csv.DictReader(file)}
     rows = []
     for name in table["slide_id"]:
-        path = out / f"{name}.json"
-        row = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        row = _numbers(out / f"{name}.json") or {}
         if name in problems:
             row["problem"] = problems[name]
         if row:

@@ -117,7 +117,7 @@ def test_a_run_killed_again_and_again_ends_as_if_undisturbed(slides, undisturbed
     command = [sys.executable, "-m", "pathology.cli", *map(str, arguments)]
     chance = random.Random(5)
     begun = []
-    for kill in range(4):
+    for kill in range(3):
         process = subprocess.Popen(
             command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -151,8 +151,9 @@ def names_in(folder):
     return {path.name for path in folder.iterdir()}
 
 
-def test_ctrl_c_ends_with_130_and_leaves_no_drafts(slides, tmp_path):
-    arguments = ["tile", "--slides", slides, "--out", tmp_path, *SMALL, "--workers", "2"]
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_ends_with_130_and_leaves_no_drafts(slides, tmp_path, workers):
+    arguments = ["tile", "--slides", slides, "--out", tmp_path, *SMALL, "--workers", workers]
     process = subprocess.Popen(
         [sys.executable, "-m", "pathology.cli", *map(str, arguments)],
         start_new_session=True,
@@ -181,6 +182,22 @@ def test_drafts_of_the_dead_are_removed_and_of_the_living_left(pathology, slides
         draft.touch()
     assert pathology("tile", "--slides", slide, "--out", tmp_path, *SMALL)[0] == 0
     assert [draft.exists() for draft in (living, other, dead)] == [True, True, False]
+
+
+def test_files_of_somebody_else_are_not_replaced(refused, pathology, slides, tmp_path):
+    slide = sorted(slides.iterdir())[0]
+    same = ["tile", "--slides", slide, "--out", tmp_path, *SMALL]
+    for end, content in ((".json", '{"type": "FeatureCollection"}'), (".json", "[]"), (".png", "")):
+        taken = tmp_path / f"{slide.stem}{end}"
+        taken.write_text(content)
+        assert "was not written by `pathology tile`" in refused(*same, "--keep-going")
+        assert taken.read_text() == content
+        taken.unlink()
+    # A run that was stopped between the two.
+    assert pathology(*same)[0] == 0
+    for end in (".png", ".parquet"):
+        (tmp_path / f"{slide.stem}{end}").unlink()
+    assert pathology(*same)[0] == 0
 
 
 # --- slides that are not fit
