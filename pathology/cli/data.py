@@ -374,7 +374,7 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
 def main(arguments: Sequence[str]) -> int:
     """Run a verb."""
     verbs = "\n".join(f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items())
-    usage = f"usage: pathology data VERB [options]\n\nverbs:\n{verbs}"
+    usage = f"usage: pathology data VERB FOLDER [options]\n\nverbs:\n{verbs}"
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage, file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2

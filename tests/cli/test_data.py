@@ -29,7 +29,7 @@ from tests.pathology.data.open_data.trees import (
     table,
 )
 
-SLIDES = ("camelyon16", "camelyon17", "panda", "tcga")
+SLIDES = ("camelyon16", "camelyon17", "panda", "tcga", "slides")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_check_is_fine_with_a_complete_set(pathology, small, tmp_path, name):
     assert "licence    " in out
 
 
-@pytest.mark.parametrize("name", [n for n in TREES if n not in ("tcga", "csv", "folder")])
+@pytest.mark.parametrize("name", [n for n in TREES if n not in ("tcga", "csv", "folder", "slides")])
 def test_check_refuses_a_set_that_lacks_something(refused, tmp_path, name):
     build, folder = TREES[name]
     path = build(tmp_path / folder)

@@ -160,6 +160,7 @@ def _read(folder: Path) -> Found:
             f"{partial} slides are annotated in part (column annotation): outside the lesions drawn"
             " there may be tumour"
         )
+    notes.append("tiles outside of the lesions get no label, or normal by --rest")
     notes.append("no patient ids are published; as commonly stated every slide is another patient")
     return Found(table, CLASSES, problems, notes, regions=lambda _: REGIONS, rest=REST)
 

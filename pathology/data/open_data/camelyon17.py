@@ -134,6 +134,7 @@ def _read(folder: Path) -> Found:
         problems.append(
             Problem(f"found {drawn} of {ANNOTATED} slides' lesion XML files{hint}", (), True)
         )
+    notes.append("tiles outside of the lesions get no label, or normal by --rest")
     notes.append("isolated tumour cells (itc) are not drawn exhaustively")
     notes.append("split by patient, and by site (five centres) where a model must generalise")
     return Found(table, CLASSES, problems, notes, regions=lambda _: REGIONS, rest=REST)

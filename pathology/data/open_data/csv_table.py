@@ -1,5 +1,6 @@
 """Any CSV table of image files, whatever its columns are called."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ import pandas as pd
 from pathology.data.image_files import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from pathology.data.open_data.folders import files_in, subfolders
 from pathology.data.open_data.image_folder import SPLIT_NAMES
-from pathology.data.open_data.open_set import Found, OpenSet, Problem, read_table
+from pathology.data.open_data.open_set import Found, OpenSet, Problem, leaking, read_table
 from pathology.errors import ManifestError
 
 PATH = (
@@ -40,19 +41,19 @@ class Columns:
     patient: str = ""
 
 
-def _csv(folder: Path) -> Path | None:
+def find_csv(folder: Path, known: Sequence[str] = _WELL_KNOWN) -> Path | None:
     """The table: this file, a well-known name in the folder, or its only CSV file."""
     if folder.is_file():
         return folder if folder.suffix.lower() == ".csv" else None
     if not folder.is_dir():
         return None
     found = {p.name.lower(): p for p in files_in(folder) if p.suffix.lower() == ".csv"}
-    named = [found[name] for name in _WELL_KNOWN if name in found]
+    named = [found[name] for name in known if name in found]
     return named[0] if named else (*found.values(),)[0] if len(found) == 1 else None
 
 
 def _recognise(columns: Columns, folder: Path) -> str:
-    path = _csv(folder)
+    path = find_csv(folder)
     if path is None:
         return ""
     try:
@@ -109,7 +110,7 @@ def _file(place: Path, name: str) -> str:
 
 
 def _read(columns: Columns, folder: Path) -> Found:
-    path = _csv(folder)
+    path = find_csv(folder)
     assert path is not None
     table = read_table(path, ())
     if table.empty:
@@ -164,11 +165,7 @@ def _read(columns: Columns, folder: Path) -> Found:
     if twice.any():
         problems.append(Problem("files that are listed twice", tuple(result["path"][twice])))
     if "split" in result and "patient_id" in result:
-        shared = result[result["patient_id"] != ""].groupby("patient_id")["split"].nunique()
-        shared = shared[shared > 1]
-        if len(shared):
-            what = "patients in more than one split (leakage)"
-            problems.append(Problem(what, tuple(map(str, shared.index))))
+        problems += leaking(result)
     if "patient_id" not in result:
         notes.append("no column tells patients: a split at random may put one into two parts")
     if label != "label":

@@ -141,6 +141,14 @@ def count_problems(
     ]
 
 
+def leaking(table: pd.DataFrame) -> list[Problem]:
+    """Patients in more than one split."""
+    known = table[(table["patient_id"] != "") & (table["split"] != "")]
+    splits = known.groupby("patient_id")["split"].nunique()
+    shared = tuple(map(str, splits.index[splits > 1]))
+    return [Problem("patients in more than one split (leakage)", shared)] if shared else []
+
+
 def read_table(
     path: Path, needed: Sequence[str], separator: str = ",", header: bool = True
 ) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from pathology.data.open_data.nct_crc import NCT_CRC, NCT_CRC_NONORM
 from pathology.data.open_data.open_set import OpenSet
 from pathology.data.open_data.panda import PANDA
 from pathology.data.open_data.pcam import PCAM
+from pathology.data.open_data.slide_table import SLIDE_TABLE
 from pathology.data.open_data.tcga import TCGA
 from pathology.errors import ManifestError
 
@@ -25,8 +26,8 @@ PUBLIC = (
 
 
 def all_sets(columns: Columns | None = None) -> tuple[OpenSet, ...]:
-    """Public sets, then the two layouts that anybody's data may have."""
-    return (*PUBLIC, csv_table(columns or Columns()), IMAGE_FOLDER)
+    """Public sets, then the layouts that anybody's data may have."""
+    return (*PUBLIC, SLIDE_TABLE, csv_table(columns or Columns()), IMAGE_FOLDER)
 
 
 def recognise(folder: Path, name: str = "", columns: Columns | None = None) -> tuple[OpenSet, str]:
@@ -64,7 +65,8 @@ def recognise(folder: Path, name: str = "", columns: Columns | None = None) -> t
         )
     if not told:
         raise ManifestError(
-            f"{folder}: no data set is recognised in it; `pathology data list` tells which are,"
-            " and a folder of class folders or a CSV table of files and labels always works"
+            f"{folder}: no data set is recognised in it; `pathology data list` tells which are, a"
+            " folder of class folders or a CSV table of files and labels always works, and a folder"
+            " of slides needs no manifest: `pathology tile` takes it"
         )
     return told[0]

@@ -35,7 +35,7 @@ def test_a_set_is_recognised_as_itself(made, name):
     assert evidence
 
 
-ONE_FILE_OR_TWO_PARTS = ("csv", "folder", "medmnist", "nct-crc-he", "nct-crc-he-nonorm")
+ONE_FILE_OR_TWO_PARTS = ("csv", "folder", "slides", "medmnist", "nct-crc-he", "nct-crc-he-nonorm")
 
 
 @pytest.mark.parametrize("name", [n for n in TREES if n not in ONE_FILE_OR_TWO_PARTS])
@@ -65,7 +65,7 @@ def test_a_complete_set_is_fine(made, small, name):
         assert set(read.table["split"]) <= {"train", "val", "test"}
 
 
-@pytest.mark.parametrize("name", [n for n in TREES if n not in ("tcga", "csv", "folder")])
+@pytest.mark.parametrize("name", [n for n in TREES if n not in ("tcga", "csv", "folder", "slides")])
 def test_a_part_of_a_set_is_said_to_be_one(made, name):
     """The small copies lack nearly everything that the real sets hold."""
     found, _ = recognise(made(name))
@@ -114,7 +114,7 @@ def test_every_public_set_says_what_it_may_be_used_for(one):
     assert bool(one.proposal) == (one.propose is not None)
 
 
-@pytest.mark.parametrize("name", [n for n in TREES if n not in ("medmnist", "csv")])
+@pytest.mark.parametrize("name", [n for n in TREES if n not in ("medmnist", "csv", "slides")])
 def test_a_set_survives_hidden_files_of_other_systems(made, small, name, tmp_path):
     small(name)
     copy = tmp_path / made(name).name

@@ -272,6 +272,19 @@ def make_csv(root: Path) -> Path:
     return root
 
 
+def make_slides(root: Path) -> Path:
+    rows = [("slide_id", "path", "patient_id", "label", "split", "regions")]
+    for i in range(4):
+        slide(root / "files" / f"{i}.tif")
+        lesion = asap(root / "drawn" / f"{i}.xml", ("Tumor",)) if i == 0 else ""
+        regions = lesion and lesion.relative_to(root).as_posix()
+        split = ("train", "test")[i // 2]
+        rows.append((f"s{i}", f"files/{i}.tif", f"p{i // 2}", "ab"[i % 2], split, regions))
+    table(root / "slides.csv", rows)
+    (root / "regions.json").write_text('{"tumour": ["Tumor"]}')
+    return root
+
+
 # name of the set -> (how to make it in a folder, folder's own name)
 TREES = {
     "nct-crc-he": (make_nct_crc, "crc"),
@@ -286,6 +299,7 @@ TREES = {
     "tcga": (make_tcga, "tcga_brca"),
     "munich-aml": (make_munich_aml, "AML-Cytomorphology"),
     "medmnist": (make_medmnist, "medmnist"),
+    "slides": (make_slides, "mine"),
     "csv": (make_csv, "mine"),
     "folder": (make_folder, "mine"),
 }
@@ -316,6 +330,7 @@ SMALL = {
             {"bloodmnist": replace(medmnist.FACTS["bloodmnist"], tiles=(16, 8, 8))},
         )
     ],
+    "slides": [],
     "csv": [],
     "folder": [],
 }  # fmt: skip
