@@ -43,6 +43,20 @@ def small(monkeypatch):
     return patch
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Makes a data set once for all tests that only read it."""
+    done = {}
+
+    def make(name):
+        if name not in done:
+            build, folder = TREES[name]
+            done[name] = build(tmp_path_factory.mktemp(name) / folder)
+        return done[name]
+
+    return make
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     """Lists of what is wrong are written where one stands."""
@@ -68,11 +82,9 @@ def test_usage(pathology, refused):
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_check_is_fine_with_a_complete_set(pathology, small, tmp_path, name):
+def test_check_is_fine_with_a_complete_set(pathology, small, made, name):
     small(name)
-    build, folder = TREES[name]
-    path = build(tmp_path / folder)
-    code, out, err = pathology("data", "check", path, "--decode", "all")
+    code, out, err = pathology("data", "check", made(name), "--decode", "all")
     assert code == 0, err
     assert out.startswith(f"{name}: ")
     assert ": fine" in out
@@ -80,20 +92,17 @@ def test_check_is_fine_with_a_complete_set(pathology, small, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [n for n in TREES if n not in ("tcga", "csv", "folder", "slides")])
-def test_check_refuses_a_set_that_lacks_something(refused, tmp_path, name):
-    build, folder = TREES[name]
-    path = build(tmp_path / folder)
-    assert str(path) in refused("data", "check", path)
+def test_check_refuses_a_set_that_lacks_something(refused, made, tmp_path, name):
+    path = made(name)
+    assert str(path) in refused("data", "check", path, "--decode", "none")
     assert "--incomplete" in refused("data", "manifest", path, "--out", tmp_path / "m.csv")
     assert not (tmp_path / "m.csv").exists()
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_manifest_is_one_that_others_read(pathology, tmp_path, name):
-    build, folder = TREES[name]
-    path = build(tmp_path / folder)
+def test_manifest_is_one_that_others_read(pathology, made, tmp_path, name):
     out = tmp_path / "made" / "m.csv"
-    code, said, err = pathology("data", "manifest", path, "--out", out, "--incomplete")
+    code, said, err = pathology("data", "manifest", made(name), "--out", out, "--incomplete")
     assert code == 0, err
     assert "written    " in said
     if name in SLIDES:
