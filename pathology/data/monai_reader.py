@@ -207,14 +207,17 @@ class SlideReader(BaseWSIReader):
             else:
                 read_level = int(self.level or 0) if level is None else level
                 steps = self._steps(slide, read_level)
-            sides = _size(slide, steps) if size is None else (int(size[0]), int(size[1]))
-            if size is None and tuple(location) != (0, 0):
+            if size is not None:
+                sides = int(size[0]), int(size[1])
+                box = _box(location, sides, steps)
+            elif tuple(location) != (0, 0):
                 raise ValueError(f"a patch at {tuple(location)} needs a size")
-            if min(sides) < 1:
-                raise ValueError(f"a patch needs sides of at least 1 px, got {sides}")
-            box = _box(location, sides, steps)
-            if size is None and read_level == AT_MPP:
+            elif read_level == AT_MPP:
+                sides = _size(slide, steps)
                 box = Box(0, 0, *slide.size)  # all of it, also the part of a pixel at its end
+            else:
+                sides = self.get_size(slide, read_level)
+                box = _box(location, sides, steps)
             patch = self._converted(slide.render(box, sides[1], sides[0]))
             place = location[0], location[1]
             metadata = self._get_metadata(slide, patch, place, sides, read_level)  # type: ignore[arg-type]
@@ -309,7 +312,13 @@ def _size(slide: Slide, steps: tuple[float, float]) -> tuple[int, int]:
 
 
 def _box(location: tuple[float, float], size: tuple[int, int], steps: tuple[float, float]) -> Box:
-    """What ``size`` rows and columns of ``steps`` level-0 pixels cover from ``location`` on."""
+    """What ``size`` rows and columns of ``steps`` level-0 pixels cover from ``location`` on.
+
+    Raises:
+        ValueError: a side below 1.
+    """
+    if min(size) < 1:
+        raise ValueError(f"a patch needs sides of at least 1 px, got {tuple(size)}")
     top, left = (float(value) for value in location)
     return Box(left, top, size[1] * steps[1], size[0] * steps[0])
 

@@ -103,6 +103,12 @@ def test_a_level_is_the_stored_plane(slides: list[Slide]) -> None:
     np.testing.assert_array_equal(patch, pixels[:, 10:26, 20:52])
 
 
+def test_a_level_whose_last_pixels_were_cut() -> None:
+    slide = MemorySlide(picture(0)[:511, :767], 0.25, levels=(1, 4))
+    pixels, _ = SlideReader(level=1).get_data(slide)
+    np.testing.assert_array_equal(pixels.transpose(1, 2, 0), mean_blocks(picture(0)[:511, :767], 4))
+
+
 def test_levels_that_are_no_whole_factor(tmp_path: Path) -> None:
     path = tmp_path / "slide.tif"
     planes = [picture(0)[:509, :763], picture(1)[:127, :190]]
