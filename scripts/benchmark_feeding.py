@@ -28,13 +28,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import openslide
 import pandas as pd
 import tifffile
 import torch
-from benchmark_reading import repeated
 from monai.data import DataLoader, PatchWSIDataset
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -70,7 +71,7 @@ def write_slides(folder: Path) -> pd.DataFrame:
         path = folder / f"slide_{number}.svs"
         tifffile.imwrite(
             path,
-            repeated(mosaic, SIDE),
+            repeated(mosaic),
             shape=(SIDE, SIDE, 3),
             dtype=np.uint8,
             tile=(STORED, STORED),
@@ -85,6 +86,20 @@ def write_slides(folder: Path) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     table.to_csv(folder / "slides.csv", index=False)
     return table
+
+
+def repeated(mosaic: NDArray[np.uint8]) -> Iterator[bytes]:
+    """Encoded tiles of a slide, row by row, that repeats a smaller picture."""
+    across = MOSAIC // STORED
+    corners = np.ndindex(across, across)
+    tiles = [
+        bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(tile), level=80, subsampling="420"))
+        for tile in (
+            mosaic[y * STORED : (y + 1) * STORED, x * STORED : (x + 1) * STORED] for y, x in corners
+        )
+    ]
+    for row, column in np.ndindex(SIDE // STORED, SIDE // STORED):
+        yield tiles[row % across * across + column % across]
 
 
 def write_grids(table: pd.DataFrame, folder: Path, size_px: int, tiles: int) -> None:
