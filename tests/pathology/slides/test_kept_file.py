@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pathology.slides.kept_file import KeptFile
+from pathology.slides.kept_file import MOST_OPEN, KeptFile
 
 CONTENT = bytes(range(256)) * 40
 
@@ -65,3 +65,20 @@ def test_closing_under_a_read_does_no_harm(path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(use, range(2000))) == [CONTENT[i : i + 4] for i in range(2000)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no list of open files here")
+def test_few_of_very_many_are_open(tmp_path: Path) -> None:
+    files = []
+    for i in range(3 * MOST_OPEN):
+        path = tmp_path / str(i)
+        path.write_bytes(bytes([i % 256]) * 4)
+        files.append(KeptFile(path))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(2):
+        for i, file in enumerate(files):
+            assert file.read(1, 2) == bytes([i % 256]) * 2
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + MOST_OPEN
+    with ThreadPoolExecutor(8) as pool:
+        reads = list(pool.map(lambda file: file.read(0, 1)[0], files * 3))
+    assert reads == [i % 256 for i in range(3 * MOST_OPEN)] * 3
