@@ -86,6 +86,21 @@ class Field:
             return max(1, math.ceil(length / step - ROUNDING))
         return self.fitting(axis, (self.step_x, self.step_y)[axis])
 
+    @property
+    def steps(self) -> tuple[float, float]:
+        """One pixel of a tile along x and y."""
+        return self.step_x, self.step_y
+
+    def multiples(self, axis: int, unit: float, every: int) -> NDArray[np.float64]:
+        """Multiples of ``unit``, ``every`` so many, at which tiles within the bounds begin."""
+        origin = (self.bounds.x, self.bounds.y)[axis]
+        start = math.ceil(origin / unit - ROUNDING) * unit
+        if self.keep_edges:
+            start = math.floor(origin / unit + ROUNDING) * unit
+        count = self.fitting(axis, every * unit, start - origin)
+        starts: NDArray[Any] = start + np.arange(count) * (every * unit)
+        return starts
+
     def at(self, column: NDArray[np.int64], row: NDArray[np.int64]) -> Places:
         """Level-0 corners of tiles that begin at these whole pixels, counted from the bounds'."""
         x: NDArray[Any] = self.bounds.x + column * self.step_x
@@ -214,40 +229,41 @@ def _on_stored_tiles(slide: Slide, spec: TileSpec, field: Field) -> Places:
             f"tiles cannot lie on the file's own: plane {index} has none; use align='bounds'",
             slide.path,
         )
-    corners = []
-    for axis, (stored_px, one, step, mpp) in enumerate(
-        zip(level.tile, scale, (field.step_x, field.step_y), slide.mpp, strict=True)
+    covered = [spec.size_px * step / one for step, one in zip(field.steps, scale, strict=True)]
+    strides = [spec.stride_px * step / one for step, one in zip(field.steps, scale, strict=True)]
+    for what, pixels, sides in (
+        ("size_px", spec.size_px, covered),
+        ("size_px - overlap_px", spec.stride_px, strides),
     ):
-        for what, pixels in (("size_px", spec.size_px), ("size_px - overlap_px", spec.stride_px)):
-            covered = pixels * step / one
-            whole = max(1, round(covered / stored_px)) * stored_px
-            if abs(covered - whole) >= WHOLE_PX:
+        for stored_px, side in zip(level.tile, sides, strict=True):
+            if abs(side - max(1, round(side / stored_px)) * stored_px) >= WHOLE_PX:
                 raise SlideError(
                     f"tiles cannot lie on the file's own: {what} {pixels} at {spec.mpp:g} um/px"
-                    f" covers {covered:.6g} {'xy'[axis]} pixels of plane {index}, whose tiles have"
-                    f" {stored_px}; ask for a multiple of {stored_px} at mpp {one * mpp:.10g}, or"
-                    " use align='bounds'",
+                    f" covers {sides[0]:.6g} x {sides[1]:.6g} pixels of plane {index}, whose tiles"
+                    f" have {level.tile[0]} x {level.tile[1]}; {_what_fits(slide, level, scale)}",
                     slide.path,
                 )
-        # From the stored tiles, not from mpp: what a scale is rounded by must not add up.
-        stride = whole * one
-        origin, end = (
-            (field.bounds.x, field.bounds.right),
-            (field.bounds.y, field.bounds.bottom),
-        )[axis]
-        unit = stored_px * one
-        start = math.ceil(origin / unit - ROUNDING) * unit
-        if field.keep_edges:
-            start = math.floor(origin / unit + ROUNDING) * unit
-        if not field.keep_edges and start + (field.width, field.height)[axis] > end + ROUNDING:
-            raise NoTissueError(
-                f"no whole tile on the file's own lies within {origin:g} to {end:g} along"
-                f" {'xy'[axis]}; use keep_edges=True, smaller tiles or align='bounds'",
-                slide.path,
-            )
-        corners.append(start + np.arange(field.fitting(axis, stride, start - origin)) * stride)
-    x, y = corners
+    # From the stored tiles, not from mpp: what a scale is rounded by must not add up.
+    x, y = (
+        field.multiples(axis, stored_px * scale[axis], round(strides[axis] / stored_px))
+        for axis, stored_px in enumerate(level.tile)
+    )
+    if 0 in (len(x), len(y)):
+        raise NoTissueError(
+            f"no whole tile on the file's own lies within {field.bounds}; use keep_edges=True,"
+            " smaller tiles or align='bounds'",
+            slide.path,
+        )
     return np.tile(x, len(y)), np.repeat(y, len(x))
+
+
+def _what_fits(slide: Slide, level: Level, scale: Scale) -> str:
+    """Advice on a plane's own tiles."""
+    x, y = scale.x * slide.mpp.x, scale.y * slide.mpp.y
+    stored_px = math.lcm(*level.tile or (1,))
+    if abs(x / y - 1) * stored_px >= WHOLE_PX:
+        return f"no size fits, its pixels are {x:.6g} x {y:.6g} um; use align='bounds'"
+    return f"ask for a multiple of {stored_px} at mpp {x:.10g}, or use align='bounds'"
 
 
 def _scale(slide: Slide, level: Level) -> Scale:

@@ -1,6 +1,7 @@
 """Places of tiles: against brute force, for chances, and on the tiles of files."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from pathology.maps.slide_map import SlideMap
 from pathology.slides import MemorySlide, Slide, open_slide
 from pathology.slides.levels import Level
 from pathology.tiling import TileGrid, TileSpec, tile_slide
+
+DATA = Path(os.environ.get("BCOS_PATHOLOGY_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 def blank(
@@ -248,7 +251,7 @@ def test_tiles_begin_on_stored_tiles_within_the_bounds() -> None:
     assert sorted(set(grid.x)) == [128, 320, 512, 704]
     assert sorted(set(grid.y)) == [48, 240, 432, 624]
     # Half of a tile is a whole stored one in both directions: 96 = 1.5 x 64 is not.
-    with pytest.raises(SlideError, match=r"size_px - overlap_px 96 .* x pixels of plane 0"):
+    with pytest.raises(SlideError, match=r"size_px - overlap_px 96 .* covers 96 x 96 pixels of"):
         tile_slide(slide, replace(spec, overlap_px=96), everywhere(slide))
 
 
@@ -268,14 +271,43 @@ def test_what_does_not_fit_is_said_in_numbers() -> None:
     with pytest.raises(SlideError) as caught:
         tile_slide(slide, TileSpec(256, 0.25, align="file"), everywhere(slide))
     message = str(caught.value)
-    assert "size_px 256 at 0.25 um/px covers 253.165 x pixels of plane 0, whose tiles" in message
-    assert "have 256; ask for a multiple of 256 at mpp 0.2528" in message
+    assert "size_px 256 at 0.25 um/px covers 253.165 x 253.165 pixels of plane 0" in message
+    assert "whose tiles have 256 x 256; ask for a multiple of 256 at mpp 0.2528" in message
     assert len(tile_slide(slide, TileSpec(256, 0.2528, align="file"), everywhere(slide))) == 49
     with pytest.raises(SlideError, match="plane 0 has none; use align='bounds'"):
         tile_slide(blank(500, 500), TileSpec(64, 0.25, align="file"), everywhere(slide))
     small = stored(blank(1000, 1000, bounds=Box(10, 10, 300, 300)), (256, 256))
-    with pytest.raises(NoTissueError, match="lies within 10 to 310 along x"):
+    with pytest.raises(NoTissueError, match="no whole tile on the file's own lies within"):
         tile_slide(small, TileSpec(256, 0.25, align="file"), everywhere(small))
+
+
+def test_planes_whose_pixels_are_not_square_have_no_fitting_size() -> None:
+    # 579 x 621 px where level 0 has 9270 x 9936: 16.0104 and 16 level-0 pixels each.
+    array = np.broadcast_to(np.uint8(200), (9936, 9270, 3))
+    slide = MemorySlide(array, 0.5)
+    level = Level(579, 621, (9270 / 579 * 16) ** 0.5, (64, 64))
+    slide.levels = [*slide.levels, level]
+    with pytest.raises(SlideError, match=r"no size fits, its pixels are 8\.00518 x 8 um"):
+        tile_slide(slide, TileSpec(64, 8.05, align="file"), everywhere(slide))
+
+
+@pytest.mark.real_slides
+@pytest.mark.parametrize(
+    ("name", "mpp", "size_px", "count"),
+    [("CMU-1-Small-Region.svs", None, 240, 9 * 12), ("her2st_C2.tif", 0.5, 256, 36 * 38)],
+)
+def test_all_tiles_of_real_files_are_their_own(
+    name: str, mpp: float | None, size_px: int, count: int
+) -> None:
+    path = DATA / "slides" / name
+    if not path.exists():
+        pytest.skip(f"slides/{name} is not under BCOS_PATHOLOGY_DATA")
+    with open_slide(path, mpp) as slide:
+        spec = TileSpec(size_px, slide.mpp.x, min_tissue=0, align="file")
+        grid = tile_slide(slide, spec, everywhere(slide))
+        assert len(grid) == count
+        some = grid[::37]
+        assert all(slide.encoded(tile.box, spec.mpp) for tile in some)
 
 
 def test_tiles_of_a_file_are_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
