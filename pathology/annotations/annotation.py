@@ -145,10 +145,9 @@ class Drawing:
         if not isinstance(rings, Sequence):
             raise AnnotationError(f"{self.path}: {where} has no list of x, y points")
         outline, *holes = [self._ring(ring, where) for ring in rings] or [np.empty((0, 2))]
-        if len(np.unique(outline, axis=0)) < 3:
+        if _is_line(outline):
             return shapely.Polygon()
-        inner = [hole for hole in holes if len(np.unique(hole, axis=0)) >= 3]
-        polygon = shapely.Polygon(outline, inner)
+        polygon = shapely.Polygon(outline, [hole for hole in holes if not _is_line(hole)])
         if shapely.is_valid(polygon):
             return polygon if polygon.area > 0 else shapely.Polygon()
         even_odd = only_polygons(shapely.make_valid(polygon))
@@ -167,7 +166,7 @@ class Drawing:
 
     def _ring(self, ring: Any, where: str) -> NDArray[np.float64]:
         try:
-            points = np.array([(point[0], point[1]) for point in ring], np.float64).reshape(-1, 2)
+            points = _points(ring)
         except (TypeError, ValueError, LookupError, OverflowError) as error:
             raise AnnotationError(f"{self.path}: {where} has no list of x, y points") from error
         if not np.isfinite(points).all():
@@ -177,6 +176,22 @@ class Drawing:
                 " coordinates must be finite"
             )
         return points
+
+
+def _points(ring: Any) -> NDArray[np.float64]:
+    """``(n, 2)``; a third number of a point is dropped."""
+    try:
+        points = np.asarray(ring, np.float64)
+        if points.ndim == 2 and points.shape[1] >= 2:
+            return points[:, :2]
+    except ValueError:
+        pass  # some points of two and some of three numbers
+    return np.array([(point[0], point[1]) for point in ring], np.float64).reshape(-1, 2)
+
+
+def _is_line(ring: NDArray[np.float64]) -> bool:
+    """Fewer than three different points; of which there are seldom many."""
+    return len(ring) < 8 and len(np.unique(ring, axis=0)) < 3
 
 
 def only_polygons(geometry: Any) -> Any:

@@ -191,11 +191,17 @@ def _clip(geometries: NDArray[Any], box: tuple[float, float, float, float]) -> N
     """The polygons inside of a box, those with an area."""
     import shapely
 
-    clipped = shapely.clip_by_rect(geometries, *box)
+    left, top, right, bottom = shapely.bounds(geometries).T
+    touches = (left < box[2]) & (right > box[0]) & (top < box[3]) & (bottom > box[1])
+    inside = (left >= box[0]) & (right <= box[2]) & (top >= box[1]) & (bottom <= box[3])
+    across = geometries[touches & ~inside]
+    if not len(across):
+        return geometries[inside]
+    clipped = shapely.clip_by_rect(across, *box)
     # It is ten times faster than an intersection and may, by its documentation, fail.
     failed = ~shapely.is_valid(clipped)
-    clipped[failed] = shapely.intersection(geometries[failed], shapely.box(*box))
-    other = ~np.isin(shapely.get_type_id(clipped), (3, 6))  # all but polygons and multipolygons
+    clipped[failed] = shapely.intersection(across[failed], shapely.box(*box))
+    kind = shapely.get_type_id(clipped)
+    other = (kind != 3) & (kind != 6)  # neither polygon nor multipolygon
     clipped[other] = [only_polygons(one) for one in clipped[other]]
-    kept: NDArray[Any] = clipped[shapely.area(clipped) > 0]
-    return kept
+    return np.concatenate([geometries[inside], clipped[shapely.area(clipped) > 0]])

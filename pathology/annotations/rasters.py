@@ -1,6 +1,5 @@
 """RasterRegions: regions that were painted, as values of a map or of a mask image."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -103,21 +102,20 @@ class RasterRegions:
         return self._shares(boxes)[0][[self._names.index(name) for name in names]]
 
     def annotated(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-        return self._shares(boxes)[1]
+        return self._shares(boxes)[1].copy()
 
     def points(self, name: str, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
         (name,) = check_names(self._names, [name])
-        pixels = np.array([self._masks(rows)[0][name].sum() for _, rows in _bands(self._raster)])
+        bands = _rows_of_bands(self._raster)
+        pixels = np.array([self._mask(name, *band).sum() for band in bands])
         if not pixels.any():
             raise ValueError(f"class {name!r} has no area on this slide, no points can lie in it")
-        shares = rng.multinomial(count, pixels / pixels.sum())
         found = [np.empty((0, 2), int)]
-        for (top, rows), share in zip(
-            _bands(self._raster, shares > 0), shares[shares > 0], strict=True
-        ):
-            y, x = np.nonzero(self._masks(rows)[0][name])
-            chosen = rng.integers(len(x), size=share)
-            found.append(np.stack([x[chosen], y[chosen] + top], axis=1))
+        for band, share in zip(bands, rng.multinomial(count, pixels / pixels.sum()), strict=True):
+            if share:
+                y, x = np.nonzero(self._mask(name, *band))
+                chosen = rng.integers(len(x), size=share)
+                found.append(np.stack([x[chosen], y[chosen] + band[0]], axis=1))
         # Bands were filled one after the other, which the order must not show.
         corners = rng.permutation(np.concatenate(found))
         (height, width), box = self._raster.shape, self._raster.box
@@ -130,6 +128,9 @@ class RasterRegions:
         if self._raster.is_colour:
             return [value for key in keys if (value := colour_value(key)) is not None]
         return [key for key in keys if isinstance(key, int)]
+
+    def _mask(self, name: str, top: int, bottom: int) -> NDArray[np.bool_]:
+        return self._masks(self._raster.rows(top, bottom))[0][name]
 
     def _masks(self, rows: NDArray[Any]) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.bool_]]:
         """The pixels of each class, and those that are annotated."""
@@ -165,55 +166,44 @@ class RasterRegions:
         """
         if self._last is None or not np.array_equal(self._last[0], boxes):
             covered, annotated = np.zeros((len(self._names), len(boxes))), np.zeros(len(boxes))
-            for which, top, bottom in self._bands_under(boxes):
-                box = self._row_box(top, bottom)
-                masks, any_mask = self._masks(self._raster.rows(top, bottom))
+            for band, which in self._bands_under(boxes):
+                masks, any_mask = self._masks(band.values)
                 for i, mask in enumerate(masks.values()):
-                    covered[i, which] = _means(mask, box, boxes[which])
-                annotated[which] = _means(any_mask, box, boxes[which])
-            self._last = boxes.copy(), covered, annotated
+                    covered[i, which] += _means(mask, band, boxes[which])
+                annotated[which] += _means(any_mask, band, boxes[which])
+            self._last = boxes.copy(), covered.clip(0, 1), annotated.clip(0, 1)
         return self._last[1], self._last[2]
-
-    def _row_box(self, top: int, bottom: int) -> Box:
-        box = self._raster.box
-        down = box.height / self._raster.shape[0]
-        return Box(box.x, box.y + top * down, box.width, (bottom - top) * down)
 
     def _bands_under(
         self, boxes: NDArray[np.float64]
-    ) -> Iterator[tuple[NDArray[np.intp], int, int]]:
-        """Indices of boxes, and the rows of the mask under them, part by part of the slide."""
-        height, width = self._raster.shape
-        down = self._raster.box.height / height
-        box_rows = math.ceil(boxes[:, 3].max() / down) + 1 if len(boxes) else 1
-        most = max(BAND_PX // width, box_rows) - box_rows + 1
-        first_row = np.floor((boxes[:, 1] - self._raster.box.y) / down).astype(int)
-        for band in np.unique(first_row // most):
-            which = np.flatnonzero(first_row // most == band)
-            top = min(max(int(band) * most, 0), height - 1)
-            bottom = min(max(int(band + 1) * most + box_rows, top + 1), height)
-            yield which, top, bottom
+    ) -> Iterator[tuple[SlideMap, NDArray[np.intp]]]:
+        """Parts of the mask, and indices of the boxes that reach into each."""
+        box, height = self._raster.box, self._raster.shape[0]
+        first = (boxes[:, 1] - box.y) / box.height * height
+        last = first + boxes[:, 3] / box.height * height
+        for top, bottom in _rows_of_bands(self._raster):
+            which = np.flatnonzero((first < bottom) & (last > top))
+            if len(which):
+                y, down = box.y + top / height * box.height, (bottom - top) / height * box.height
+                part = Box(box.x, y, box.width, down)
+                yield SlideMap(self._raster.rows(top, bottom), part, Mpp(1, 1)), which
 
 
 def value_counts(raster: Raster) -> dict[int, int]:
     """How many pixels of a mask have which value, zero left out."""
     counts: Counter[int] = Counter()
-    for _, rows in _bands(raster):
-        values, found = np.unique(rows, return_counts=True)
+    for top, bottom in _rows_of_bands(raster):
+        values, found = np.unique(raster.rows(top, bottom), return_counts=True)
         counts.update(dict(zip(values.tolist(), found.tolist(), strict=True)))
     return {value: count for value, count in sorted(counts.items()) if value}
 
 
-def _bands(
-    raster: Raster, wanted: NDArray[np.bool_] | None = None
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """First row and values of each part of a mask, or of those that are wanted."""
+def _rows_of_bands(raster: Raster) -> list[tuple[int, int]]:
+    """First row and the one behind the last, of parts that fit into memory."""
     height, width = raster.shape
     step = max(1, BAND_PX // width)
-    for i, top in enumerate(range(0, height, step)):
-        if wanted is None or wanted[i]:
-            yield top, raster.rows(top, min(top + step, height))
+    return [(top, min(top + step, height)) for top in range(0, height, step)]
 
 
-def _means(mask: NDArray[np.bool_], box: Box, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.clip(SlideMap(mask, box, Mpp(1, 1)).box_means(boxes), 0, 1)
+def _means(mask: NDArray[np.bool_], band: SlideMap, boxes: NDArray[np.float64]) -> NDArray[Any]:
+    return SlideMap(mask, band.box, band.slide_mpp).box_means(boxes)

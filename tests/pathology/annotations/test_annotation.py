@@ -27,6 +27,8 @@ def test_outlines_and_holes():
     assert area([SQUARE, [(2, 2), (4, 2), (4, 4), (2, 4)]]).area == 96
     assert area([SQUARE], [[(5, 5), (15, 5), (15, 15), (5, 15)]]).area == 175  # overlap once
     assert area([[(x, y, 7) for x, y in SQUARE]]).area == 100
+    assert area([[(0, 0, 7), *SQUARE[1:]]]).area == 100
+    assert area([np.array(SQUARE)]).area == 100
 
 
 @pytest.mark.parametrize(
