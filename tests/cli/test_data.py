@@ -282,6 +282,25 @@ def test_camelyon_tiles_are_labelled_by_its_lesions(pathology, small, tmp_path):
     assert (labels[(boxes[:, 0] >= 100)] == "").all()
 
 
+@pytest.mark.parametrize("name", ["pcam", "medmnist", "mhist"])
+def test_training_reads_what_was_written(pathology, made, tmp_path, name):
+    from pathology.data.modules import TileDataModule
+
+    out = tmp_path / "m.csv"
+    assert pathology("data", "manifest", made(name), "--out", out, "--incomplete")[0] == 0
+    rows = read_tile_manifest(out)
+    classes = sorted(rows["label"].unique())
+    module = TileDataModule(str(out), classes, batch_size=2, num_workers=0)
+    part = rows[rows["split"] == "test"].reset_index(drop=True)
+    images = [image for batch in module.loader("test") for image in batch["image"]]
+    assert len(images) == len(part)
+    for i, image in enumerate(images):
+        index = part["index"][i] if "index" in part else None
+        np.testing.assert_array_equal(
+            image.numpy().transpose(1, 2, 0), read_image(part["path"][i], index)
+        )
+
+
 def test_the_rest_of_a_slide_is_normal_where_lesions_are_drawn_exhaustively(
     pathology, refused, small, tmp_path
 ):

@@ -77,7 +77,7 @@ def _read(folder: Path) -> Found:
                 "magnification": magnification,
             }
         )
-    table = tile_table(rows)
+    table = tile_table(rows, ("path", "label", "patient_id", "group", "magnification"))
     problems = []
     if strangers:
         what = "images whose names tell no class and patient"

@@ -136,7 +136,8 @@ def _read(folder: Path) -> Found:
                 "annotation": "partial" if name in PARTLY_ANNOTATED else "full",
             }
         )
-    table = pd.DataFrame(rows)
+    columns = ("slide_id", "path", "label", "split", "regions", "annotation")
+    table = pd.DataFrame(rows, columns=list(columns))
     kinds = table["slide_id"].str.split("_").str[0].value_counts()
     for kind, wanted in SLIDES.items():
         count = int(kinds.get(kind, 0))

@@ -114,9 +114,11 @@ class OpenSet:
     propose: Callable[[pd.DataFrame], "pd.Series[str]"] | None = None
 
 
-def tile_table(rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
-    """Rows as a table, with its columns even where there are no rows."""
-    return pd.DataFrame(rows, columns=None if rows else ["path", "label"])
+def tile_table(
+    rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ("path", "label")
+) -> pd.DataFrame:
+    """Rows as a table, with these columns where there are no rows."""
+    return pd.DataFrame(rows, columns=None if rows else list(columns))
 
 
 def count_problems(

@@ -6,6 +6,7 @@ import pytest
 
 from pathology.data.open_data import breakhis
 from pathology.data.open_data.breakhis import BREAKHIS
+from tests.pathology.data.open_data.trees import picture
 
 
 def test_names_tell_class_patient_and_magnification(make, read):
@@ -63,3 +64,11 @@ def test_a_lost_patient(make, read, said):
     folder = make("breakhis")
     shutil.rmtree(next(folder.rglob("SOB_B_TA_14-4659")))
     assert "found 6 of 7 patients" in said(read(folder))
+
+
+def test_no_image_that_tells_anything(tmp_path, read, said):
+    folder = tmp_path / "BreaKHis_v1"
+    picture(folder / "breast" / "SOB_B_XX-14-1-40-001.png", (70, 46))
+    found = read(folder)
+    assert "no image of magnification 40X, 100X, 200X, 400X" in said(found)
+    assert found.table.empty

@@ -53,6 +53,11 @@ def test_withdrawn_slides_are_left_out_and_said(make, read):
     assert any(n.startswith("test_049 is left out: a duplicate") for n in found.notes)
 
 
+def test_nothing_but_a_withdrawn_slide(tmp_path, read):
+    slide(tmp_path / "normal_086.tif")
+    assert read(tmp_path).table.empty
+
+
 def test_a_slide_that_is_there_twice(make, read, said):
     folder = make("camelyon16")
     slide(folder / "more" / "Tumor_001.tif")
