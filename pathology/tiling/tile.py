@@ -33,9 +33,9 @@ def tile_slide(
 ) -> TileGrid:
     """The tiles of a slide, placed as ``spec`` says, that hold enough tissue.
 
-    Tiles are sorted by rows, then columns (for ``placement="annotated"``: class by class, with the
-    class that each was drawn for in a column ``region``). Placement on whole pixels means whole
-    pixels at the tiles' mpp, counted from the corner of ``slide.bounds``.
+    Tiles are sorted by rows, then columns. With ``placement="annotated"`` a column ``region`` has
+    the class that each was drawn for. Random places are whole pixels at the tiles' mpp, counted
+    from the corner of ``slide.bounds``.
 
     Args:
         slide: the slide.
@@ -88,9 +88,11 @@ def tile_slide(
             f"{spec.min_tissue:g}; lower min_tissue, or look at what the tissue finder found",
             slide.path,
         )
-    kept = {name: column[keep] for name, column in columns.items()}
-    tissue_column = fraction[keep].astype(np.float32)
-    return TileGrid(spec, GridSource.of(slide), x[keep], y[keep], tissue_column, kept)
+    tissue_column = fraction.astype(np.float32)
+    grid = TileGrid(spec, GridSource.of(slide), x, y, tissue_column, columns)
+    # A grid is in order already; heatmaps are stitched from the top to the bottom.
+    order = np.flatnonzero(keep)
+    return grid.select(order[np.lexsort((x[order], y[order]))])
 
 
 def _grid(slide: Slide, spec: TileSpec) -> Places:

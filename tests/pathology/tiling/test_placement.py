@@ -17,6 +17,7 @@ from pathology.maps.slide_map import SlideMap
 from pathology.slides import MemorySlide, Slide, open_slide
 from pathology.slides.levels import Level
 from pathology.tiling import TileGrid, TileSpec, tile_slide
+from pathology.tiling.placement import grid_places, jittered_places
 
 DATA = Path(os.environ.get("BCOS_PATHOLOGY_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
@@ -125,16 +126,16 @@ def test_no_random_place_has_tissue() -> None:
 @pytest.mark.parametrize("overlap_px", [0, 12])
 def test_jittered_tiles_stay_near_their_places_and_on_the_slide(overlap_px: int) -> None:
     slide = blank(2000, 1500, bounds=Box(100, 50, 1700, 1300))
-    spec = TileSpec(40, 0.5, overlap_px, min_tissue=0)
-    regular = tile_slide(slide, spec, everywhere(slide))
-    moved = tile_slide(slide, replace(spec, placement="jittered"), everywhere(slide))
-    assert len(moved) == len(regular)
+    spec = TileSpec(40, 0.5, overlap_px, min_tissue=0, placement="jittered")
+    places = zip(jittered_places(slide, spec), grid_places(slide, spec), (100, 50), strict=True)
     half = (40 - overlap_px) / 2 * 2  # level-0 pixels
-    for ours, theirs, start in ((moved.x, regular.x, 100), (moved.y, regular.y, 50)):
+    for ours, theirs, start in places:
         off = ours - theirs
         assert np.abs(off).max() == half
         assert not ((ours - start) % 2).any()  # whole pixels at 0.5 um
         assert stats.kstest(off[np.abs(off) < half] / half / 2 + 0.5, "uniform").pvalue > 1e-4
+    moved = tile_slide(slide, spec, everywhere(slide))
+    assert len(moved) == len(grid_places(slide, spec)[0])
     boxes = moved.boxes()
     assert boxes[:, 0].min() >= 100
     assert boxes[:, 1].min() >= 50
@@ -226,7 +227,18 @@ def test_another_class_does_not_move_the_tiles_of_the_first(
     )
     spec = TileSpec(64, 0.25, placement="annotated", count=25)
     both, one = (tile_slide(slide, spec, everywhere(slide), r) for r in (regions, alone))
-    assert corners(both)[:25] == corners(one)[:25]
+    both, one = (grid.select(grid.columns["region"] == "tumour") for grid in (both, one))
+    assert corners(both) == corners(one)
+    assert len(both) == 25
+
+
+def test_tiles_are_in_order_whatever_their_placement(drawn: tuple[MemorySlide, Regions]) -> None:
+    slide, regions = drawn
+    for placement, count in (("random", 50), ("jittered", None), ("annotated", 40), ("grid", None)):
+        spec = TileSpec(64, 0.25, placement=placement, count=count)
+        grid = tile_slide(slide, spec, everywhere(slide), regions)
+        np.testing.assert_array_equal(np.lexsort((grid.x, grid.y)), np.arange(len(grid)))
+    assert len(grid) > 100
 
 
 # --- on the file's own tiles
