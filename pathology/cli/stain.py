@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathology.stain import StainProfile, StainSettings
     from pathology.stain.sheet import SheetSlide
 
-SHEET = "sheet.html"
+SHEET, FAILURES = "sheet.html", "failures.csv"
 SHOWN_SLIDES, SHOWN_TILES, SHOWN_DRAWS = 40, 5, 5
 
 
@@ -36,8 +36,8 @@ def stain(
     """Fit the stain profile of each slide, for `train --data.stains OUT`.
 
     Writes OUT/SLIDE.json for each slide, OUT/target.json, which all slides are made to look like,
-    and OUT/sheet.html with tiles before and after. Pixels are not written: tiles are normalised as
-    they are read. A run that was stopped goes on where it was.
+    and OUT/sheet.html with tiles before and after; OUT/failures.csv if any failed. Pixels are not
+    written: tiles are normalised as they are read. A run that was stopped goes on where it was.
 
     Args:
         slides: manifest (slides.csv), folder of slides, or one slide.
@@ -69,7 +69,7 @@ def stain(
     fit = _Fit(tiles, out, settings)
     profile = _target(target, table, fit, slides)
     _keep(profile, out / f"{TARGET}.json")
-    code = each_slide(table, fit, "fitting stains", keep_going, workers)
+    code = each_slide(table, fit, "fitting stains", keep_going, workers, out / FAILURES)
     _write_sheet(table, fit, profile, out / SHEET)
     print(f"{out / SHEET}: tiles before and after, the farthest from the target first")
     return code

@@ -4,7 +4,7 @@ What a batch goes through is drawn on the CPU, from one generator: the same seed
 tiles on every device, and a step repeated after a resume repeats its tiles. kornia's functions
 rotate, blur and compress, by numbers drawn here; its own augmentations draw from global state, as
 MONAI's and torchvision's do, which also treat all of a batch alike. Colours are one matrix a tile,
-a tenth of the time of kornia's way through hue and saturation.
+in a fraction of the time of kornia's way through hue and saturation.
 """
 
 from collections.abc import Mapping

@@ -63,6 +63,8 @@ class StainSettings:
             isinstance(self.white, (int, float)) and 1 < self.white <= 255
         ):
             raise ValueError(f'white must be in (1, 255] or "glass", got {self.white!r}')
+        if self.white != "glass":
+            object.__setattr__(self, "white", float(self.white))  # 240 and 240.0 are one setting
         if self.palest is None:
             pale = PALEST_MOVED if self.method == "reinhard" else PALEST
             object.__setattr__(self, "palest", pale)

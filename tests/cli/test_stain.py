@@ -168,6 +168,7 @@ def test_a_slide_without_stain_stops_or_is_listed(refused, pathology, cohort, tm
     assert "slide 'blank': too little stain" in refused(*arguments)
     code, out, _ = pathology(*arguments, "--keep-going")
     assert (code, "1 of 2 slides failed" in out) == (3, True)
+    assert pd.read_csv(tmp_path / "out" / "failures.csv")["slide_id"].tolist() == ["blank"]
     assert (tmp_path / "out" / "good.json").is_file()
     assert not (tmp_path / "out" / "blank.json").exists()
     assert ">good</h3>" in (tmp_path / "out" / "sheet.html").read_text(encoding="utf-8")
