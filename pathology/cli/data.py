@@ -1,11 +1,13 @@
 """``pathology data VERB``: data sets as they lie on a disk, their checks, manifests and splits."""
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pathology.cli.run_function import run_function
+from pathology.cli.split import split as split_rows
 from pathology.errors import ManifestError, OutputError
 
 if TYPE_CHECKING:
@@ -140,9 +142,12 @@ def manifest(
     print(_summary(source, evidence, found))
     print(f"  written    {out}, {len(table):,} rows{f' and {REGIONS}' if regions else ''}")
     if "split" not in table:
-        print(f"  next       pathology data split --manifest {out} makes train, val and test")
+        print(f"  next       pathology data split {out} --out FOLDER makes train, val and test")
     elif "val" not in set(table["split"]):
-        print("  next       it has no val part, which training needs: `pathology data split`")
+        ways = "--split proposed or " if source.propose and split == "official" else ""
+        print(
+            f"  next       it has no val part, which training needs: {ways}`pathology data split`"
+        )
     return 0
 
 
@@ -368,19 +373,22 @@ VERBS: dict[str, tuple[Callable[..., int], str]] = {
     "list": (list_sets, "data sets that are recognised, their licences, where to get them"),
     "check": (check, "what a folder holds, and what is missing or broken"),
     "manifest": (manifest, "write the manifest of a data set"),
+    "split": (split_rows, "split a manifest into train, val and test, or into folds"),
 }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run a verb."""
     verbs = "\n".join(f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items())
-    usage = f"usage: pathology data VERB FOLDER [options]\n\nverbs:\n{verbs}"
+    usage = f"usage: pathology data VERB [FOLDER] [options]\n\nverbs:\n{verbs}"
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage, file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     verb, *rest = arguments
     if verb not in VERBS:
         raise ValueError(f"no data verb is called {verb!r}; one of {', '.join(VERBS)}")
+    function = VERBS[verb][0]
     if rest and not rest[0].startswith("-"):
-        rest = ["--folder", *rest]
-    return run_function(VERBS[verb][0], rest, f"data {verb}")
+        # What a verb is about may be given without its option's name.
+        rest = [f"--{next(iter(inspect.signature(function).parameters), 'folder')}", *rest]
+    return run_function(function, rest, f"data {verb}")

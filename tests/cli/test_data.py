@@ -222,6 +222,22 @@ def test_an_official_split_can_be_left_away(pathology, small, tmp_path):
     assert "split" not in read_table(out)
 
 
+def test_a_set_without_a_split_is_split_by_patient(pathology, small, tmp_path):
+    small("breakhis")
+    folder, out = make_breakhis(tmp_path / "BreaKHis_v1"), tmp_path / "m.csv"
+    _, said, _ = pathology("data", "manifest", folder, "--out", out)
+    assert f"next       pathology data split {out} --out" in said
+    code, _, err = pathology(
+        "data", "split", out, "--out", tmp_path / "split", "--stratify", "null", "--val", "0.3",
+        "--test", "0.3",
+    )  # fmt: skip
+    assert code == 0, err
+    rows = read_tile_manifest(tmp_path / "split" / "manifest.csv")
+    assert set(rows["split"]) == {"train", "val", "test"}
+    assert (rows.groupby("patient_id")["split"].nunique() == 1).all()
+    assert read_image(rows["path"][0]).shape == (460, 700, 3)
+
+
 def test_where_keeps_rows(pathology, refused, small, tmp_path):
     small("breakhis")
     folder, out = make_breakhis(tmp_path / "BreaKHis_v1"), tmp_path / "m.csv"

@@ -32,8 +32,11 @@ def _slides(folder: Path) -> list[Path]:
 
 def _manifests(folder: Path) -> list[Path]:
     """Download manifests: tables that begin with the right columns."""
+    tables = {p for p in files_in(folder) if p.suffix.lower() in (".txt", ".tsv")}
+    # Below, only what is called so: every downloaded file may have an annotations.txt.
+    tables |= {p for p in files_below(folder, (".txt", ".tsv")) if "manifest" in p.name.lower()}
     found = []
-    for path in [p for p in files_in(folder) if p.suffix.lower() in (".txt", ".tsv")]:
+    for path in sorted(tables):
         try:
             with path.open() as file:
                 header = file.readline().rstrip("\r\n").split("\t")
@@ -69,11 +72,15 @@ def _row(path: Path) -> dict[str, str]:
     }
 
 
-def _against(manifest: pd.DataFrame, folder: Path) -> tuple[list[Problem], dict[Path, str]]:
-    """What a download manifest lists and the folder lacks; MD5 of what is there."""
+def _against(
+    manifest: pd.DataFrame, folder: Path, slides: list[Path]
+) -> tuple[list[Problem], dict[Path, str]]:
+    """What a download manifest lists and is not there; MD5 of what is."""
+    # The manifest may lie above or below the folders that were filled by it.
+    there = {(path.parent.name, path.name): path for path in slides}
     lost, short, checksums = [], [], {}
     for row in manifest.to_dict("records"):
-        path = folder / row["id"] / row["filename"]
+        path = there.get((row["id"], row["filename"]), folder / row["id"] / row["filename"])
         if not path.is_file():
             partial = path.with_name(path.name + ".partial").exists()
             lost.append(f"{row['id']}/{row['filename']}" + (" (.partial)" if partial else ""))
@@ -98,7 +105,7 @@ def _read(folder: Path) -> Found:
     checksums: dict[Path, str] = {}
     manifests = _manifests(folder)
     for manifest in manifests:
-        lacks, sums = _against(read_table(manifest, MANIFEST, "\t"), folder)
+        lacks, sums = _against(read_table(manifest, MANIFEST, "\t"), manifest.parent, slides)
         problems += lacks
         checksums |= sums
     if not manifests:

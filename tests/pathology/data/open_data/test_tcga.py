@@ -53,6 +53,23 @@ def test_a_truncated_slide_is_noticed_by_size_and_checksum(make, read, said):
     assert path.name in problem.files[0]
 
 
+@pytest.mark.parametrize("place", ["above", "below"])
+def test_the_manifest_may_lie_elsewhere(make, read, said, tmp_path, place):
+    folder = make("tcga")
+    manifest = folder / "gdc_manifest.2026-01-01.txt"
+    if place == "above":
+        manifest.rename(folder.parent / "gdc_manifest.txt")
+        folder = folder.parent
+    else:
+        (folder / "notes").mkdir()
+        manifest.rename(folder / "notes" / manifest.name)
+    found = read(folder)
+    assert found.problems == []
+    assert len(found.checksums) == 4
+    next(folder.rglob(f"{BARCODES[2]}.svs")).unlink()
+    assert "found 3 of 4 files of the manifest" in said(read(folder))
+
+
 def test_slides_without_any_manifest(make, read):
     folder = make("tcga")
     (folder / "gdc_manifest.2026-01-01.txt").unlink()
