@@ -11,9 +11,10 @@ from pathology.tissue.picture import Picture
 
 # Hundredths of optical density over the glass; as for colour, between the palest tissue and what is
 # tissue wherever it is.
-FAINT, CLEAR = 4, 8
+FAINT, CLEAR = 4, 6
 TEXTURED = 2
 DENSE = 25  # needs no texture to count
+BLACK = 230  # a tenth of the light; tissue has at most 2.0 over 8 um, noise in black has more
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class DensityTissue(PictureFinder):
     Sees whatever absorbs, of any colour and of none: IHC, special stains, pigment, unstained
     tissue. So it also takes large dirt, dust and ink for tissue, and needs the artefacts' masks
     more than the colour finder does. The density is the mean of the three channels' (natural
-    logarithm, relative to the glass); its threshold is Otsu's, kept between 0.04 and 0.08.
+    logarithm, relative to the glass); its threshold is Otsu's, kept between 0.04 and 0.06.
     Areas of exactly one colour were not scanned and are no tissue.
     """
 
@@ -31,5 +32,5 @@ class DensityTissue(PictureFinder):
         threshold = min(max(otsu_threshold(picture.absorbance), FAINT), CLEAR)
         is_tissue: NDArray[np.bool_] = picture.absorbance > threshold
         is_tissue &= (picture.texture > TEXTURED) | (picture.absorbance > DENSE)
-        is_tissue &= ~constant_fill(picture)
+        is_tissue &= (picture.absorbance < BLACK) & ~constant_fill(picture)
         return is_tissue

@@ -62,7 +62,10 @@ def _cool(density: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.b
     """Green and blue."""
     red, green = density[..., 0], density[..., 1]
     above = red - green
-    return (above > 0.25) & (red > 1.35 * green), (above > 0.1) & (red > 1.2 * green)
+    likely = (above > 0.1) & (red > 1.2 * green)
+    # Over dense tissue the ink's own colour is nearly lost, but hardly any red comes through.
+    likely |= (red > 1.6) & (red > 1.05 * green)
+    return (above > 0.25) & (red > 1.35 * green), likely
 
 
 def _red(density: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
