@@ -142,7 +142,7 @@ def read_classes(path: str | Path) -> Classes:
     """
     path = Path(path)
     try:
-        values = json.loads(path.read_text("utf-8"), object_pairs_hook=_once)
+        values = json.loads(path.read_bytes(), object_pairs_hook=_once)
         if not isinstance(values, dict):
             raise ValueError(f"an object is wanted, got {type(values).__name__}")
         return Classes.of(values)

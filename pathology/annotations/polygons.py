@@ -103,18 +103,16 @@ class _Area:
         import shapely
 
         share = np.zeros(len(boxes))
-        x, y, width, height = np.asarray(boxes, np.float64).T
-        squares = shapely.box(x, y, x + width, y + height)
         for start in range(0, len(boxes), BOXES):
-            which, piece = self._tree.query(squares[start : start + BOXES], predicate="intersects")
-            which += start
+            x, y, width, height = np.asarray(boxes[start : start + BOXES], np.float64).T
+            squares = shapely.box(x, y, x + width, y + height)
+            which, piece = self._tree.query(squares, predicate="intersects")
             inside = shapely.covers(self.pieces[piece], squares[which])
             part = np.where(inside, width[which] * height[which], 0.0)
-            edge = ~inside
-            cut = shapely.intersection(self.pieces[piece[edge]], squares[which[edge]])
-            part[edge] = shapely.area(cut)
-            share += np.bincount(which, part, len(boxes))
-        return np.clip(share / (width * height), 0, 1)
+            cut = shapely.intersection(self.pieces[piece[~inside]], squares[which[~inside]])
+            part[~inside] = shapely.area(cut)
+            share[start : start + BOXES] = np.bincount(which, part, len(x)) / (width * height)
+        return share.clip(0, 1)
 
     def points(self, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Triangles are chosen by area, and a place in one by folding the unit square."""

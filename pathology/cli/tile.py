@@ -159,7 +159,7 @@ class Tiler:
                 self._show(row, slide, found, grid)
             # Always from the regions as they are now: labels are quick to make and go stale.
             grid = self._labelled(grid, regions)
-            line = f"{path}: {len(grid)} tiles{_counts(grid, self.classes)}"
+            line = f"{path}: {len(grid)} tiles{_counts(grid, self.classes)}{_notes(regions)}"
             if before is not None and _same_labels(before, grid):
                 return f"{line}, made before by the same specification"
             # The table comes last: where it stands, everything stands.
@@ -264,6 +264,12 @@ def _picture(slide: "Slide", found: "Survey", grid: "TileGrid | None") -> "NDArr
     for x, y, width, height in boxes.tolist():
         draw.rectangle((x, y, x + width, y + height), outline=TILE_COLOUR)
     return np.asarray(image)
+
+
+def _notes(regions: "Regions | None") -> str:
+    """What was repaired, cut or left out of the regions, as words."""
+    notes = {} if regions is None else regions.notes
+    return "".join(f"; regions {what}: {count}" for what, count in notes.items())
 
 
 def _same_labels(one: "TileGrid", other: "TileGrid") -> bool:

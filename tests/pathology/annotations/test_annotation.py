@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+from skimage.measure import points_in_poly
 
 from pathology.annotations.annotation import Drawing
 from pathology.errors import AnnotationError
@@ -53,6 +54,22 @@ def test_a_line_that_crosses_itself_is_repaired_and_counted():
     assert made.area([[loop]], "feature 1").is_valid
     made.add(["a"], bow_tie, "feature 0")
     assert made.finish().notes["crossing itself, repaired"] >= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_repaired_outline_is_what_an_even_odd_fill_shows(seed):
+    """A shaky hand that crosses its own line in loops; inside as scikit-image counts crossings."""
+    rng = np.random.default_rng(seed)
+    angle = np.linspace(0, 2 * np.pi, 300) + rng.normal(0, 0.015, 300)
+    outline = np.c_[100 * np.cos(angle), 60 * np.sin(angle)] + rng.normal(0, 0.05, (300, 2))
+    assert not shapely.Polygon(outline).is_valid
+    made = area([outline])
+    places = rng.uniform(-110, 110, (5000, 2))
+    near = shapely.distance(shapely.LinearRing(outline), shapely.points(places)) < 1e-9
+    expected = points_in_poly(places, outline)
+    found = shapely.contains_xy(made, places)
+    np.testing.assert_array_equal(found[~near], expected[~near])
+    assert 500 < found.sum() < 4500
 
 
 def test_a_line_that_winds_twice_is_refused():

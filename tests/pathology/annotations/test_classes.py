@@ -29,6 +29,13 @@ def test_what_a_file_says(tmp_path):
     assert classes.has_colours
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings_of_windows(tmp_path, encoding):
+    path = tmp_path / "regions.json"
+    path.write_text('{"Tumorgew\u00e4chs": 1}', encoding)
+    assert list(read_classes(path)) == ["Tumorgew\u00e4chs"]
+
+
 def test_indices_as_they_were_written_before():
     classes = Classes.of({"normal": 1, "tumour": 2})
     assert classes["tumour"] == Class((2,))
