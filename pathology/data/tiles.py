@@ -1,5 +1,6 @@
 """Datasets of labelled tiles: image files, or boxes on slides read as they are needed."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,10 +52,11 @@ class ImageTiles(Dataset[Sample]):
         size_px: int | None = None,
         transform: Transform | None = None,
     ) -> None:
-        # One copy of each path: a million rows may lie in one file.
-        paths = pd.Categorical(table["path"])
-        self.files = [str(name) for name in paths.categories]
-        self.file = paths.codes.astype(np.int32)
+        # One copy of each path, for a million rows may lie in one file; and none a Python object,
+        # for a forked worker that looks at one copies the page it is on.
+        places, paths = pd.factorize(table["path"])
+        self.files = np.array([os.fsencode(path) for path in paths])
+        self.file = places.astype(np.int32)
         self.row = table["index"].to_numpy(np.int64) if "index" in table else None
         self.labels = label_indices(table["label"], classes)
         self.size_px = size_px
@@ -72,7 +74,7 @@ class ImageTiles(Dataset[Sample]):
 
     def _place(self, index: int) -> tuple[str, int | None]:
         row = None if self.row is None else int(self.row[index])
-        return self.files[self.file[index]], row
+        return os.fsdecode(self.files[self.file[index]]), row
 
     def _fitted(self, path: str, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = pixels.shape[:2]

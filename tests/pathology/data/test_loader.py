@@ -1,5 +1,7 @@
 """Training sees the same tiles in the same order, resumed or not, forked or spawned."""
 
+from types import SimpleNamespace
+
 import lightning
 import numpy as np
 import pandas as pd
@@ -126,6 +128,26 @@ def test_the_seed_of_the_run_is_the_seed_of_the_order(module, monkeypatch):
     first = labels_and_sums(module())
     monkeypatch.setenv("PL_GLOBAL_SEED", "1")
     assert labels_and_sums(module()) != first
+
+
+def test_two_ranks_share_an_epoch(module):
+    seen = []
+    for rank in range(2):
+        data = module(balance="class")
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, num_devices=2)
+        seen.append(list(data.sampler("train", data.dataset("train"))))
+    alone = list(module(balance="class").sampler("train", data.dataset("train")))
+    assert seen[0] + seen[1] == [*alone, *alone[: len(alone) % 2]]
+
+
+def test_lightning_leaves_the_order_to_the_sampler(module, monkeypatch):
+    data = module()
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    connector = trainer._data_connector
+    accelerators = type(trainer._accelerator_connector)
+    monkeypatch.setattr(accelerators, "is_distributed", property(lambda self: True))
+    assert not connector._requires_distributed_sampler(data.loader("train", training=True))
+    assert connector._requires_distributed_sampler(data.loader("val"))
 
 
 def test_evaluation_shows_each_tile_once_in_order(module):
