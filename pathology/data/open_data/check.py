@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from pathology.data.image_files import is_array, read_image, split_name
 from pathology.data.open_data.open_set import Found, Kind, Problem
-from pathology.errors import ManifestError, MissingResolutionError, SlideError
+from pathology.errors import AnnotationError, ManifestError, MissingResolutionError, SlideError
 
 Decode = Literal["sample", "all", "none"]
 Progress = Callable[..., Iterable[Any]]
@@ -37,7 +37,7 @@ def check_files(
     Args:
         found: the set.
         kind: whether its files are images or slides.
-        decode: which images to decode, or slides to read a piece of.
+        decode: which images to decode, or slides to read a piece of, with their regions.
         duplicates: look for files with the same contents.
         checksums: compute the checksums of files that have a published one.
         progress: wraps what is gone through, with ``desc`` and ``total``.
@@ -53,7 +53,7 @@ def check_files(
         if decode == "sample" and len(table) > SAMPLE:
             picked = np.random.default_rng(0).choice(len(table), SAMPLE, replace=False)
             rows = sorted(picked.tolist())  # type: ignore[assignment]
-        wrong, unscaled = _decoded(table, rows, kind, found.size_px, progress)
+        wrong, unscaled = _decoded(found, table, rows, kind, progress)
         problems += wrong
         if unscaled:
             found.notes.append(
@@ -80,13 +80,11 @@ def _size(path: str) -> int:
 
 
 def _decoded(
-    table: pd.DataFrame,
-    rows: Sequence[int],
-    kind: Kind,
-    size_px: tuple[int, int] | None,
-    progress: Progress,
+    found: Found, table: pd.DataFrame, rows: Sequence[int], kind: Kind, progress: Progress
 ) -> tuple[list[Problem], int]:
     """What cannot be read or has another size; how many slides do not tell their mpp."""
+    size_px = found.size_px
+    classes = found.regions(table) if found.regions and "regions" in table else {}
     broken, wrong = [], []
     unscaled = 0
     for i in progress(rows, desc="reading", total=len(rows)):
@@ -94,10 +92,12 @@ def _decoded(
         index = table["index"].iloc[i] if "index" in table else None
         try:
             if kind == "slides":
-                unscaled += not _reads_slide(path)
+                unscaled += not _reads_slide(
+                    path, table["regions"].iloc[i] if classes else "", classes
+                )
                 continue
             height, width, _ = read_image(path, index).shape
-        except (ManifestError, SlideError) as error:
+        except (ManifestError, SlideError, AnnotationError) as error:
             said = str(error).removeprefix(f"{path}: ").split("; ")[0]
             broken.append(f"{path}{'' if index is None else f' [{index}]'}: {said}")
             continue
@@ -113,8 +113,9 @@ def _decoded(
     return problems, unscaled
 
 
-def _reads_slide(path: str) -> bool:
-    """Read the middle of a slide; False when it does not say how large its pixels are."""
+def _reads_slide(path: str, regions: str, classes: Mapping[str, Any]) -> bool:
+    """Read the middle of a slide and its regions; False when it does not tell its pixels' size."""
+    from pathology.annotations import Classes, read_regions
     from pathology.geometry import Box
     from pathology.slides import open_slide
 
@@ -127,6 +128,8 @@ def _reads_slide(path: str) -> bool:
     with slide:
         x, y = slide.size.width / 2, slide.size.height / 2
         slide.read(Box(x, y, min(64, x), min(64, y)), mpp=max(slide.mpp.x, slide.mpp.y))
+        if regions:
+            read_regions(regions, slide, Classes.of(classes))
     return known
 
 

@@ -145,6 +145,25 @@ def test_slides_are_opened_and_read(tmp_path):
     ]
 
 
+def test_regions_are_read_with_their_slide(make, read):
+    folder = make("camelyon16")
+    lesions = folder / "training" / "lesion_annotations"
+    found = read(folder)
+    assert problems(found, "slides") == {}
+    whole = (lesions / "tumor_001.xml").read_text()
+    for text, said in (
+        ("", "tumor_001.xml"),
+        (whole[:200], "tumor_001.xml"),
+        (whole.replace("_0", "Necrosis"), "no class mentions 'Necrosis' (1)"),
+        (whole.replace('X="', 'X="9999'), "tumor_001.xml"),
+    ):
+        (lesions / "tumor_001.xml").write_text(text)
+        (line,) = problems(read(folder), "slides")["of 6 slides read, unreadable"]
+        assert line.startswith(f"{folder / 'training' / 'tumor' / 'tumor_001.tif'}: ")
+        assert said in line
+        assert "tumor_001.xml" in line
+
+
 def test_checksums_are_computed_when_asked(found, tmp_path):
     path = tmp_path / "0.png"
     found.checksums = {path: md5(path).upper(), tmp_path / "1.png": "0" * 32}
