@@ -48,6 +48,15 @@ def test_vectors_lie_where_haematoxylin_and_eosin_do(tiled, method):
     assert distance(one, half) < 0.3 * distance(one, aperio)
 
 
+def test_tinted_glass_is_seen_and_becomes_white(tiled):
+    slide, grid = tiled[2]
+    profile = fit_profile(slide, grid, StainSettings(white="glass", tiles=20))
+    assert profile.white[1] < 230  # lavender
+    glass = torch.tensor(profile.white, dtype=torch.uint8)[None, :, None, None]
+    result = StainNormaliser(reference_profile("macenko"))(glass, profile)
+    assert result.flatten().tolist() == [240, 240, 240]
+
+
 def test_slides_of_two_laboratories_become_alike(tiled):
     settings, target = StainSettings(tiles=20, pixels=50_000), reference_profile("macenko")
     before, after = [], []
