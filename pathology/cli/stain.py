@@ -47,7 +47,7 @@ def stain(
         target: slide_id of one of the slides, or an image file; the published reference of
             Macenko's method when omitted. Reinhard's has none.
         white: light, of 255, that counts as glass; or glass: each slide's own colour of it, for
-            scanners with tinted light (glass is then not white in sheet.html, before and after).
+            scanners with tinted light: where the sheet shows coloured glass.
         count: tiles of each slide that are looked at, drawn at random.
         seed: which tiles are drawn.
         mpp: micrometres per pixel of slides that do not say it themselves.
