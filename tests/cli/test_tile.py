@@ -81,7 +81,7 @@ def test_the_settings_repeat_the_run(undisturbed, pathology):
     assert contents(undisturbed) == before
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_the_result_does_not_depend_on_workers(pathology, slides, undisturbed, tmp_path, workers):
     code, out, _ = pathology(
         "tile", "--slides", slides, "--out", tmp_path, *SMALL, "--workers", workers
@@ -129,7 +129,7 @@ def test_a_run_killed_again_and_again_ends_as_if_undisturbed(slides, undisturbed
             name.endswith(end) for name in names_in(tmp_path) - before
         ):
             assert time.monotonic() < deadline
-            time.sleep(0.002)
+            time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.1))
         if kill % 2:
             os.killpg(process.pid, signal.SIGKILL)  # the workers, too
@@ -164,7 +164,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_drafts(slides, tmp_path, workers):
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("*.parquet")) and process.poll() is None:
         assert time.monotonic() < deadline
-        time.sleep(0.002)
+        time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -220,7 +220,7 @@ def mixed(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_bad_slides_are_listed_and_good_ones_done(pathology, mixed, tmp_path, workers):
     out = tmp_path / "out"
     code, said, _ = pathology(
