@@ -21,6 +21,9 @@ Format = Literal["geojson", "asap", "aperio"]
 # loops where a hand-drawn line closes, not a second winding around half of a region.
 CLEAR = 0.01
 
+# How much of a file's area must lie on the slide: people draw over its edge, not beside it.
+MOSTLY = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
@@ -61,7 +64,7 @@ class Annotations:
             offset: level-0 location of the file's origin.
 
         Raises:
-            AnnotationError: one lies wholly outside of the slide.
+            AnnotationError: one lies wholly outside of the slide, or more than half of their area.
         """
         import shapely
 
@@ -86,6 +89,12 @@ class Annotations:
                 f"{self.path}: {self.drawn[first].where} lies outside of slide {source.slide_id},"
                 f" {size} px, by {max(apart[first], 0):.0f} px ({len(outside)} of"
                 f" {len(self.drawn)} do); check the slide, its level, and the origin"
+            )
+        kept = shapely.area(geometries).sum() / sum(one.geometry.area for one in self.drawn)
+        if kept < MOSTLY:
+            raise AnnotationError(
+                f"{self.path}: only {kept:.0%} of what was drawn lies on slide {source.slide_id},"
+                f" {width:g} x {height:g} px; check the slide, its level, and the origin"
             )
         drawn = tuple(
             replace(one, geometry=geometry)

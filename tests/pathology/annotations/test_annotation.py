@@ -119,6 +119,14 @@ def test_outside_of_the_slide_names_which_and_how_far(box, distance):
         made.placed(Source())
 
 
+def test_mostly_outside_is_another_slide():
+    assert (
+        annotations(a=shapely.box(900, 0, 1090, 10)).placed(Source()).drawn[0].geometry.area == 1000
+    )
+    with pytest.raises(AnnotationError, match="only 48% of what was drawn lies on slide case"):
+        annotations(a=shapely.box(900, 0, 1110, 10)).placed(Source())
+
+
 def test_touching_the_edge_from_outside_is_outside():
     with pytest.raises(AnnotationError, match="outside of slide"):
         annotations(a=shapely.box(1000, 0, 1010, 10)).placed(Source())
