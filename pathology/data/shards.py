@@ -136,7 +136,9 @@ class Shards:
                 header["passed_through"],
             )
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-            raise ManifestError(f"{path}: not a table of packed tiles: {error}") from error
+            raise ManifestError(
+                f"{path}: not a table of packed tiles ({error!r}); choose another folder"
+            ) from error
 
     def check_files(self, folder: Path) -> None:
         """Refuse shards that are missing or cut short.

@@ -2,8 +2,12 @@
 
 import pandas as pd
 import pytest
+import torch
 
+from pathology.data.manifest import read_slide_manifest
+from pathology.data.shard_tiles import ShardTiles
 from pathology.data.shards import Shards
+from pathology.data.tiles import SlideTiles
 from pathology.tiling import TileGrid
 
 
@@ -25,6 +29,29 @@ def test_workers_write_the_same_bytes(pathology, arguments, tmp_path):
     other = [*arguments[:-1], tmp_path / "parallel", *settings, "--workers", "2"]
     assert pathology(*other)[0] == 0
     assert read_all(tmp_path / "parallel") == read_all(tmp_path / "shards")
+
+
+def test_tiles_that_are_the_files_own_are_taken_over_and_read_the_same(pathology, cohort, tmp_path):
+    tiles, shards = tmp_path / "tiles", tmp_path / "shards"
+    size = ["--size-px", "256", "--tile-mpp", "0.5", "--align", "file", "--min-tissue", "0.1"]
+    assert pathology("tile", "--slides", cohort, "--out", tiles, *size)[0] == 0
+    assert pathology("pack", "--slides", cohort, "--tiles", tiles, "--out", shards)[0] == 0
+    table = read_slide_manifest(cohort)
+    for name in table["slide_id"]:
+        packed = Shards.load(shards / f"{name}.parquet")
+        assert packed.passed_through == len(packed.shard) > 10
+    direct = SlideTiles(table, tiles, ["normal", "tumour"])
+    dataset = ShardTiles(table, shards, ["normal", "tumour"])
+    assert len(direct) == len(dataset)
+    for i in range(0, len(direct), 7):
+        assert torch.equal(direct[i]["image"], dataset[i]["image"])
+
+
+def test_the_folder_of_the_tile_tables_is_not_overwritten(refused, arguments, cohort_tiles):
+    before = read_all(cohort_tiles)
+    arguments[6] = cohort_tiles
+    assert "not a table of packed tiles" in refused(*arguments)
+    assert read_all(cohort_tiles) == before
 
 
 def test_packing_again_does_nothing(pathology, arguments, tmp_path):
