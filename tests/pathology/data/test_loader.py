@@ -130,6 +130,19 @@ def test_the_seed_of_the_run_is_the_seed_of_the_order(module, monkeypatch):
     assert labels_and_sums(module()) != first
 
 
+@pytest.mark.parametrize(
+    ("cores", "devices", "given", "wanted"),
+    [(2, 1, None, 2), (32, 1, None, 8), (32, 8, None, 4), (1, 2, None, 0), (32, 1, 3, 3)],
+)
+def test_workers_are_a_devices_share_of_the_cores(
+    module, monkeypatch, cores, devices, given, wanted
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores), raising=False)
+    data = module(num_workers=given)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=devices, num_devices=devices)
+    assert data.loader("val").num_workers == wanted
+
+
 def test_two_ranks_share_an_epoch(module):
     seen = []
     for rank in range(2):
