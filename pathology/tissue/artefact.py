@@ -16,7 +16,8 @@ class Artefact(Protocol):
         Args:
             slide: for those who must look closer than the picture shows.
             picture: the slide at a low resolution.
-            tissue: the tissue on it, on the picture's pixels.
+            tissue: the tissue on it, on the picture's pixels, without what is known to be something
+                else.
 
         Returns:
             A map over ``slide.bounds``, at its own mpp; NaN where the artefact cannot be judged.

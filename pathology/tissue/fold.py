@@ -18,7 +18,7 @@ AROUND_UM = 600.0  # side of the window that is a place's surroundings
 COARSE = 4  # the surroundings are looked at in pixels this much larger
 LEAST_DENSITY = 0.15  # of the surroundings; paler ones make any ratio
 BESIDE_PX = (2, 7)  # how far from a fold the tissue beside it is looked at
-STAINED_BESIDE = 0.8  # share of it that must be stained: a fold lies within tissue
+DENSE_BESIDE = 0.8  # share of it that must absorb light: a fold lies within tissue
 WINDING = 2.0  # a fold is at most so much longer than its ends are apart; networks are more
 
 
@@ -53,14 +53,14 @@ class Folds:
         """The folds, on the picture's pixels."""
         is_tissue = tissue.values >= 0.5
         # Lumina and gaps would make all of airy tissue look pale.
-        is_stained = is_tissue & (picture.absorbance > 100 * LEAST_DENSITY)
-        times = _times_denser(picture, is_stained)
+        is_dense = picture.absorbance > 100 * LEAST_DENSITY
+        times = _times_denser(picture, is_tissue & is_dense)
         likely = closed((times >= 100 * self.likely) & is_tissue, GAP_PX)
-        bands = self._bands(grown(times >= 100 * self.sure, likely), is_stained, picture.mpp)
+        bands = self._bands(grown(times >= 100 * self.sure, likely), is_dense, picture.mpp)
         return picture.map(widened(bands, 1) & is_tissue)
 
     def _bands(
-        self, mask: NDArray[np.bool_], is_stained: NDArray[np.bool_], mpp: float
+        self, mask: NDArray[np.bool_], is_dense: NDArray[np.bool_], mpp: float
     ) -> NDArray[np.bool_]:
         """The pieces that have the shape of a fold and lie within tissue."""
         pieces, count = ndimage.label(mask, EIGHT)
@@ -80,7 +80,7 @@ class Folds:
                 wide <= self.width_um
                 and self.length_um <= length <= WINDING * apart
                 and length >= 3 * wide
-                and is_stained[place][beside].mean() >= STAINED_BESIDE
+                and is_dense[place][beside].mean() >= DENSE_BESIDE
             )
         kept: NDArray[np.bool_] = keep[pieces]
         return kept

@@ -151,3 +151,21 @@ def test_memory_goes_with_the_picture_not_with_the_slide(monkeypatch: pytest.Mon
     assert looked.found.values.mean() == pytest.approx(0.5, abs=0.05)
     # Some 35 bytes a pixel of the picture, and what the reader and one block of blur need.
     assert peak < 45 * looked.found.values.size + 60e6
+
+
+def test_ink_across_a_fold_does_not_hide_it() -> None:
+    rng = np.random.default_rng(2)
+    texture = 1 + 0.2 * rng.normal(0, 1, (300, 300, 1)).clip(-2, 2)
+    optical = np.zeros((300, 300, 3))
+    optical[50:250, 50:250] = (0.3, 0.6, 0.4)
+    optical[60:240, 145:154] *= 2.5
+    optical = optical * texture
+    optical[130:170, 30:270] += GREEN_INK
+    light = 243 * np.exp(-optical) + rng.normal(0, 1, optical.shape)
+    slide = MemorySlide(light.round().clip(0, 255).astype(np.uint8), 8.0)
+    looked = survey(slide, exclude=["fold", "pen"])
+    assert list(looked.artefacts) == ["pen", "fold"]
+    fold = looked.artefacts["fold"].values
+    assert fold[65:120, 147:152].mean() > 0.9
+    assert fold[180:235, 147:152].mean() > 0.9
+    assert not fold[:, :135].any()
