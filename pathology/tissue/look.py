@@ -101,8 +101,8 @@ def survey(
     """Find the tissue on a slide, and the artefacts on it.
 
     The slide is read once at 8 um per pixel for the finder and all masks but blur, which reads the
-    tissue once more, finer. Memory goes with the area, not with the slide's own resolution: some 35
-    bytes a pixel of 8 um, 350 MB for a scan of 25 x 25 mm.
+    tissue once more, finer. Memory goes with the area, not with the slide's own resolution: some 45
+    bytes a pixel of 8 um and 100 MB besides, 590 MB for a scan of 33 x 20 mm.
 
     Folds and blur are looked for in the tissue that ink, edges and fill left, where these are
     among ``exclude``: ink across a fold would hide it, and ink is smooth as blur is.

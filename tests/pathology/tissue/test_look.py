@@ -149,8 +149,8 @@ def test_memory_goes_with_the_picture_not_with_the_slide(monkeypatch: pytest.Mon
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert looked.found.values.mean() == pytest.approx(0.5, abs=0.05)
-    # Some 35 bytes a pixel of the picture, and what the reader and one block of blur need.
-    assert peak < 45 * looked.found.values.size + 60e6
+    # The picture, its measures and float32 maps, and what the reader and one block of blur need.
+    assert peak < 50 * looked.found.values.size + 60e6
 
 
 def test_ink_across_a_fold_does_not_hide_it() -> None:
