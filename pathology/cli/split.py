@@ -30,7 +30,8 @@ def split(
         val: fraction for validation, without folds.
         test: fraction for test, without folds.
         groups: columns whose values stay together, with commas: patient_id,site to keep sites
-            together too. Slides and files do anyway; none for nothing else.
+            together too. Patients, slides and files do anyway where they are known; none for
+            nothing else, and for rows without a patient.
         stratify: column whose values are spread evenly; null for none.
         seed: of the shuffling.
     """

@@ -29,6 +29,8 @@ from pathology.outputs import complete_file
 SPLITS = ("train", "val", "test")
 CHECKSUMS = "splits.json"  # beside manifests that were made by splitting another one
 FILE_COLUMNS = ("path", "regions")
+# Columns that mean something here; of another case they would be passed over without a word.
+KNOWN = ("path", "label", "split", "slide_id", "patient_id", "mpp", "regions")
 # What must not be on both sides of a split. Other groups (a site, say) are for splits to respect.
 SOURCES = ("patient_id", "slide_id")
 _SHOWN = 3
@@ -49,7 +51,8 @@ def read_tile_manifest(
         file has it, and whatever else it holds.
 
     Raises:
-        ManifestError: unreadable, empty, a column, file or label missing, an unknown split.
+        ManifestError: unreadable, empty, a column, file or label missing, an unknown split, an
+            image under two labels.
         LeakageError: a patient, slide or image in more than one split.
     """
     table = _read(path, required=(path_column, "label", "split"))
@@ -61,6 +64,7 @@ def read_tile_manifest(
     if "index" in table:
         table["index"] = np.array([_place(path, i, cell) for i, cell in table["index"].items()])
     _resolve(path, table, "path", root)
+    _check_labels(path, table)
     _check_splits(path, table)
     return table
 
@@ -131,7 +135,7 @@ def write_manifest(table: pd.DataFrame, path: str | Path) -> None:
     for column in set(FILE_COLUMNS) & set(table.columns):
         table[column] = [_relative(name, path.parent) for name in table[column]]
     with complete_file(path) as draft:
-        table.to_csv(draft, index=False)
+        table.to_csv(draft, index=False, lineterminator="\n")
 
 
 def _relative(name: str, folder: Path) -> str:
@@ -169,13 +173,27 @@ def _place(path: str | Path, index: Any, cell: str) -> int:
     return int(cell)
 
 
+def checksum(path: Path) -> str:
+    """SHA-256 of a table, the same whatever its line ends: version control changes them."""
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+
+
+def image_names(table: pd.DataFrame) -> "pd.Series[str]":
+    """One name for each image, or slide file, however its path is spelt."""
+    spelt = table["path"]
+    names = spelt.map({path: os.path.normpath(path) for path in spelt.unique()})
+    if "index" not in table:
+        return names
+    return names + "#" + table["index"].astype(str).str.lstrip("0").replace("", "0")
+
+
 def _check_unedited(path: Path) -> None:
     """Refuse a manifest that is no longer what splitting another one had made."""
     try:
         made = json.loads((path.parent / CHECKSUMS).read_text())["manifests"][path.name]
     except (OSError, ValueError, KeyError, TypeError):
         return  # nothing was said about this one
-    if made["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
+    if made["sha256"] != checksum(path):
         raise ManifestError(
             f"{path}: changed since it was split (its checksum is not the one in {CHECKSUMS});"
             " split the source again, or copy the table elsewhere to make it your own"
@@ -192,18 +210,44 @@ def _read(path: str | Path, required: tuple[str, ...]) -> pd.DataFrame:
             # Rows longer than the header would be cut, or shift every column.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+            head = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, nrows=1)
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
         raise ManifestError(f"{path}: not a CSV table: {str(error).strip()}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not a CSV table: {str(error).strip()}") from error
-    missing = [column for column in required if column not in table]
-    if missing:
-        raise ManifestError(
-            f"{path}: column {missing[0]!r} is missing; got {', '.join(table.columns)}"
-        )
+    table.columns = _header(path, head.iloc[0].tolist(), table.columns.tolist(), required)
+    # Blanks around them make one patient two. Files may begin or end with one.
+    for column in table.columns.difference([*FILE_COLUMNS, required[0]]).union(["slide_id"]):
+        if column in table:
+            table[column] = table[column].str.strip()
     if table.empty:
         raise ManifestError(f"{path}: the manifest is empty; it needs at least one row")
     return table
+
+
+def _header(
+    path: Path, head: Sequence[str], named: Sequence[str], required: Sequence[str]
+) -> list[str]:
+    """Names of columns, once none of them can be taken for another."""
+    # Pandas names columns that have no name, and the second of two that have the same.
+    columns = [given.strip() or name for given, name in zip(head, named, strict=True)]
+    twice = [name for i, name in enumerate(columns) if name in columns[:i]]
+    if twice:
+        raise ManifestError(f"{path}: two columns are called {twice[0]!r}; keep one")
+    missing = [name for name in required if name not in columns]
+    got = f"got {', '.join(columns)}"
+    for mark, word in ((";", "semicolons"), ("\t", "tabs")):
+        if missing and len(columns) == 1 and mark in columns[0]:
+            got = f"cells are separated by {word}: save it with commas"
+    if missing:
+        raise ManifestError(f"{path}: column {missing[0]!r} is missing; {got}")
+    meant = {name for name in KNOWN if name not in columns}
+    if "path" not in required:  # another column holds it
+        meant.discard("path")
+    for name in columns:
+        if name.lower() in meant and name not in required:
+            raise ManifestError(f"{path}: column {name!r} must be called {name.lower()!r}")
+    return columns
 
 
 def _check_filled(path: str | Path, table: pd.DataFrame, column: str) -> None:
@@ -248,8 +292,18 @@ def _check_splits(path: str | Path, table: pd.DataFrame) -> None:
             f" wanted one of {', '.join(SPLITS)}"
         )
     check_apart(path, table, [name for name in SOURCES if name in table])
-    place = "#" + table["index"].astype(str) if "index" in table else ""
-    _check_apart(path, table, table["path"] + place, "path")
+    _check_apart(path, table, image_names(table), "path")
+
+
+def _check_labels(path: str | Path, table: pd.DataFrame) -> None:
+    names = image_names(table)
+    again = table[names.duplicated(keep=False)]
+    kinds = again.groupby(names[again.index], sort=False)["label"].nunique()
+    if (kinds > 1).any():
+        name = kinds.index[kinds > 1][0]
+        rows = again.index[names[again.index] == name]
+        labels = " and ".join(f"{again['label'][i]!r} (row {_line(i)})" for i in rows[:_SHOWN])
+        raise ManifestError(f"{path}: {name} is {labels}; keep one label an image")
 
 
 def check_apart(path: str | Path, table: pd.DataFrame, groups: Sequence[str]) -> None:
@@ -270,7 +324,7 @@ def check_apart(path: str | Path, table: pd.DataFrame, groups: Sequence[str]) ->
 
 
 def _check_apart(path: str | Path, table: pd.DataFrame, owner: pd.Series, what: str) -> None:
-    known = owner[owner != ""]
+    known = owner[(owner != "") & owner.duplicated(keep=False)]
     split = table["split"][known.index]
     shared = split.groupby(known).nunique()
     shared = shared[shared > 1]

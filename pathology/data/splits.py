@@ -1,14 +1,12 @@
 """Splits of a manifest that keep what belongs together on one side, and are never mixed up.
 
 Rows that share a patient, a slide or a file -- or, when asked, a site -- are one group; a group is
-in one split. Splits are stratified by label (:class:`sklearn.model_selection.StratifiedGroupKFold`)
-as far as groups allow. Sites that stay together measure what a model makes of a hospital it has not
+in one split. Splits are stratified by label as far as groups allow. Sites that stay together measure what a model makes of a hospital it has not
 seen (Howard et al., Nature Communications 2021, "preserved-site" validation).
 """
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,11 +16,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pathology.data.manifest import CHECKSUMS, SPLITS, check_apart, read_table, write_manifest
+from pathology.data.manifest import (
+    CHECKSUMS,
+    SOURCES,
+    SPLITS,
+    check_apart,
+    checksum,
+    image_names,
+    read_table,
+    write_manifest,
+)
 from pathology.errors import ManifestError, StampMismatchError
 from pathology.outputs import complete_file, writable_folder
 
 FINEST = 20  # fractions are told apart to a twentieth: more folds than that make crumbs of patients
+DRAWS = 200  # ways to deal folds to test and validation that are compared
+CLOSE = 0.02  # of the fractions asked for, summed over test and validation: looked no further
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,7 @@ class SplitSpec:
             split of exactly one of them, with the next fold for validation.
         val: fraction of rows for validation, without folds.
         test: fraction of rows for test, without folds.
-        groups: columns whose values stay together.
+        groups: columns whose values stay together; patients, slides and files do anyway.
         stratify: column whose values are spread evenly; ``None`` for none.
         seed: of the shuffling.
 
@@ -83,21 +92,30 @@ def split_manifest(source: str | Path, out: str | Path, spec: SplitSpec) -> dict
     source, out = Path(source), Path(out)
     table = read_table(source).drop(columns="split", errors="ignore")
     made: dict[str, Any] = {
-        "source": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "source": checksum(source),
         "spec": asdict(spec) | {"groups": list(spec.groups)},
     }
-    _check_same(out / CHECKSUMS, made)
+    before = _check_same(out / CHECKSUMS, made)
     groups = row_groups(source, table, spec.groups)
     strata = _strata(source, table, spec.stratify)
+    _check_enough(source, table, groups, strata, spec)
     if spec.folds:
-        splits = _folds(source, groups, strata, spec)
+        splits = _folds(groups, strata, spec)
     else:
         splits = [_one(source, groups, strata, spec)]
     names = [f"fold_{i}.csv" for i in range(spec.folds)] or ["manifest.csv"]
     tables = {name: table.assign(split=split) for name, split in zip(names, splits, strict=True)}
     for name, each in tables.items():
         _check_usable(source, each, groups, strata, spec)
-        check_apart(source, each, spec.groups)
+        check_apart(source, each, [*spec.groups, *_sources(table)])
+        if (out / name).exists() and (out / name).samefile(source):
+            raise ManifestError(f"{source}: would be replaced by its split; choose another --out")
+        if before.get(name, {}).get("split", _digest(each)) != _digest(each):
+            raise StampMismatchError(
+                f"{out / name}: rows were put into other splits by another version of this"
+                " software; keep it as it is, or choose another --out"
+            )
+    for name, each in tables.items():
         write_manifest(each, writable_folder(out) / name)
     # Last: where it stands, all stands.
     made["manifests"] = {name: _summary(out / name, each) for name, each in tables.items()}
@@ -112,7 +130,8 @@ def row_groups(source: Path, table: pd.DataFrame, groups: Sequence[str]) -> NDAr
     Args:
         source: the manifest, for messages.
         table: its rows.
-        groups: columns; ``slide_id`` and files (with their place in an array) count always.
+        groups: columns, in which no row may be empty; patients, slides and files (with their place
+            in an array) count always, where they are known.
 
     Returns:
         A number per row, from 0.
@@ -135,19 +154,23 @@ def row_groups(source: Path, table: pd.DataFrame, groups: Sequence[str]) -> NDAr
                 f"{source}: row {empty[0] + 2} has no {name} ({len(empty)} rows in all); fill"
                 " it in, or name another column with --groups"
             )
-    files = table["path"] + "#" + table["index"] if "index" in table else table["path"]
-    owners = [table[name] for name in (*groups, *({"slide_id"} & set(table.columns)))] + [files]
+    owners = [table[name] for name in dict.fromkeys([*groups, *_sources(table)])]
     # Rows and values are nodes; a row is joined to each of its values.
     count, rows, values = len(table), [], []
-    for owner in owners:
-        codes, known = pd.factorize(owner)
-        rows.append(np.arange(len(table)))
-        values.append(codes + count)
+    for owner in [*owners, image_names(table)]:
+        codes, known = pd.factorize(owner.mask(owner == ""))
+        rows.append(np.flatnonzero(codes >= 0))
+        values.append(codes[codes >= 0] + count)
         count += len(known)
     i, j = np.concatenate(rows), np.concatenate(values)
     _, part = connected_components(coo_array((np.ones(len(i)), (i, j)), (count, count)), False)
     numbers: NDArray[np.intp] = pd.factorize(part[: len(table)])[0]
     return numbers
+
+
+def _sources(table: pd.DataFrame) -> list[str]:
+    """Columns that reading a manifest holds against a split."""
+    return [name for name in SOURCES if name in table]
 
 
 def _strata(source: Path, table: pd.DataFrame, column: str | None) -> NDArray[np.intp]:
@@ -166,37 +189,41 @@ def _strata(source: Path, table: pd.DataFrame, column: str | None) -> NDArray[np
 def _fold_numbers(
     groups: NDArray[np.intp], strata: NDArray[np.intp], folds: int, seed: int
 ) -> NDArray[np.intp]:
-    """The fold of every row."""
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+    """The fold of every row: of its group, which went where least was of what it holds.
 
-    # Where no two rows belong together the one that knows of groups takes minutes for the same.
-    is_free = groups.max() + 1 == len(groups)
-    kind = StratifiedKFold if is_free else StratifiedGroupKFold
-    parts = kind(folds, shuffle=True, random_state=seed).split(
-        groups, strata, None if is_free else groups
-    )
-    fold = np.zeros(len(groups), np.intp)
-    with warnings.catch_warnings():
-        # A label of fewer rows than folds; whether that matters is checked on the result.
-        warnings.filterwarnings("ignore", message="The least populated class")
-        for number, (_, test) in enumerate(parts):
-            fold[test] = number
-    return fold
+    scikit-learn's ``StratifiedGroupKFold`` does likewise, but takes groups by size, so that its
+    seed changes nothing where no two are alike; and it takes minutes for many. Here an order by
+    size, without which large groups find no room, is blurred by the seed.
+    """
+    rng = np.random.default_rng(seed)
+    holds = _counts(groups, strata)
+    size = holds.sum(axis=1) / len(groups)
+    holds /= holds.sum(axis=0)  # of each stratum, the share that a group holds
+    order = np.argsort(-holds.max(axis=1) * rng.uniform(0.5, 1, len(holds)), kind="stable")
+    number = np.zeros(len(holds), np.intp)
+    filled, sizes = np.zeros((folds, holds.shape[1])), np.zeros(folds)
+    for group in order:
+        # What it adds to the variance over folds, summed over strata. Among equals the smallest.
+        adds = filled @ holds[group]
+        best = np.flatnonzero(adds <= adds.min() + 1e-12)
+        best = best[sizes[best] <= sizes[best].min() + 1e-12]
+        fold = best[rng.integers(len(best))]
+        number[group] = fold
+        filled[fold] += holds[group]
+        sizes[fold] += size[group]
+    return number[groups]
 
 
-def _most_folds(groups: NDArray[np.intp], strata: NDArray[np.intp]) -> int:
-    """Folds that can be made at all: of groups, and of rows of some label."""
-    return min(int(groups.max()) + 1, int(np.bincount(strata).max()))
+def _counts(owners: NDArray[np.intp], strata: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Rows of each owner (a group, a fold) in each stratum."""
+    width = int(strata.max()) + 1
+    table = np.bincount(owners * width + strata, minlength=(int(owners.max()) + 1) * width)
+    return table.reshape(-1, width).astype(np.float64)
 
 
 def _folds(
-    source: Path, groups: NDArray[np.intp], strata: NDArray[np.intp], spec: SplitSpec
+    groups: NDArray[np.intp], strata: NDArray[np.intp], spec: SplitSpec
 ) -> list[NDArray[np.str_]]:
-    most = _most_folds(groups, strata)
-    if spec.folds > most:
-        raise ManifestError(
-            f"{source}: {groups.max() + 1} groups cannot make {spec.folds} folds; ask for fewer"
-        )
     fold = _fold_numbers(groups, strata, spec.folds, spec.seed)
     return [
         np.where(fold == i, "test", np.where(fold == (i + 1) % spec.folds, "val", "train"))
@@ -209,24 +236,42 @@ def _one(
 ) -> NDArray[np.str_]:
     """One split: folds dealt to test and validation as close to the fractions as works.
 
-    Small folds come closer but may lack a rare label; then larger ones are tried.
+    Small folds come closer, but may lack a rare label or be too small for a large group; then
+    larger ones are tried.
     """
     if not spec.test and not spec.val:
         return np.full(len(groups), "train")
-    candidates = range(2, min(FINEST, _most_folds(groups, strata)) + 1)
+    candidates = range(2, min(FINEST, int(groups.max()) + 1) + 1)
     possible = [n for n in candidates if np.isfinite(_misfit(spec, n))]
     if not possible:
         raise ManifestError(
             f"{source}: {groups.max() + 1} groups cannot be split by the fractions asked for"
         )
-    split = np.full(len(groups), "train")
+    rng = np.random.default_rng(spec.seed)
+    best, split = (np.inf, np.inf), np.full(len(groups), "train")
     for n in sorted(possible, key=lambda n: (_misfit(spec, n), n)):
-        test, val = (_share(fraction, n) for fraction in (spec.test, spec.val))
         fold = _fold_numbers(groups, strata, n, spec.seed)
-        split = np.where(fold < test, "test", np.where(fold < test + val, "val", "train"))
-        if not _lacking(split, strata, spec):
+        counts = _counts(fold, strata)
+        test, val = (_share(fraction, n) for fraction in (spec.test, spec.val))
+        for _ in range(DRAWS):
+            # Without an order of their own: the first fold is where the largest group went.
+            names = rng.permutation(["test"] * test + ["val"] * val + ["train"] * (n - test - val))
+            fit = _fit(counts, names, spec)
+            if fit < best:
+                best, split = fit, names[fold]
+        if best <= (0, CLOSE):
             break
     return split
+
+
+def _fit(
+    counts: NDArray[np.float64], names: NDArray[np.str_], spec: SplitSpec
+) -> tuple[float, float]:
+    """How many labels are lacking somewhere, then how far the parts are from the fractions."""
+    parts = {name: counts[names == name].sum(axis=0) for name in SPLITS}
+    lacking = sum(int((parts[name] == 0).sum()) for name in set(names))
+    off = sum(abs(parts[name].sum() / counts.sum() - getattr(spec, name)) for name in SPLITS[1:])
+    return lacking, round(off, 9)
 
 
 def _share(fraction: float, folds: int) -> int:
@@ -263,22 +308,50 @@ def _check_usable(
 ) -> None:
     """Refuse a split that lacks a label somewhere: no number measured on it would mean anything."""
     lacking = _lacking(table["split"].to_numpy(str), strata, spec)
-    if lacking is None:
-        return
-    split, stratum = lacking
-    of_it = strata == stratum
+    if lacking is not None:
+        split, stratum = lacking
+        raise _too_few(source, table, groups, strata == stratum, spec, f", {split} has none")
+
+
+def _check_enough(
+    source: Path,
+    table: pd.DataFrame,
+    groups: NDArray[np.intp],
+    strata: NDArray[np.intp],
+    spec: SplitSpec,
+) -> None:
+    """Refuse fewer groups than folds, and a label of fewer than there are parts."""
+    if spec.folds > groups.max() + 1:
+        raise ManifestError(
+            f"{source}: {groups.max() + 1} groups cannot make {spec.folds} folds; ask for fewer"
+        )
+    owners = (_counts(groups, strata) > 0).sum(axis=0)
+    parts = spec.folds or 1 + (spec.val > 0) + (spec.test > 0)
+    if spec.stratify is not None and owners.min() < parts:
+        raise _too_few(source, table, groups, strata == int(owners.argmin()), spec, "")
+
+
+def _too_few(
+    source: Path,
+    table: pd.DataFrame,
+    groups: NDArray[np.intp],
+    of_it: NDArray[np.bool_],
+    spec: SplitSpec,
+    where: str,
+) -> ManifestError:
     value = "rows" if spec.stratify is None else repr(table.loc[of_it, spec.stratify].iloc[0])
-    raise ManifestError(
-        f"{source}: {value} of {len(np.unique(groups[of_it]))} groups did not do for all splits,"
-        f" {split} has none; ask for fewer folds or another seed, merge labels, or do not stratify"
+    return ManifestError(
+        f"{source}: {value} of {len(np.unique(groups[of_it]))} groups did not do for all splits"
+        f"{where}; ask for fewer folds or another seed, merge labels, or do not stratify"
     )
 
 
-def _check_same(path: Path, made: dict[str, Any]) -> None:
+def _check_same(path: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """What was said of each manifest before; nothing where none was made."""
     try:
-        before = json.loads(path.read_text())
+        before: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
-        return
+        return {}
     except (OSError, ValueError) as error:
         raise ManifestError(f"{path}: cannot be read ({error}); remove it to split anew") from error
     for what in made:
@@ -287,11 +360,19 @@ def _check_same(path: Path, made: dict[str, Any]) -> None:
                 f"{path.parent}: holds splits of another {what} ({before.get(what)!r}, wanted"
                 f" {made[what]!r}); choose another --out, or remove the folder"
             )
+    manifests: dict[str, Any] = before.get("manifests", {})
+    return manifests
+
+
+def _digest(table: pd.DataFrame) -> str:
+    """Of which row is in which split, whatever else the manifest says."""
+    return hashlib.sha256("\n".join(table["split"]).encode()).hexdigest()
 
 
 def _summary(path: Path, table: pd.DataFrame) -> dict[str, Any]:
     counts = table["split"].value_counts()
     return {
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": checksum(path),
+        "split": _digest(table),
         "rows": {name: int(counts.get(name, 0)) for name in SPLITS},
     }

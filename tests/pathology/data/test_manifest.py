@@ -44,6 +44,11 @@ def test_the_root_and_path_column_can_be_given(write, tmp_path):
         ("path,label,split\na.png,x,train\nb.png,x,holdout\n", "row 3 has split 'holdout'"),
         ("path,label,split\na.png,x,train\nc.png,x,train\n", "1 of 2 files are missing"),
         ("path,label,split\na.png,x,train\nc.png,x,train\n", "c.png (row 3)"),
+        ("path,label,split,label\na.png,x,train,y\n", "two columns are called 'label'"),
+        ("path, split,split,label\na.png,x,train,y\n", "two columns are called 'split'"),
+        ("path;label;split\na.png;x;train\n", "separated by semicolons: save it with commas"),
+        ("path,label,split,Patient_ID\na.png,x,train,p\n", "must be called 'patient_id'"),
+        ("path,label,split\na.png,x,train\n./a.png,y,train\n", "'x' (row 2) and 'y' (row 3)"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_row(write, text, said):
@@ -61,6 +66,37 @@ def test_a_patient_in_two_splits_is_refused(write):
     rows = "a.png,x,train,p1\nb.png,x,val,p1\n"
     with pytest.raises(LeakageError, match=r"'p1' in train \(row 2\) and val \(row 3\)"):
         read_tile_manifest(write("path,label,split,patient_id\n" + rows))
+
+
+@pytest.mark.parametrize("other", ["p1 ", " p1", '"p1"'])
+def test_blanks_do_not_make_one_patient_two(write, other):
+    rows = f"a.png,x,train,p1\nb.png,x,val,{other}\n"
+    with pytest.raises(LeakageError, match="'p1' in train"):
+        read_tile_manifest(write("path,label,split,patient_id\n" + rows))
+
+
+def test_an_image_is_one_however_its_path_is_spelt(write, tmp_path):
+    other = f"../{tmp_path.name}/a.png"
+    with pytest.raises(LeakageError, match="values of path"):
+        read_tile_manifest(write(f"path,label,split\na.png,x,train\n{other},x,val\n"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace(",", ", ").replace("a.png, ", "a.png,"),
+        lambda text: text.replace("tumour", '"tumour"').replace("path", '"path"'),
+    ],
+)
+def test_spreadsheets_write_what_is_read(write, change):
+    """Byte order marks, other line ends, blanks and quotes."""
+    path = write("")
+    path.write_bytes(change("path,label,split\na.png,tumour,train\n").encode())
+    table = read_tile_manifest(path)
+    assert list(table.columns) == ["path", "label", "split"]
+    assert table.loc[0, ["label", "split"]].tolist() == ["tumour", "train"]
 
 
 def test_unknown_patients_do_not_count_as_one(write):

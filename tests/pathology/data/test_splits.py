@@ -88,6 +88,127 @@ def test_the_seed_decides_and_nothing_else(tmp_path):
     assert list(a["split"]) != list(c["split"])
 
 
+def unequal(folder, sizes, labels="ab"):
+    """A manifest of tiles of which patient ``i`` has ``sizes[i]``, and one label."""
+    (folder / "x.npy").touch()
+    owners = [i for i, size in enumerate(sizes) for _ in range(size)]
+    lines = [f"x.npy,{i},{labels[p % len(labels)]},p{p}" for i, p in enumerate(owners)]
+    path = folder / "tiles.csv"
+    path.write_text("path,index,label,patient_id\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def test_the_seed_decides_where_no_two_patients_are_alike(tmp_path):
+    source = unequal(tmp_path, range(20, 60))
+    tested = set()
+    for seed in range(4):
+        table = split_manifest(source, tmp_path / str(seed), SplitSpec(seed=seed))["manifest.csv"]
+        tested.add(frozenset(table["patient_id"][table["split"] == "test"]))
+        share = table["split"].value_counts(normalize=True)
+        assert abs(share["test"] - 0.15) + abs(share["val"] - 0.15) < 0.03
+    assert len(tested) == 4
+
+
+def test_a_patient_larger_than_the_test_part_is_trained_on(tmp_path):
+    source = unequal(tmp_path, [400, *range(20, 50)])  # over a quarter of all rows
+    for seed in range(3):
+        table = split_manifest(source, tmp_path / str(seed), SplitSpec(seed=seed))["manifest.csv"]
+        assert set(table["split"][table["patient_id"] == "p0"]) == {"train"}
+        assert 0.1 < (table["split"] == "test").mean() < 0.2
+
+
+def test_a_rare_label_does_not_make_the_parts_large(tmp_path):
+    """Three of sixty patients: each part has one, and is as large as asked for."""
+    source = unequal(tmp_path, [30] * 60, labels="r" + "a" * 19)
+    table = split_manifest(source, tmp_path / "out", SplitSpec())["manifest.csv"]
+    rare = table[table["label"] == "r"]
+    assert sorted(rare.groupby("split")["patient_id"].nunique()) == [1, 1, 1]
+    assert 0.1 < (table["split"] == "test").mean() < 0.2
+
+
+def test_folds_of_unequal_patients_are_even(tmp_path):
+    """As even as scikit-learn makes them."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    source = unequal(tmp_path, np.random.default_rng(0).integers(20, 90, 40), labels="aabc")
+    tables = split_manifest(source, tmp_path / "out", SplitSpec(folds=5))
+    table = tables["fold_0.csv"]
+    labels, patients = table["label"].to_numpy(), table["patient_id"].to_numpy()
+    theirs = StratifiedGroupKFold(5, shuffle=True, random_state=0).split(labels, labels, patients)
+
+    def worst(parts):
+        """Largest distance of a label's share in a fold from a fifth of it."""
+        return max(
+            abs((labels[part] == label).sum() / (labels == label).sum() - 0.2)
+            for part in parts
+            for label in "abc"
+        )
+
+    ours = worst([np.flatnonzero(t["split"] == "test") for t in tables.values()])
+    assert ours < worst([part for _, part in theirs]) + 0.03
+
+
+def test_patients_stay_together_whatever_groups_are_named(tmp_path):
+    source = cohort(tmp_path)
+    split_manifest(source, tmp_path / "out", SplitSpec(groups=()))
+    assert straddling(read_slide_manifest(tmp_path / "out" / "manifest.csv"), "patient_id") == []
+
+
+def test_rows_of_unknown_slides_and_patients_are_not_one_group(tmp_path):
+    table = pd.DataFrame(
+        {"path": list("abcd"), "slide_id": ["", "", "s", "s"], "patient_id": ["", "p", "", "p"]}
+    )
+    assert list(row_groups(tmp_path, table, ())) == [0, 1, 1, 1]
+
+
+def test_a_file_is_one_however_its_path_is_spelt(tmp_path):
+    table = pd.DataFrame({"path": ["a/b.h5", "a/c/../b.h5", "a/b.h5"], "index": ["7", "07", "70"]})
+    assert list(row_groups(tmp_path, table, ())) == [0, 0, 1]
+
+
+def test_the_source_is_never_replaced(tmp_path):
+    source = cohort(tmp_path).rename(tmp_path / "manifest.csv")
+    before = source.read_bytes()
+    with pytest.raises(ManifestError, match="would be replaced by its split"):
+        split_manifest(source, tmp_path, SplitSpec())
+    assert source.read_bytes() == before
+    assert not (tmp_path / "splits.json").exists()
+
+
+def test_other_line_ends_are_no_edit(tmp_path):
+    """Version control may change them on the way to another machine."""
+    source = cohort(tmp_path)
+    split_manifest(source, tmp_path / "out", SplitSpec())
+    path = tmp_path / "out" / "manifest.csv"
+    assert b"\r" not in path.read_bytes()
+    read = read_slide_manifest(path)
+    for file in (path, source):
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    pd.testing.assert_frame_equal(read_slide_manifest(path), read)
+    split_manifest(source, tmp_path / "out", SplitSpec())
+
+
+def test_a_split_moves_with_its_files(tmp_path):
+    (tmp_path / "here").mkdir()
+    split_manifest(cohort(tmp_path / "here"), tmp_path / "here" / "out", SplitSpec())
+    (tmp_path / "here").rename(tmp_path / "there")
+    table = read_slide_manifest(tmp_path / "there" / "out" / "manifest.csv")
+    assert all("there" in path for path in table["path"])
+
+
+def test_a_split_that_would_come_out_otherwise_is_not_replaced(tmp_path, monkeypatch):
+    """Of another version of this software, that is."""
+    source = cohort(tmp_path)
+    split_manifest(source, tmp_path / "out", SplitSpec())
+    before = (tmp_path / "out" / "manifest.csv").read_bytes()
+    monkeypatch.setattr(
+        "pathology.data.splits._fold_numbers", lambda groups, strata, folds, seed: groups % folds
+    )
+    with pytest.raises(StampMismatchError, match="into other splits by another version"):
+        split_manifest(source, tmp_path / "out", SplitSpec())
+    assert (tmp_path / "out" / "manifest.csv").read_bytes() == before
+
+
 def test_rows_hang_together_by_any_of_their_groups(tmp_path):
     table = pd.DataFrame(
         {
