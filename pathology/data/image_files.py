@@ -140,10 +140,12 @@ def _why(path: str | Path, error: Exception) -> str:
 
 
 def _upright_rgb(path: str | Path, image: Image.Image) -> Image.Image:
-    if image.mode in _DEEP_MODES:
+    # PIL reads colours of 16 bits as their upper 8, which may be next to black.
+    stored = str(getattr(image, "tile", ""))
+    if image.mode in _DEEP_MODES or ";16" in stored:
         raise ManifestError(
-            f"{path}: {image.mode!r} pixels, wanted 8 bits a channel; convert it first, with the"
-            " range of greys that you want to keep"
+            f"{path}: {image.mode!r} pixels of more than 8 bits, wanted 8 bits a channel; convert"
+            " it first, with the range of values that you want to keep"
         )
     try:
         image = ImageOps.exif_transpose(image)
@@ -341,15 +343,17 @@ def _unpacked(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> 
     beside = path.parent / f".{path.name}.{stamp}"
     folder = f"pathology-{os.getuid()}" if hasattr(os, "getuid") else "pathology"
     shared = Path(tempfile.gettempdir()) / folder / beside.name[1:]
+    # Not its own name, which may lead out of the folder.
+    name = f"{member.header_offset}.npy"
     for copy in (beside, shared):
-        if (copy / member.filename).is_file():
-            return copy / member.filename
+        if (copy / name).is_file():
+            return copy / name
     home = beside if os.access(path.parent, os.W_OK) else shared
     with (
-        complete_file(home / member.filename) as draft,
+        complete_file(home / name) as draft,
         archive.open(member) as packed,
         draft.open("wb") as file,
     ):
         while block := packed.read(2**22):
             file.write(block)
-    return home / member.filename
+    return home / name

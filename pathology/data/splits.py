@@ -1,8 +1,9 @@
 """Splits of a manifest that keep what belongs together on one side, and are never mixed up.
 
 Rows that share a patient, a slide or a file -- or, when asked, a site -- are one group; a group is
-in one split. Splits are stratified by label as far as groups allow. Sites that stay together measure what a model makes of a hospital it has not
-seen (Howard et al., Nature Communications 2021, "preserved-site" validation).
+in one split. Splits are stratified by label as far as groups allow. Sites that stay together
+measure what a model makes of a hospital it has not seen (Howard et al., Nature Communications 2021,
+"preserved-site" validation).
 """
 
 import hashlib
@@ -99,10 +100,7 @@ def split_manifest(source: str | Path, out: str | Path, spec: SplitSpec) -> dict
     groups = row_groups(source, table, spec.groups)
     strata = _strata(source, table, spec.stratify)
     _check_enough(source, table, groups, strata, spec)
-    if spec.folds:
-        splits = _folds(groups, strata, spec)
-    else:
-        splits = [_one(source, groups, strata, spec)]
+    splits = _folds(groups, strata, spec) if spec.folds else [_one(source, groups, strata, spec)]
     names = [f"fold_{i}.csv" for i in range(spec.folds)] or ["manifest.csv"]
     tables = {name: table.assign(split=split) for name, split in zip(names, splits, strict=True)}
     for name, each in tables.items():

@@ -4,11 +4,13 @@ import multiprocessing
 import os
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from pathology.data import image_files
@@ -119,6 +121,22 @@ def test_exif_orientation_is_applied_to_pixels_and_size(tmp_path, pixels, orient
 def test_deep_greys_are_refused(tmp_path, dtype):
     Image.fromarray(np.ones((4, 4), dtype)).save(tmp_path / "a.tif")
     assert "8 bits a channel" in refused(tmp_path / "a.tif")
+
+
+def test_deep_colours_are_refused(tmp_path):
+    """12 bits in 16 would be read as nearly black."""
+    values = np.full((4, 4, 3), 3000, np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+    assert "more than 8 bits" in refused(tmp_path / "a.tif")
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    written = b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + written)
+    assert "more than 8 bits" in refused(tmp_path / "a.png")
 
 
 def test_broken_files_are_refused(tmp_path, pixels):
@@ -289,12 +307,21 @@ def test_a_compressed_member_is_unpacked_once_and_mapped(tmp_path, stack, monkey
     path = write(tmp_path / "packed.npz", stack)
     array = image_files._array(path)
     assert isinstance(array, np.memmap)
-    copies = list(tmp_path.glob(".packed.npz.*/images.npy"))
+    copies = list(tmp_path.glob(".packed.npz.*/*.npy"))
     assert len(copies) == 1
     np.testing.assert_array_equal(np.load(copies[0]), stack)
     image_files._after_fork()  # as another process would begin
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("unpacked again"))
     np.testing.assert_array_equal(read_image(path, 3), stack[3])
+
+
+def test_a_member_whose_name_leads_elsewhere_stays_here(tmp_path, stack):
+    np.save(tmp_path / "rows.npy", stack)
+    (tmp_path / "in").mkdir()
+    with zipfile.ZipFile(tmp_path / "in" / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / "rows.npy", "../../led/rows.npy")
+    np.testing.assert_array_equal(read_image(tmp_path / "in" / "x.npz", 2), stack[2])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "rows.npy"]
 
 
 def test_an_uncompressed_member_is_mapped_where_it_lies(tmp_path, stack):
@@ -308,7 +335,7 @@ def test_a_folder_that_cannot_be_written_is_passed_over(tmp_path, stack, monkeyp
     monkeypatch.setattr(image_files.tempfile, "gettempdir", lambda: str(tmp_path / "temp"))
     monkeypatch.setattr(image_files.os, "access", lambda *_: False)
     np.testing.assert_array_equal(read_image(path, 1), stack[1])
-    assert len(list((tmp_path / "temp").rglob("images.npy"))) == 1
+    assert len(list((tmp_path / "temp").rglob("*.npy"))) == 1
     assert not list(tmp_path.glob(".packed*"))
 
 
