@@ -112,7 +112,8 @@ def _in_workers(rows: Sequence[Row], work: Work, count: int) -> Generator[Outcom
         if worker is None or not worker.give(*waiting[0]):
             worker = _Worker(context, pickled)
             workers.append(worker)
-            worker.give(*waiting[0])
+            if not worker.give(*waiting[0]):
+                worker.index = waiting[0][0]  # it died at once, which is this slide's outcome
         waiting.popleft()
 
     try:

@@ -1,6 +1,7 @@
 """``pathology tile``: from slides to tables of tiles."""
 
 import csv
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ def tile(
     Tiles are labelled when the manifest has a `regions` column (files of annotations) and a
     `regions.json` beside it says which annotations make which class.
 
-    A run that was stopped goes on where it was. A slide without enough tissue for one tile has
+    A run that was stopped goes on where it was, and labels are always made from the regions as
+    they are. A slide without enough tissue for one tile has
     failed: nothing can be trained on or said about it.
 
     Args:
@@ -146,8 +148,9 @@ class Tiler:
 
         path = self._path(row, ".parquet")
         with open_slide(row["path"], slide_mpp(row), colour=self.spec.colour) as slide:
-            before = self._before(path, slide)
             regions = self._regions(row, slide)
+            drawn = self._drawn(row)
+            before = self._before(path, slide, drawn)
             grid = before
             if grid is None:
                 found = survey(slide, self.spec.tissue, self.spec.exclude)
@@ -156,6 +159,7 @@ class Tiler:
                 except NoTissueError:
                     self._show(row, slide, found, None)  # to see why
                     raise
+                grid = grid.with_made(**drawn)
                 self._show(row, slide, found, grid)
             # Always from the regions as they are now: labels are quick to make and go stale.
             grid = self._labelled(grid, regions)
@@ -169,18 +173,39 @@ class Tiler:
     def _path(self, row: dict[str, Any], end: str) -> Path:
         return self.out / f"{row['slide_id']}{end}"
 
-    def _before(self, path: Path, slide: "Slide") -> "TileGrid | None":
+    def _before(self, path: Path, slide: "Slide", drawn: dict[str, str]) -> "TileGrid | None":
         """The table that is there already, if it can be used."""
         from pathology.tiling import TileGrid
 
         if not path.exists():
             return None
         try:
-            return TileGrid.load(path, spec=self.spec, slide=slide)
+            grid = TileGrid.load(path, spec=self.spec, slide=slide)
+            if drawn.items() <= grid.made.items():
+                return grid
+            raise StampMismatchError(
+                f"{path}: tiles were drawn in other regions or classes than there are now; use"
+                " another --out, or --overwrite to draw them anew"
+            )
         except (ManifestError, StampMismatchError):
-            if self.overwrite:
-                return None
-            raise
+            if not self.overwrite:
+                raise
+        # Gone before its successor is made: where that fails, nothing of the old kind is left.
+        try:
+            path.unlink()
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be replaced: {error.strerror}") from error
+        return None
+
+    def _drawn(self, row: dict[str, Any]) -> dict[str, str]:
+        """What places depend on besides the specification, as :attr:`TileGrid.made` says it."""
+        if self.classes is None or self.spec.placement != "annotated":
+            return {}
+        classes = [(name, one.include, one.exclude) for name, one in self.classes.items()]
+        with Path(row["regions"]).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        digest.update(json.dumps([classes, self.classes.origin]).encode())
+        return {"regions": digest.hexdigest()}
 
     def _regions(self, row: dict[str, Any], slide: "Slide") -> "Regions | None":
         from pathology.annotations import read_regions
@@ -275,6 +300,8 @@ def _notes(regions: "Regions | None") -> str:
 def _same_labels(one: "TileGrid", other: "TileGrid") -> bool:
     import numpy as np
 
+    if one.made != other.made:
+        return False
     labels = [grid.columns["label"] for grid in (one, other) if "label" in grid.columns]
     return not labels or (len(labels) == 2 and np.array_equal(labels[0], labels[1]))
 

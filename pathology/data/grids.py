@@ -92,6 +92,26 @@ def check_source(slide: Slide, source: GridSource) -> None:
         )
 
 
+def same_rule(
+    where: object, rule: Mapping[str, Any] | None, others: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """How labels of one slide and those of others were chosen; ``None`` where nobody says.
+
+    Raises:
+        StampMismatchError: by different fractions.
+    """
+    if rule and others and dict(rule) != dict(others):
+        raise StampMismatchError(
+            f"{where}: tiles are labelled by {_words(rule)}, others by {_words(others)}; run"
+            " `pathology tile` on all slides with one --label-fraction"
+        )
+    return others or rule
+
+
+def _words(rule: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in rule.items())
+
+
 def label_codes(labels: NDArray[Any], classes: Sequence[str]) -> NDArray[np.int16]:
     """Place of each label in ``classes``, -1 for any other."""
     codes: NDArray[np.int16] = (

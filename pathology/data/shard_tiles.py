@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from pathology.data.grids import LOOKING, check_stamp, grid_path, label_codes
+from pathology.data.grids import LOOKING, check_stamp, grid_path, label_codes, same_rule
 from pathology.data.shards import Shards, decode_tile
 from pathology.data.stains import TileStains
 from pathology.data.tiles import Sample, Transform
@@ -37,7 +37,8 @@ class ShardTiles(Dataset[Sample]):
     Raises:
         ManifestError: a slide was not packed, a shard is missing or cut short, or no tile has one
             of the classes.
-        StampMismatchError: slides packed with different settings, or from another file.
+        StampMismatchError: slides packed with different settings, labelled by different fractions,
+            or from another file.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ShardTiles(Dataset[Sample]):
             name: [] for name in ("owner", "shard", "offset", "length", "labels")
         }
         records = table.to_dict("records")
+        rule: Mapping[str, Any] | None = None
         with ThreadPoolExecutor(LOOKING) as threads:
             for slide in threads.map(lambda record: _load(record, self.folder), records):
                 made = slide.spec, slide.stamp["quality"]
@@ -67,6 +69,8 @@ class ShardTiles(Dataset[Sample]):
                     )
                 self.spec: TileSpec = made[0]
                 self.quality: int | None = made[1]
+                where = f"{self.folder}: slide {slide.stamp['slide_id']}"
+                rule = same_rule(where, slide.stamp.get("label"), rule)
                 codes = label_codes(slide.columns["label"], classes)
                 kept = np.flatnonzero(codes >= 0)
                 columns["owner"].append(np.full(len(kept), len(self.sources), np.int32))

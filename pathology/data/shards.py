@@ -226,6 +226,7 @@ def slide_stamp(grid: TileGrid, tiles_per_shard: int, quality: int | None) -> di
         "spec": grid.spec.to_dict(),
         "tiles": len(grid),
         "places_and_labels": tiles.hexdigest(),
+        "label": grid.made.get("label"),
         "quality": quality,
         "tiles_per_shard": tiles_per_shard,
     }

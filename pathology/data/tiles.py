@@ -20,6 +20,7 @@ from pathology.data.grids import (
     label_codes,
     load_grid,
     opening_mpp,
+    same_rule,
 )
 from pathology.data.image_files import image_size, read_image
 from pathology.data.slide_pool import SlidePool
@@ -109,7 +110,8 @@ class SlideTiles(Dataset[Sample]):
 
     Raises:
         ManifestError: a grid is missing, has no labels, or nothing is left.
-        StampMismatchError: grids of different tile sizes, or made for another slide.
+        StampMismatchError: grids of different tile sizes, labelled by different fractions, or made
+            for another slide.
         SlideOpenError: a slide file cannot be read.
     """
 
@@ -127,6 +129,7 @@ class SlideTiles(Dataset[Sample]):
         self.sources: list[GridSource] = []
         self.mpps: list[float | tuple[float, float] | None] = []
         parts: list[_Part] = []
+        rule: Mapping[str, Any] | None = None
         with ThreadPoolExecutor(LOOKING) as threads:
             indexed = threads.map(
                 lambda record: _index_slide(record, Path(tiles), classes), records
@@ -138,6 +141,7 @@ class SlideTiles(Dataset[Sample]):
                         " tile all slides with one specification"
                     )
                 self.spec: TileSpec = part.spec
+                rule = same_rule(grid_path(tiles, record), part.rule, rule)
                 self.sources.append(part.source)
                 self.mpps.append(opening_mpp(record, part.source))
                 part.owner = np.full(len(part.labels), number, np.int32)
@@ -194,7 +198,7 @@ class _Part:
 
     def __init__(self, grid: TileGrid, labels: NDArray[np.int16]) -> None:
         kept = np.flatnonzero(labels >= 0)
-        self.spec, self.source = grid.spec, grid.source
+        self.spec, self.source, self.rule = grid.spec, grid.source, grid.made.get("label")
         self.x, self.y, self.labels = grid.x[kept], grid.y[kept], labels[kept]
         self.owner = np.empty(0, np.int32)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, cast, overload
 
@@ -71,6 +71,9 @@ class TileGrid(Sequence[Tile]):
         y: top edges in level-0 pixels, float64.
         tissue: fraction of tissue, float32.
         columns: further columns by name, one value per tile: numbers or text.
+        made: what else decided places and columns, by name, as JSON has it: ``label``, how
+            :func:`~pathology.tiling.label.label_tiles` chose; ``regions``, a digest of what places
+            were drawn in.
 
     Raises:
         ValueError: columns of different lengths, one named as a column of the grid itself, or of
@@ -83,6 +86,7 @@ class TileGrid(Sequence[Tile]):
     y: NDArray[np.float64]
     tissue: NDArray[np.float32]
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", np.asarray(self.x, np.float64))
@@ -128,12 +132,18 @@ class TileGrid(Sequence[Tile]):
             self.y[which],
             self.tissue[which],
             self._columns.select(which),
+            self.made,
         )
 
     def with_columns(self, **columns: NDArray[Any]) -> Self:
         """The same tiles with further columns; one of the same name is replaced."""
-        merged = self._columns.merged(columns)
-        return type(self)(self.spec, self.source, self.x, self.y, self.tissue, merged)
+        # How a column was made is not how its successor was.
+        made = {name: how for name, how in self.made.items() if name not in columns}
+        return replace(self, columns=self._columns.merged(columns), made=made)
+
+    def with_made(self, **made: Any) -> Self:
+        """The same tiles with more said of how they were made."""
+        return replace(self, made={**self.made, **made})
 
     def __len__(self) -> int:
         return len(self.x)
@@ -210,7 +220,7 @@ class TileGrid(Sequence[Tile]):
             table = pq.ParquetFile(path, read_dictionary=text).read()
         except (OSError, pa.ArrowException) as error:
             raise ManifestError(f"{path}: tiles cannot be read: {_first_line(error)}") from error
-        found_spec, source = _parse_header(path, table.schema.metadata or {})
+        found_spec, source, made = _parse_header(path, table.schema.metadata or {})
         columns: dict[str, Any] = {n: _values(table.column(n)) for n in table.column_names}
         if missing := [name for name in OWN_COLUMNS if name not in columns]:
             raise ManifestError(f"{path}: not a table of tiles, columns {missing} are missing")
@@ -219,7 +229,7 @@ class TileGrid(Sequence[Tile]):
         if slide is not None:
             _check_source(path, source, GridSource.of(slide))
         x, y, tissue = (columns.pop(name) for name in OWN_COLUMNS)
-        return cls(found_spec, source, x, y, tissue, columns)
+        return cls(found_spec, source, x, y, tissue, columns, made)
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -231,6 +241,7 @@ class TileGrid(Sequence[Tile]):
             "slide_size": list(self.source.size),
             "slide_mpp": list(self.source.mpp),
             "mpp_source": self.source.mpp_source,
+            "made": dict(self.made),
         }
 
 
@@ -245,7 +256,9 @@ def _values(column: Any) -> NDArray[Any] | Text:
     return whole.to_numpy(zero_copy_only=False)
 
 
-def _parse_header(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[TileSpec, GridSource]:
+def _parse_header(
+    path: Path, metadata: Mapping[bytes, bytes]
+) -> tuple[TileSpec, GridSource, dict[str, Any]]:
     if METADATA not in metadata:
         raise ManifestError(f"{path}: not a table of tiles, it does not name spec and slide")
     try:
@@ -262,7 +275,7 @@ def _parse_header(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[TileSpec
             Mpp(*header["slide_mpp"]),
             header["mpp_source"],
         )
-        return TileSpec.from_dict(header["spec"]), source
+        return TileSpec.from_dict(header["spec"]), source, dict(header.get("made", {}))
     except (KeyError, TypeError, ValueError) as error:
         raise ManifestError(f"{path}: damaged metadata of tiles: {error!r}") from error
 

@@ -27,7 +27,8 @@ def label_tiles(
     tile; else ``""``. The first, because glass between two lobes of a tumour is usually not
     annotated as anything; the second, so that a corner of an annotation does not speak for a whole
     tile. Areas are exact; what counts as annotated the regions say. Of two classes with equal areas
-    the first wins.
+    the first wins. Both fractions are kept with the grid (``made["label"]``), so that labels by
+    others are not taken for the same.
 
     Args:
         grid: the tiles.
@@ -61,4 +62,5 @@ def label_tiles(
         fractions = {f"{COVERED}{n}": c for n, c in zip(names, covered, strict=True)}
         fractions["annotated"] = annotated
         grid = grid.with_columns(**{n: c.astype(np.float32) for n, c in fractions.items()})
-    return grid.with_columns(label=label)
+    rule = {"min_fraction": float(min_fraction), "min_annotated": float(min_annotated)}
+    return grid.with_columns(label=label).with_made(label=rule)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pathology.cli import cohort
 from pathology.cli.cohort import each_slide
 from pathology.errors import OutputError, SlideError, SlideOpenError
 from tests.cli.made_slides import Trouble
@@ -115,6 +116,21 @@ def test_workers_load_no_torch_and_have_a_core_each(tmp_path, capsys, monkeypatc
     assert each_slide(table("torch 1", "torch 2"), Trouble(tmp_path), "w", workers=2) == 0
     assert capsys.readouterr().out.count(": False 1") == 2
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_slides_whose_worker_dies_at_once_are_not_lost(tmp_path, capsys, monkeypatch):
+    give = cohort._Worker.give
+
+    def give_to_the_dead(worker, index, row):
+        worker.process.kill()
+        worker.process.join()
+        return give(worker, index, row)
+
+    monkeypatch.setattr(cohort._Worker, "give", give_to_the_dead)
+    failures = tmp_path / "failures.csv"
+    assert each_slide(table("a", "b", "c"), Trouble(tmp_path), "w", True, 2, failures) == 3
+    assert "3 of 3 slides failed" in capsys.readouterr().out
+    assert list(listed(failures)) == ["a", "b", "c"]
 
 
 def test_a_negative_number_of_workers_is_refused(tmp_path):

@@ -403,6 +403,49 @@ def test_options_that_make_no_sense_are_refused(refused, slides, tmp_path, optio
 # --- regions
 
 
+def test_labels_follow_the_regions_and_tiles_stay(pathology, tmp_path):
+    write_slide(tmp_path / "a.tif", 0)
+    mask = np.ones((128, 128), np.uint8)
+    mask[:, 40:] = 2  # through the third column of tiles, the first with tissue begin at 64 / 4
+    tifffile.imwrite(tmp_path / "a_mask.tif", mask)
+    (tmp_path / "regions.json").write_text('{"normal": 1, "tumour": 2}')
+    (tmp_path / "slides.csv").write_text("slide_id,path,regions\na,a.tif,a_mask.tif\n")
+    options = ["tile", "--slides", tmp_path / "slides.csv", "--out", tmp_path / "out"]
+    options += ["--size-px", "48", "--tile-mpp", "2"]
+
+    def tables(*more):
+        code, out, _ = pathology(*options, *more)
+        assert code == 0
+        path = tmp_path / "out" / "a.parquet"
+        return pd.read_parquet(path), TileGrid.load(path).made["label"]["min_fraction"], out
+
+    first, fraction, _ = tables()
+    assert fraction == 0.75
+    assert set(first["label"]) == {"normal", "tumour", ""}
+    loose, fraction, said = tables("--label-fraction", "0.5")
+    assert (fraction, "labels made anew" in said) == (0.5, True)
+    assert set(loose["label"]) == {"normal", "tumour"}
+    # The fraction is kept even where all labels stay the same.
+    same, fraction, said = tables("--label-fraction", "0.51")
+    assert (fraction, "labels made anew" in said) == (0.51, True)
+    tifffile.imwrite(tmp_path / "a_mask.tif", np.ones_like(mask))
+    last, _, said = tables("--label-fraction", "0.51")
+    assert set(last["label"]) == {"normal"}
+    for other in (loose, same, last):
+        pd.testing.assert_frame_equal(other.drop(columns="label"), first.drop(columns="label"))
+
+
+def test_a_table_that_was_to_be_replaced_does_not_outlive_a_failure(pathology, slides, tmp_path):
+    same = ["tile", "--slides", slides, "--out", tmp_path, *SMALL]
+    assert pathology(*same)[0] == 0
+    # Of a block of tissue, tiles of another size are never full.
+    other = ["--size-px", "200", "--min-tissue", "1", "--overwrite", "--keep-going"]
+    assert pathology(*same, *other)[0] == 3
+    failed = failures(tmp_path)
+    assert failed
+    assert {path.stem for path in tmp_path.glob("*.parquet")}.isdisjoint(failed)
+
+
 def test_annotated_tiles_and_their_labels(pathology, refused, tmp_path):
     write_slide(tmp_path / "a.tif", 0)  # tissue from (64, 128) to (320, 384)
     mask = np.zeros((128, 128), np.uint8)
@@ -418,11 +461,13 @@ def test_annotated_tiles_and_their_labels(pathology, refused, tmp_path):
     table = pd.read_parquet(tmp_path / "out" / "a.parquet")
     assert table["region"].tolist() == table["label"].tolist()
     assert sorted(table["label"]) == ["normal"] * 6 + ["tumour"] * 6
-    # Regions drawn anew change labels and leave the tiles where they are.
+    assert "made before" in pathology(*options, *more)[1]
+    # Drawn in other regions, the tiles would be others.
     tifffile.imwrite(tmp_path / "a_mask.tif", np.where(mask == 2, 1, mask).astype(np.uint8))
-    code, out, _ = pathology(*options, *more)
-    assert "12 tiles; normal 12; tumour 0, labels made anew" in out
-    again = pd.read_parquet(tmp_path / "out" / "a.parquet")
-    pd.testing.assert_frame_equal(again.drop(columns="label"), table.drop(columns="label"))
+    assert "drawn in other regions or classes than there are now" in refused(*options, *more)
+    code, out, _ = pathology(*options, *more, "--overwrite")
+    assert (code, "6 tiles; normal 6; tumour 0" in out) == (0, True)
+    (tmp_path / "regions.json").write_text('{"normal": 2, "tumour": 1}')
+    assert "drawn in other regions or classes" in refused(*options, *more)
     manifest.write_text("slide_id,path,regions\nb,a.tif,\n")
     assert "slide 'b' has no regions" in refused(*options, *more)

@@ -108,6 +108,23 @@ def test_tiles_of_two_specifications_do_not_mix(cohort, cohort_tiles, tmp_path):
         SlideTiles(table, tmp_path, CLASSES)
 
 
+def test_labels_by_two_fractions_do_not_mix(cohort, cohort_tiles, tmp_path):
+    table = pd.read_csv(cohort)
+    table["path"] = [str(cohort.parent / name) for name in table["path"]]
+    for i, name in enumerate(table["slide_id"]):
+        grid = TileGrid.load(cohort_tiles / f"{name}.parquet")
+        grid = grid.with_made(label={"min_fraction": 0.5 if i else 0.75, "min_annotated": 0.5})
+        grid.save(tmp_path / f"{name}.parquet")
+    said = r"labelled by .*, min_fraction 0\.5, others by .*, min_fraction 0\.75; .*--label-frac"
+    with pytest.raises(StampMismatchError, match=said):
+        SlideTiles(table, tmp_path, CLASSES)
+    # Where one does not say, as of labels of one's own, there is nothing to compare.
+    first = tmp_path / f"{table['slide_id'][0]}.parquet"
+    grid = TileGrid.load(first)
+    grid.with_columns(label=grid.columns["label"]).save(first)
+    assert len(SlideTiles(table, tmp_path, CLASSES)) > 0
+
+
 def test_missing_tiles_say_which_command_makes_them(cohort, tmp_path):
     data = TileDataModule(str(cohort), CLASSES, tiles=str(tmp_path))
     with pytest.raises(ManifestError, match="run `pathology tile`"):

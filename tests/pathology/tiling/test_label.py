@@ -136,6 +136,15 @@ def test_saved_with_the_grid(grid: TileGrid, tmp_path: Path) -> None:
     assert labelled(TileGrid.load(tmp_path / "tiles.parquet")) == EXPECTED
 
 
+def test_the_grid_keeps_how_its_labels_were_chosen(grid: TileGrid, tmp_path: Path) -> None:
+    rule = {"min_fraction": 0.6, "min_annotated": 0.4}
+    named = label_tiles(grid, regions(painted()), **rule)
+    named[1:9].with_columns(fold=np.zeros(8, int)).save(tmp_path / "tiles.parquet")
+    assert TileGrid.load(tmp_path / "tiles.parquet").made == {"label": rule}
+    # Somebody's own labels are not of that rule.
+    assert named.with_columns(label=np.full(len(grid), "tumour")).made == {}
+
+
 def test_no_tiles(grid: TileGrid) -> None:
     empty = label_tiles(grid[:0], regions(painted()))
     assert list(empty.columns["label"]) == []
