@@ -35,7 +35,7 @@ class SrgbConversion:
             )
         try:
             self._transform = _transform(profile)
-        except (ImageCms.PyCMSError, OSError) as error:
+        except (ImageCms.PyCMSError, OSError, ValueError) as error:
             raise SlideOpenError(
                 f"its colour profile cannot be used ({error}); open it with colour='stored'", path
             ) from error

@@ -13,7 +13,7 @@ from pathology.slides.colour import ColourSpace
 from pathology.slides.reader import PyramidSlide
 from pathology.slides.resolution import find_mpp
 from pathology.slides.stamp import stamp_file
-from pathology.slides.tiff_page import open_planes
+from pathology.slides.tiff_page import check_stack, open_planes
 
 UNITS = {2: "inch", 3: "centimeter"}
 COLOURS = tuple(
@@ -43,11 +43,12 @@ class TiffSlide(PyramidSlide):
         colour: ColourSpace = "stored",
     ) -> None:
         self._file = path
-        self._planes, ome = open_planes(path)
+        self._planes, ome = open_planes(path, white=True)
         for plane in self._planes:
             _check_pixels(plane.page, path)
         aperio = _aperio(self._planes[0].page.description)
-        properties = _resolution(self._planes[0].page) | _ome(ome) | aperio
+        first = self._planes[0]
+        properties = _resolution(first.page) | _ome(ome, first.width, first.height) | aperio
         found, source = find_mpp(properties, mpp, path)
         super().__init__(
             path=path,
@@ -92,7 +93,7 @@ class TiffSlide(PyramidSlide):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._planes, _ = open_planes(self._file)
+        self._planes, _ = open_planes(self._file, white=True)
 
 
 def _on_white(pixels: NDArray[Any], extra: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -107,7 +108,8 @@ def check_file(path: Path) -> None:
     """Refuse a TIFF whose pixels are no 8-bit colours or grey.
 
     OpenSlide reads nearly all of them: 16-bit samples by their upper half, inks by a rule of thumb,
-    a fifth channel not at all. Those are other numbers than the file's, so they are refused here.
+    a fifth channel not at all, of several grey images the first. Those are other numbers than the
+    file's, so they are refused here.
 
     Raises:
         SlideOpenError: pixels of another kind, or no TIFF.
@@ -115,6 +117,8 @@ def check_file(path: Path) -> None:
     try:
         with tifffile.TiffFile(path) as tif:
             _check_pixels(tif.pages.first, path)
+            if tif.pages.first.samplesperpixel == 1:
+                check_stack(tif.series[0])
     except SlideOpenError:
         raise
     except Exception as error:  # a damaged header raises about anything, from KeyError to struct's
@@ -138,11 +142,14 @@ def _resolution(page: tifffile.TiffPage) -> dict[str, str]:
     """The resolution tags under OpenSlide's names."""
     unit = page.tags.get("ResolutionUnit")
     # An absent unit is inch by the TIFF standard.
-    properties = {"tiff.ResolutionUnit": UNITS.get(int(unit.value) if unit else 2, "none")}
+    properties = {"tiff.ResolutionUnit": UNITS.get(unit.value if unit else 2, "none")}
     for axis in ("XResolution", "YResolution"):
         tag = page.tags.get(axis)
-        if tag is not None and tag.value[1]:
-            properties[f"tiff.{axis}"] = repr(tag.value[0] / tag.value[1])
+        # A fraction by the standard; some software writes one number, whole or real.
+        if tag is not None and isinstance(tag.value, tuple) and 1 <= len(tag.value) <= 2:
+            above, below = (*tag.value, 1)[:2]
+            if below:
+                properties[f"tiff.{axis}"] = repr(above / below)
     return properties
 
 
@@ -154,18 +161,26 @@ def _aperio(description: str) -> dict[str, str]:
     return {f"aperio.{key.strip()}": value.strip() for key, value in pairs}
 
 
-def _ome(xml: str | None) -> dict[str, str]:
-    """Physical pixel size in an OME header, in micrometres; nothing where it cannot be read."""
+def _ome(xml: str | None, width: int, height: int) -> dict[str, str]:
+    """Physical size of a pixel in an OME header, in micrometres; nothing where it cannot be read.
+
+    A header may describe several images; that of ``width x height`` pixels is meant.
+    """
     try:
-        pixels = ElementTree.fromstring(xml or "").find(".//{*}Pixels")
+        every = ElementTree.fromstring(xml or "").iterfind(".//{*}Pixels")
     except ElementTree.ParseError:
         return {}
+    sides = str(width), str(height)
+    pixels = next((one for one in every if (one.get("SizeX"), one.get("SizeY")) == sides), None)
     properties: dict[str, str] = {}
     if pixels is None:
         return properties
     for axis in "XY":
-        size = pixels.get(f"PhysicalSize{axis}")
         unit = OME_MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        if size is not None and unit is not None:
-            properties[f"ome.mpp-{axis.lower()}"] = repr(float(size) * unit)
+        try:
+            size = float(pixels.get(f"PhysicalSize{axis}", "").replace(",", "."))
+        except ValueError:
+            continue
+        if unit is not None:
+            properties[f"ome.mpp-{axis.lower()}"] = repr(size * unit)
     return properties

@@ -12,6 +12,10 @@ from pathology.slides.jpeg_tiles import jpeg_tiles
 from pathology.slides.kept_file import KeptFile
 from pathology.slides.tile_plane import TilePlane
 
+# Whose decoders give RGB whatever the pixels are stored as: JPEG, WebP, JPEG XL.
+DECODED_TO_RGB = (6, 7, 50001, 50002, 52546)
+APERIO_YCBCR = 33003  # JPEG 2000 whose stream does not tell, and some pages neither
+
 
 class TiffPlane(TilePlane):
     """One image of a TIFF: the page, and where its bytes are.
@@ -23,22 +27,35 @@ class TiffPlane(TilePlane):
         path: the file.
         page: the parsed page.
         file_bytes: length of the file.
+        white: a tile that was left out when writing is white, as in a slide, unless the file names
+            a value for it; else it is 0, as in a mask.
 
     Raises:
         ValueError: the page cannot be decoded, or the file ends before its pixels do.
     """
 
-    def __init__(self, path: Path, page: tifffile.TiffPage, file_bytes: int) -> None:
+    def __init__(
+        self, path: Path, page: tifffile.TiffPage, file_bytes: int, white: bool = False
+    ) -> None:
         if page.imagedepth != 1:
             raise ValueError("needs flat images, got a volume")
         if page.samplesperpixel > 1 and page.planarconfig != tifffile.PLANARCONFIG.CONTIG:
             raise ValueError("needs the colours of a pixel side by side, got separate planes")
         if page.compression not in tifffile.TIFF.DECOMPRESSORS:
             raise ValueError(f"unknown compression {page.compression}")
+        if page.compression == APERIO_YCBCR or (
+            page.photometric == tifffile.PHOTOMETRIC.YCBCR
+            and page.compression not in DECODED_TO_RGB
+        ):
+            kind = getattr(page.compression, "name", page.compression)
+            raise ValueError(f"needs colours in RGB, got YCbCr in {kind}; convert the file first")
         segments = zip(page.dataoffsets, page.databytecounts, strict=True)
         if any(offset + count > file_bytes for offset, count in segments):
             raise ValueError(f"cut short, its pixels go on after its {file_bytes} bytes")
         self.page = page
+        self._left_out = page.nodata
+        if white and "GDAL_NODATA" not in page.tags:
+            self._left_out = 0 if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE else 255
         profile = page.tags.get("InterColorProfile")
         self.profile = None if profile is None else bytes(profile.value)
         self._path = path
@@ -71,7 +88,7 @@ class TiffPlane(TilePlane):
             raise SlideOpenError(f"cannot be read: {where}: {error}", self._path) from error
 
     def _segment(self, data: bytes, index: int) -> NDArray[Any]:
-        """One tile or strip; one that was left out when writing has the file's fill value."""
+        """One tile or strip, also one that was left out when writing."""
         decoded = None
         if data and self._jpeg is not None:
             decoded = self._jpeg.decode(data)
@@ -79,22 +96,29 @@ class TiffPlane(TilePlane):
             decoded = self._by_tifffile(data, index, jpegtables=self._tables)[0]
         if decoded is None:
             shape = (self.sides[1], self.sides[0], self.page.samplesperpixel)
-            return np.full(shape, self.page.nodata, self.page.dtype)
+            return np.full(shape, self._left_out, self.page.dtype)
         return np.asarray(decoded).reshape(decoded.shape[-3:])
 
 
-def open_planes(path: Path) -> tuple[list[TiffPlane], str | None]:
-    """The planes of a file's first image, finest first, and its OME header where it has one.
+def open_planes(path: Path, white: bool = False) -> tuple[list[TiffPlane], str | None]:
+    """The planes of a file's largest image, finest first, and its OME header where it has one.
+
+    Further images are its label, a macro picture or a thumbnail, some before it.
+
+    Args:
+        path: the file.
+        white: see :class:`TiffPlane`.
 
     Raises:
         SlideOpenError: no TIFF, cut short, or of a kind that cannot be decoded.
     """
     try:
         with tifffile.TiffFile(path) as tif:
-            pages = [level.keyframe for level in tif.series[0].levels]
+            image = max(tif.series, key=_area)
+            check_stack(image)
             planes = [
-                TiffPlane(path, page, tif.filehandle.size)
-                for page in pages
+                TiffPlane(path, page, tif.filehandle.size, white)
+                for page in (level.keyframe for level in image.levels)
                 if isinstance(page, tifffile.TiffPage)
             ]
             return planes, tif.ome_metadata
@@ -102,3 +126,22 @@ def open_planes(path: Path) -> tuple[list[TiffPlane], str | None]:
         raise SlideOpenError(f"cannot be read: {error.strerror or error}", path) from error
     except Exception as error:  # a damaged header raises about anything, from KeyError to struct's
         raise SlideOpenError(f"cannot be read as TIFF: {error}", path) from error
+
+
+def check_stack(image: tifffile.TiffPageSeries) -> None:
+    """Refuse colours that are kept apart, each a grey image: one alone would pass for the slide.
+
+    Raises:
+        ValueError: several grey pages of one size.
+    """
+    finest = image.levels[0]
+    if len(finest.pages) > 1 and finest.keyframe.samplesperpixel == 1:
+        raise ValueError(
+            f"needs one image, got {len(finest.pages)} grey ones of one size, channels or a stack; "
+            "convert the file to RGB first"
+        )
+
+
+def _area(image: tifffile.TiffPageSeries) -> int:
+    width, height = (image.levels[0].sizes.get(side, 1) for side in ("width", "height"))
+    return width * height

@@ -163,6 +163,14 @@ def test_profile_of_other_colours_than_rgb(tmp_path: Path) -> None:
         open_slide(write(tmp_path / "slide.tif", profile=lab), colour="srgb")
 
 
+@pytest.mark.parametrize("layout", [{"tile": (64, 64)}, {"rowsperstrip": 50}])
+def test_profile_that_names_no_known_intent(tmp_path: Path, layout: dict) -> None:
+    profile = PROFILE[:64] + (9).to_bytes(4) + PROFILE[68:]
+    with pytest.raises(SlideOpenError, match="9 is not a valid Intent") as caught:
+        open_slide(write(tmp_path / "slide.tif", profile=profile, **layout), colour="srgb")
+    assert "\n" not in str(caught.value)
+
+
 def test_unknown_colour(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="colour must be one of stored, srgb, got 'sRGB'"):
         open_slide(write(tmp_path / "slide.tif"), colour="sRGB")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import imagecodecs
 import numpy as np
 import openslide
 import pytest
@@ -24,6 +25,7 @@ from pathology.slides import open_slide
 from pathology.slides.openslide import OpenSlideSlide
 from pathology.slides.stamp import stamp_file
 from pathology.slides.tiff import TiffSlide
+from tests.pathology.slides.jpeg_slides import leave_out
 
 QUARTER_UM = {"resolution": (40_000, 40_000), "resolutionunit": "CENTIMETER"}
 
@@ -392,6 +394,148 @@ def test_separate_colours(tmp_path: Path) -> None:
     one_line(caught.value, path)
     with open_slide(write_tiff(tmp_path / "tiles.tif", planes, tile=(64, 64), **options)) as slide:
         np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 300), slide.mpp.x), picture())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+def test_stored_ycbcr_never_passes_for_rgb(
+    tmp_path: Path, layout: dict[str, Any], compression: str | None
+) -> None:
+    stored = np.asarray(Image.fromarray(picture()).convert("YCbCr"))
+    options = {"photometric": "ycbcr", "compression": compression} | layout
+    path = write_tiff(tmp_path / "slide.tif", stored, **options)
+    with pytest.raises(SlideOpenError, match="needs colours in RGB, got YCbCr in") as caught:
+        open_slide(path, backend="tifffile")
+    one_line(caught.value, path)
+    if "tile" in layout:  # which libtiff converts
+        with open_slide(path) as slide:
+            pixels = slide.read(Box(0, 0, 400, 300), slide.mpp.x)
+        # YCbCr of 8 bits cannot hold all of RGB: noise is the worst case.
+        assert np.abs(pixels.astype(int) - picture()).mean() < 1
+    else:
+        with pytest.raises(SlideOpenError, match="got YCbCr"):
+            open_slide(path)
+
+
+@pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])
+def test_aperios_jpeg_2000_in_ycbcr_is_openslides(tmp_path: Path, photometric: str) -> None:
+    stored = np.asarray(Image.fromarray(np.full((64, 64, 3), (200, 90, 150), np.uint8)))
+    tile = imagecodecs.jpeg2k_encode(
+        np.asarray(Image.fromarray(stored).convert("YCbCr")), codecformat="j2k", mct=False
+    )
+    path = tmp_path / "slide.svs"
+    tifffile.imwrite(
+        path,
+        iter([tile]),
+        shape=stored.shape,
+        dtype=np.uint8,
+        tile=(64, 64),
+        photometric=photometric,
+        compression=33003,
+        metadata=None,
+        software=False,
+        description="Aperio Image Library v12\r\n|AppMag = 40|MPP = 0.25",
+    )
+    with open_slide(path) as slide:
+        np.testing.assert_allclose(
+            slide.read(Box(0, 0, 64, 64), 0.25)[5, 5], (200, 90, 150), atol=3
+        )
+    with pytest.raises(SlideOpenError, match="got YCbCr in APERIO_JP2000_YCBC"):
+        open_slide(path, backend="tifffile")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("metadata", [None, {"axes": "CYX"}])
+@pytest.mark.parametrize("name", ["slide.tif", "slide.ome.tif"])
+def test_one_channel_never_passes_for_the_slide(
+    tmp_path: Path, layout: dict[str, Any], metadata: dict[str, Any] | None, name: str
+) -> None:
+    channels = picture().transpose(2, 0, 1).copy()
+    options = {"photometric": "minisblack", "metadata": metadata} | layout
+    path = write_tiff(tmp_path / name, channels, **options)
+    for backend in ("auto", "tifffile"):
+        with pytest.raises(SlideOpenError, match="needs one image, got 3 grey ones") as caught:
+            open_slide(path, backend=backend)
+        one_line(caught.value, path)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_largest_image_is_the_slide(tmp_path: Path, layout: dict[str, Any]) -> None:
+    path = tmp_path / "slide.ome.tif"
+    sizes = {"macro": 30.0, "slide": 0.25, "label": 20.0}
+    images = {"macro": picture(128, 64), "slide": picture(), "label": picture(100, 100)}
+    with tifffile.TiffWriter(path, ome=True) as tif:
+        for name, image in images.items():
+            sides = {"PhysicalSizeX": sizes[name], "PhysicalSizeY": sizes[name]}
+            metadata = {"axes": "YXS", "Name": name} | sides
+            tif.write(image, photometric="rgb", metadata=metadata, **layout)
+    with open_slide(path) as slide:
+        assert slide.size == (400, 300)
+        assert slide.mpp == (0.25, 0.25)
+        np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 300), 0.25), picture())
+
+
+@pytest.mark.parametrize("stated", ["", "0.25 micron", "?"])
+def test_an_ome_header_that_makes_no_sense_says_nothing(tmp_path: Path, stated: str) -> None:
+    path = tmp_path / "slide.ome.tif"
+    metadata = {"axes": "YXS", "PhysicalSizeX": stated, "PhysicalSizeY": 0.25}
+    tifffile.imwrite(path, picture(), photometric="rgb", metadata=metadata)
+    with pytest.raises(MissingResolutionError, match="no micrometres per pixel") as caught:
+        open_slide(path)
+    one_line(caught.value, path)
+
+
+def test_a_decimal_comma_in_an_ome_header(tmp_path: Path) -> None:
+    path = tmp_path / "slide.ome.tif"
+    metadata = {"axes": "YXS", "PhysicalSizeX": "0,25", "PhysicalSizeY": "0,5"}
+    tifffile.imwrite(path, picture(), photometric="rgb", metadata=metadata)
+    with open_slide(path) as slide:
+        assert slide.mpp == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "mpp"),
+    [("f", 40_000.0, 0.25), ("H", 40_000, 0.25), ("d", 20_000.0, 0.5), ("s", "40000", None)],
+)
+def test_resolution_tags_of_other_types(
+    tmp_path: Path, kind: str, value: Any, mpp: float | None
+) -> None:
+    path = write_tiff(tmp_path / "slide.tif", picture(), rowsperstrip=50)
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        for name in ("XResolution", "YResolution"):
+            tif.pages.first.tags[name].overwrite(value, dtype=kind)
+    if mpp is None:
+        with pytest.raises(MissingResolutionError, match="no micrometres per pixel") as caught:
+            open_slide(path)
+        one_line(caught.value, path)
+    else:
+        with open_slide(path) as slide:
+            assert slide.mpp == pytest.approx((mpp, mpp))
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "jpeg"])
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack", "miniswhite"])
+def test_a_tile_left_out_is_background_in_every_backend(
+    tmp_path: Path, compression: str | None, photometric: str
+) -> None:
+    array = picture() if photometric == "rgb" else picture()[..., 0]
+    options = {"photometric": photometric, "compression": compression, "tile": (64, 64)}
+    if compression == "jpeg" and photometric == "rgb":
+        options["compressionargs"] = {"outcolorspace": "rgb"}
+    path = write_tiff(tmp_path / "slide.tif", array, **options)
+    leave_out(path, 0)
+    for backend in ("auto", "openslide", "tifffile"):
+        with open_slide(path, backend=backend) as slide:
+            assert (slide.read(Box(0, 0, 64, 64), slide.mpp.x) == 255).all()
+            assert slide.read(Box(64, 64, 64, 64), slide.mpp.x).std() > 10
+
+
+def test_a_tile_left_out_has_the_value_that_the_file_names(tmp_path: Path) -> None:
+    tags = [(42113, "s", 0, "17", True)]
+    path = tiled(tmp_path / "slide.tif", extratags=tags)
+    leave_out(path, 0)
+    with open_slide(path, backend="tifffile") as slide:
+        assert (slide.read(Box(0, 0, 64, 64), slide.mpp.x) == 17).all()
 
 
 def test_backend_that_cannot_read_says_so(tmp_path: Path) -> None:
