@@ -363,7 +363,10 @@ def _write(table: "pd.DataFrame", source: "OpenSet", out: Path, regions: str) ->
     read = read_slide_manifest if source.kind == "slides" else read_tile_manifest
     with complete_file(out) as draft:
         write_manifest(table, draft)
-        (read if source.kind == "slides" or "split" in table else read_table)(draft)
+        try:
+            (read if source.kind == "slides" or "split" in table else read_table)(draft)
+        except ManifestError as error:
+            raise type(error)(str(error).replace(str(draft), str(out))) from error
         if regions:
             with complete_file(out.parent / REGIONS) as other:
                 other.write_text(regions, encoding="utf-8")

@@ -401,6 +401,14 @@ def test_labels_of_a_clinical_table(pathology, refused, tmp_path):
     assert "say which column of --labels" in refused(*arguments[:5], "--labels", other)
 
 
+def test_what_is_wrong_with_a_table_is_said_of_the_file_asked_for(refused, tmp_path):
+    picture(tmp_path / "a.png", (8, 8))
+    (tmp_path / "slides.csv").write_text("slide_id,path,mpp\ns,a.png,half\n")
+    line = refused("data", "manifest", tmp_path, "--out", tmp_path / "out" / "slides.csv")
+    assert f"{tmp_path / 'out' / 'slides.csv'}: row 2 has mpp 'half'" in line
+    assert not (tmp_path / "out" / "slides.csv").exists()
+
+
 def test_columns_of_a_csv_table(pathology, refused, tmp_path):
     folder = make_csv(tmp_path / "mine")
     path = folder / "list.csv"

@@ -4,6 +4,7 @@ Aresta et al. 2019; https://zenodo.org/records/3632035. ``Photos/{Benign,InSitu,
 hold 100 images each, ``b001.tif`` and so on, 2048 x 1536 px at 0.42 um; ``WSI`` holds slides.
 """
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -48,7 +49,7 @@ def _read(folder: Path) -> Found:
             problems.append(Problem(f"class folder Photos/{label} is missing", (), True))
             continue
         files = files_below(home, (".tif", ".tiff"))
-        strangers = [p for p in files if p.stem.lower().rstrip("0123456789") != prefix]
+        strangers = [p for p in files if not re.fullmatch(rf"{prefix}\d+", p.stem.lower())]
         if strangers:
             what = f"files in {label} that are not called {prefix}001.tif and so on"
             problems.append(Problem(what, names(strangers, folder)))

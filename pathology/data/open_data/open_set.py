@@ -154,7 +154,7 @@ def leaking(table: pd.DataFrame) -> list[Problem]:
 def read_table(
     path: Path, needed: Sequence[str], separator: str = ",", header: bool = True
 ) -> pd.DataFrame:
-    """A data set's own table as text.
+    """A data set's own table as text, without blanks around its cells.
 
     Args:
         path: the file.
@@ -170,16 +170,12 @@ def read_table(
             # Rows longer than the header would be cut, or shift every column.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
-                path,
-                sep=separator,
-                dtype=str,
-                keep_default_na=False,
-                header=0 if header else None,
-                index_col=False,
+                path, sep=separator, dtype=str, keep_default_na=False, header=None, index_col=False
             )
     # Parser and encoding errors are ValueErrors.
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         raise ManifestError(f"{path}: not a table: {str(error).strip()}") from error
+    table = table.apply(lambda cells: cells.str.strip())
     if not header:
         if table.shape[1] < len(needed):
             raise ManifestError(
@@ -187,7 +183,14 @@ def read_table(
                 f" {', '.join(needed)}"
             )
         return table.rename(columns=dict(enumerate(needed)))
-    table.columns = table.columns.str.strip()
+    # Not named by pandas, which calls the second of two equal names by another.
+    columns = pd.Index([name or f"column {i}" for i, name in enumerate(table.iloc[0], 1)])
+    table = table.iloc[1:].set_axis(columns, axis=1).reset_index(drop=True)
+    if columns.has_duplicates:
+        twice = columns[columns.duplicated()][0]
+        raise ManifestError(f"{path}: two columns are called {twice!r}; keep one")
+    if separator == "," and len(columns) == 1 and ";" in columns[0]:
+        raise ManifestError(f"{path}: cells are separated by semicolons: save it with commas")
     missing = [name for name in needed if name not in table]
     if missing:
         raise ManifestError(

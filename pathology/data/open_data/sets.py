@@ -12,7 +12,7 @@ from pathology.data.open_data.medmnist import MEDMNIST
 from pathology.data.open_data.mhist import MHIST
 from pathology.data.open_data.munich_aml import MUNICH_AML
 from pathology.data.open_data.nct_crc import NCT_CRC, NCT_CRC_NONORM
-from pathology.data.open_data.open_set import OpenSet
+from pathology.data.open_data.open_set import OpenSet, read_table
 from pathology.data.open_data.panda import PANDA
 from pathology.data.open_data.pcam import PCAM
 from pathology.data.open_data.slide_table import SLIDE_TABLE
@@ -62,6 +62,12 @@ def recognise(folder: Path, name: str = "", columns: Columns | None = None) -> t
         raise ManifestError(
             f"{folder}: holds {' and '.join(one.name for one, _ in public)}; say which with --name,"
             " or give the folder of one"
+        )
+    if not told and folder.suffix.lower() == ".csv" and folder.is_file():
+        got = ", ".join(read_table(folder, ()).columns)
+        raise ManifestError(
+            f"{folder}: no column names files as far as is known; got {got}; say which does with"
+            " --path-column"
         )
     if not told:
         raise ManifestError(

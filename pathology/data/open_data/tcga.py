@@ -138,6 +138,12 @@ def _read(folder: Path) -> Found:
             f"{kinds['FFPE']:,} slides are FFPE and {kinds['frozen']:,} frozen, which look unlike:"
             " choose, --where preservation=FFPE"
         )
+    normal = int((table["sample"] != "tumour").sum())
+    if normal:
+        notes.append(
+            f"{normal:,} slides are not of tumour, which the label of a project or a patient does"
+            " not say: choose, --where sample=tumour"
+        )
     several = int((table.groupby("patient_id").size() > 1).sum())
     if several:
         notes.append(f"{several:,} patients have more than one slide: split by patient")

@@ -27,6 +27,30 @@ def test_the_table_itself_may_be_given(make, read):
     assert len(read(folder / "list.csv").table) == 6
 
 
+def test_blanks_do_not_make_one_label_or_patient_two(tmp_path, said):
+    for i in range(3):
+        picture(tmp_path / f"{i}.png", (8, 8))
+    rows = [("0.png", "a ", "p1", "train"), ("1.png", " a", "p1 ", "test")]
+    table(tmp_path / "list.csv", [("file ", "label", "patient", "split"), *rows])
+    found = columns(tmp_path)
+    assert found.classes == ("a",)
+    assert "patients in more than one split" in said(found)
+
+
+def test_tables_that_would_be_read_wrong_are_refused(tmp_path):
+    picture(tmp_path / "0.png", (8, 8))
+    path = tmp_path / "list.csv"
+    path.write_text("file;label\n0.png;a\n")
+    with pytest.raises(ManifestError, match="separated by semicolons"):
+        recognise(path)
+    path.write_text("file,label,label\n0.png,a,b\n")
+    with pytest.raises(ManifestError, match="two columns are called 'label'"):
+        recognise(path)
+    path.write_text("where,label\n0.png,a\n")
+    with pytest.raises(ManifestError, match=r"got where, label; say which does with --path-column"):
+        recognise(path)
+
+
 def test_names_without_suffix_and_columns_that_are_said(tmp_path):
     for i in range(3):
         picture(tmp_path / "images" / f"{i}.png", (8, 8))

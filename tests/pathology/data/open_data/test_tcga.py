@@ -21,6 +21,10 @@ def test_barcodes_tell_patient_site_sample_and_kind(make, read):
     assert table.loc[BARCODES, "label"].tolist() == ["TCGA-BRCA"] * 2 + ["TCGA-PRAD"] * 2
 
 
+def test_normal_tissue_under_the_label_of_a_cancer_is_said(make, read):
+    assert any("1 slides are not of tumour" in note for note in read(make("tcga")).notes)
+
+
 def test_without_a_sample_sheet_there_are_no_labels(tmp_path, read):
     found = read(make_tcga(tmp_path / "tcga", sheet=False))
     assert "label" not in found.table
