@@ -52,7 +52,6 @@ def evaluate(
 
     from pathology.cli.trained import load_trained
     from pathology.data.modules import TileDataModule
-    from pathology.data.tiles import ImageTiles
     from pathology.outputs import complete_file, writable_folder
     from pathology.tasks.checkpoint import Run
     from pathology.tasks.intervals import measure
@@ -60,14 +59,15 @@ def evaluate(
     trained = load_trained(run, device)
     task = trained.task
     arguments = Run(run).data_arguments()
+    others = {"root": root, "tiles": tiles, "shards": shards, "stains": stains}
     if manifest is not None:
-        arguments |= {"manifest": manifest, "root": root, "tiles": tiles, "stains": stains}
-        arguments |= {"shards": shards}
+        arguments |= {"manifest": manifest, **others}
+    elif given := [name for name, value in others.items() if value is not None]:
+        raise ValueError(f"--{given[0]} is of another manifest; give --manifest, too")
     trained.check_stains(arguments.get("stains"))  # type: ignore[arg-type]
     data = TileDataModule(**arguments | {"classes": task.classes, "batch_size": batch_size})  # type: ignore[arg-type]
     dataset = data.dataset(split)
-    if not isinstance(dataset, ImageTiles):
-        trained.check_tiles(dataset.spec, str(data.tiles or data.shards))
+    trained.check_tiles(dataset, str(data.tiles or data.shards or data.manifest))
     table = data.table()
     table = table[table["split"] == split].reset_index(drop=True)
     column, groups = _groups(table, dataset, group_column, data.manifest)

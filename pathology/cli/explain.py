@@ -96,11 +96,12 @@ def explain(
         with open_slide(row["path"], slide_mpp(row), colour=colour) as slide:
             grid = TileGrid.load(path, slide=slide)
             trained.check_tiles(grid.spec, str(path))
-            stain = profiles.profile(str(row["slide_id"]), slide.stamp()) if profiles else None
+            name = str(row["slide_id"])
+            stain = profiles.profile(name, slide.stamp(), colour) if profiles else None
             settings = _settings(grid, trained, str(pool), out_mpp, depth, target)
             settings["stain"] = stain and {"target": trained.stain, "profile": stain.digest()}
             # One folder per slide and class asked for; "predicted" when the model chooses.
-            folder = out / str(row["slide_id"]) / (target or "predicted")
+            folder = out / name / (target or "predicted")
             if folder.exists() and overwrite:
                 stored_settings(folder)  # replace explanations, nothing else
             elif folder.exists():

@@ -13,9 +13,8 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from pathology.cli.trained import write_origin
+from pathology.cli.trained import TileKind, write_origin
 from pathology.data.modules import TileDataModule
-from pathology.data.tiles import ImageTiles
 from pathology.errors import StampMismatchError
 from pathology.outputs import complete_file, writable_folder
 from pathology.stain import StainFolder
@@ -104,19 +103,21 @@ def train(arguments: Sequence[str]) -> int:
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
     for word in ("config", "out"):  # where it stands is not part of what it is
         config.pop(word, None)
-    tiles = cli.datamodule.dataset("train")
-    cli.datamodule.dataset("val")
+    tiles, shown = (TileKind.of(cli.datamodule.dataset(split)) for split in ("train", "val"))
+    if tiles != shown:
+        raise StampMismatchError(
+            f"{cli.datamodule.manifest}: training tiles of {tiles}, those of validation of {shown};"
+            " cut both alike"
+        )
     if run.config.is_file():
         _check_same(yaml.safe_load(run.config.read_text()), config, run)
     else:
         with complete_file(run.config) as draft:
             draft.write_text(yaml.safe_dump(config, sort_keys=False))
-    spec = None if isinstance(tiles, ImageTiles) else tiles.spec
-    size_px = tiles.size_px if isinstance(tiles, ImageTiles) else tiles.spec.size_px
     digest = _digest(cli.datamodule, config["model"]["init_from"])
     stains = cli.datamodule.stains
     target = StainFolder(stains).target.digest() if stains else None
-    write_origin(run, size_px, spec.mpp if spec else None, digest, target)
+    write_origin(run, tiles, digest, target)
     if run.finished.exists():
         print(f"{run.folder}: already trained by this config; nothing to do")
         return 0

@@ -44,8 +44,8 @@ def stain(
         tiles: folder that `pathology tile` wrote.
         out: folder for the profiles.
         method: macenko, vahadane or reinhard.
-        target: slide_id of one of the slides, or an image file; the published reference of
-            Macenko's method when omitted. Reinhard's has none.
+        target: slide_id of one of the slides, an image file, or the target.json of slides fitted
+            before; the published reference of Macenko's method when omitted. Reinhard's has none.
         white: light, of 255, that counts as glass; or glass: each slide's own colour of it, for
             scanners with tinted light: where the sheet shows coloured glass.
         count: tiles of each slide that are looked at, drawn at random.
@@ -67,6 +67,7 @@ def stain(
             f"{slides}: a slide is called {TARGET!r}, as the file of the target is; rename it"
         )
     writable_folder(out)
+    _check_settings(out, settings)
     fit = _Fit(tiles, out, settings)
     profile = _target(target, table, fit, slides)
     _keep(profile, out / f"{TARGET}.json")
@@ -119,6 +120,27 @@ class _Fit:
         return profile, True
 
 
+def _check_settings(out: Path, settings: "StainSettings") -> None:
+    """Refuse a folder whose slides were fitted otherwise.
+
+    Raises:
+        StampMismatchError: naming one of them.
+    """
+    from pathology.stain import StainProfile
+    from pathology.stain.folder import TARGET
+
+    for path in sorted(out.glob("*.json")):
+        # What is no profile, or a damaged one, says nothing; its slide is reported in its turn.
+        with suppress(ManifestError):
+            before = StainProfile.load(path)
+            if path.stem == TARGET and before.method != settings.method:
+                raise _other(path, f"method {before.method}")
+            if path.stem != TARGET and before.settings != settings:
+                raise _other(path, f"other settings, {before.settings}")
+            if path.stem != TARGET:
+                return  # the others are like this one
+
+
 def _other(path: Path, what: str) -> StampMismatchError:
     return StampMismatchError(
         f"{path}: holds a stain profile fitted with {what}; choose another --out, or remove it"
@@ -128,7 +150,7 @@ def _other(path: Path, what: str) -> StampMismatchError:
 def _target(target: str | None, table: "pd.DataFrame", fit: _Fit, slides: Path) -> "StainProfile":
     """The profile that ``--target`` names."""
     from pathology.data.image_files import read_image
-    from pathology.stain import fit_image, reference_profile
+    from pathology.stain import StainProfile, fit_image, reference_profile
 
     if target is None:
         try:
@@ -140,8 +162,14 @@ def _target(target: str | None, table: "pd.DataFrame", fit: _Fit, slides: Path) 
         return fit.profile({str(key): value for key, value in rows[0].items()})[0]
     if not Path(target).is_file():
         raise ValueError(
-            f"--target {target!r} is neither the slide_id of a slide in {slides} nor an image file"
+            f"--target {target!r} is neither the slide_id of a slide in {slides} nor a file: an"
+            " image, or the target.json of other slides"
         )
+    if Path(target).suffix == ".json":
+        profile = StainProfile.load(target)
+        if profile.method != fit.settings.method:
+            raise ValueError(f"--target {target} is of method {profile.method}; give that --method")
+        return profile
     return fit_image(read_image(target), fit.settings, Path(target).name)
 
 
@@ -177,10 +205,16 @@ def _write_sheet(table: "pd.DataFrame", fit: _Fit, target: "StainProfile", path:
             with suppress(PathologyError):
                 found.append((fit.profile(row)[0], row))
     found.sort(key=lambda pair: -distance(pair[0], target))
-    shown = [_shown(fit, row, profile, target) for profile, row in found[:SHOWN_SLIDES]]
-    listed = [SheetSlide(str(row["slide_id"]), profile) for profile, row in found[SHOWN_SLIDES:]]
-    augmented = _augmented(shown[-1].after[0]) if shown else None
-    write_sheet(target, [*shown, *listed], path, augmented)
+    slides, tile = [], None
+    for place, (profile, row) in enumerate(found):
+        slide = SheetSlide(str(row["slide_id"]), profile)
+        if place < SHOWN_SLIDES:
+            # One that is damaged where it was not looked at is listed without tiles.
+            with suppress(PathologyError):
+                slide = _shown(fit, row, profile, target)
+                tile = slide.after[0]
+        slides.append(slide)
+    write_sheet(target, slides, path, None if tile is None else _augmented(tile))
 
 
 def _shown(

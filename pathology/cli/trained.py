@@ -1,13 +1,17 @@
 """A trained run as the verbs use it: task, checkpoint hash, device, and the tiles it knows."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Self
 
 import torch
 
+from pathology.data.modules import TileDataset
+from pathology.data.tiles import ImageTiles
 from pathology.errors import ManifestError, StampMismatchError
 from pathology.outputs import complete_file
+from pathology.slides.colour import ColourSpace
 from pathology.stain import StainFolder
 from pathology.tasks.checkpoint import Run, load_task
 from pathology.tasks.tile_classification import TileClassification
@@ -17,21 +21,53 @@ ORIGIN_FILE = "made_from.json"
 
 
 @dataclass(frozen=True, slots=True)
+class TileKind:
+    """What a model must know about tiles: others are as far from it as another stain.
+
+    Args:
+        size_px: their side.
+        mpp: micrometres per pixel; image files do not say theirs.
+        colour: as stored, or by the slides' ICC profiles in sRGB; likewise.
+    """
+
+    size_px: int | None = None
+    mpp: float | None = None
+    colour: ColourSpace | None = None
+
+    @classmethod
+    def of(cls, tiles: TileDataset | TileSpec) -> Self:
+        """The kind of a data set's tiles, or of those that are cut to a specification."""
+        if isinstance(tiles, ImageTiles):
+            return cls(tiles.size_px or tiles.first_size[0])
+        spec = tiles if isinstance(tiles, TileSpec) else tiles.spec
+        return cls(spec.size_px, spec.mpp, spec.colour)
+
+    def fits(self, other: "TileKind") -> bool:
+        """Whether nothing differs of what both say."""
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return all(ours == theirs for ours, theirs in pairs if None not in (ours, theirs))
+
+    def __str__(self) -> str:
+        size = "any size" if self.size_px is None else f"{self.size_px} px"
+        mpp = "" if self.mpp is None else f" at {self.mpp} um/px"
+        return size + mpp + ("" if self.colour is None else f" in {self.colour} colours")
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """A task ready to use, and what it was made from.
 
     Args:
         task: in eval mode, on its device.
         checkpoint: hash of its weights.
-        size_px, mpp: of the tiles it was trained on, where known.
+        tiles: the kind of tiles it was trained on, where known.
         stain: fingerprint of the target that these were normalised to, if they were.
         stains: the folder of stain profiles that its config names.
     """
 
     task: TileClassification
     checkpoint: str
-    size_px: int | None
-    mpp: float | None
+    tiles: TileKind
     stain: str | None = None
     stains: str | None = None
 
@@ -64,23 +100,21 @@ class Trained:
             )
         return stains
 
-    def check_tiles(self, spec: TileSpec, where: str) -> None:
-        """Refuse tiles of another size or scale than those trained on.
+    def check_tiles(self, tiles: TileDataset | TileSpec, where: str) -> None:
+        """Refuse tiles of another size, scale or colour than those trained on.
 
         Raises:
             StampMismatchError: naming both.
         """
-        if self.size_px not in (None, spec.size_px) or self.mpp not in (None, spec.mpp):
-            wanted = f"{self.size_px} px" + (f" at {self.mpp} um/px" if self.mpp else "")
+        got = TileKind.of(tiles)
+        if not self.tiles.fits(got):
+            hint = "give such images" if isinstance(tiles, ImageTiles) else "tile the slides again"
             raise StampMismatchError(
-                f"{where}: tiles of {spec.size_px} px at {spec.mpp} um/px, the model was trained on"
-                f" {wanted}; tile the slide again with those"
+                f"{where}: tiles of {got}, the model was trained on {self.tiles}; {hint}"
             )
 
 
-def write_origin(
-    run: Run, size_px: int | None, mpp: float | None, digest: str, stain: str | None = None
-) -> None:
+def write_origin(run: Run, tiles: TileKind, digest: str, stain: str | None = None) -> None:
     """Note in a run's folder what tiles it is trained on, and to which stains they are normalised.
 
     Raises:
@@ -95,8 +129,7 @@ def write_origin(
             )
         return
     with complete_file(path) as draft:
-        origin = {"size_px": size_px, "mpp": mpp, "digest": digest, "stain": stain}
-        draft.write_text(json.dumps(origin))
+        draft.write_text(json.dumps({**asdict(tiles), "digest": digest, "stain": stain}))
 
 
 def load_trained(run: Path, device: str = "auto") -> Trained:
@@ -115,10 +148,10 @@ def load_trained(run: Path, device: str = "auto") -> Trained:
         ) from error
     folder = Run(run if run.is_dir() else run.parent.parent)
     path = folder.folder / ORIGIN_FILE
-    known = json.loads(path.read_text()) if path.is_file() else {"size_px": None, "mpp": None}
-    # Runs from before there was stain normalisation do not name it.
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    # Runs from before there were colours and stain normalisation do not name them.
+    before = None if known.get("mpp") is None else "stored"
+    tiles = TileKind(known.get("size_px"), known.get("mpp"), known.get("colour", before))
     stain = known.get("stain")
     stains = folder.data_arguments().get("stains") if stain else None
-    return Trained(
-        task, digest, known["size_px"], known["mpp"], stain, None if stains is None else str(stains)
-    )
+    return Trained(task, digest, tiles, stain, None if stains is None else str(stains))

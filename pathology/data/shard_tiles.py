@@ -88,7 +88,8 @@ class ShardTiles(Dataset[Sample]):
                 f"{self.folder}: no tile is labelled as one of {', '.join(classes)};"
                 " check the regions, tile and pack again"
             )
-        self.stains = stains and TileStains(stains, list(table["slide_id"]), self.sources)
+        names = list(table["slide_id"])
+        self.stains = stains and TileStains(stains, names, self.sources, self.spec.colour)
 
     def nearby(self) -> NDArray[np.int64]:
         """All tiles as they lie in their files."""

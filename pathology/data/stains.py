@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pathology.slides.colour import ColourSpace
 from pathology.stain import StainFolder
 from pathology.tiling import GridSource
 
@@ -16,19 +17,24 @@ class TileStains:
         folder: target and profiles.
         slide_ids: name of each slide in the manifest.
         sources: the slides, in the same order.
+        colour: the pixels that tiles show.
 
     Raises:
         ManifestError: no target, or no profile of a slide.
-        StampMismatchError: a profile of another slide, or made by another method.
+        StampMismatchError: a profile of another slide, of another colour, or by another method.
     """
 
     def __init__(
-        self, folder: str | Path, slide_ids: Sequence[str], sources: Sequence[GridSource]
+        self,
+        folder: str | Path,
+        slide_ids: Sequence[str],
+        sources: Sequence[GridSource],
+        colour: ColourSpace,
     ) -> None:
         stains = StainFolder(folder)
         self.normaliser = stains.normaliser()
         self.profiles = [
-            stains.profile(slide_id, source.stamp)
+            stains.profile(slide_id, source.stamp, colour)
             for slide_id, source in zip(slide_ids, sources, strict=True)
         ]
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,8 @@ from pathology.tiling import GridSource, TileGrid, TileSpec
 Sample = dict[str, Any]
 Transform = Callable[[Sample], Sample]
 
+Crop = Literal["none", "centre"]
+
 BLOCK_TILES = 6  # neighbours share stored tiles along both sides: go through blocks, not rows
 
 
@@ -44,6 +46,11 @@ class ImageTiles(Dataset[Sample]):
         classes: class names; a label's index is its place here.
         size_px: side to resize to (bicubic, antialiased); images keep their size when omitted.
         transform: applied to ``{"image", "label"}``.
+        crop: what becomes of images that are not square: ``none`` refuses them, ``centre`` keeps
+            the largest square in their middle.
+
+    Raises:
+        ManifestError: a label that is no class; the first image is unreadable, or not square.
     """
 
     def __init__(
@@ -52,6 +59,7 @@ class ImageTiles(Dataset[Sample]):
         classes: Sequence[str],
         size_px: int | None = None,
         transform: Transform | None = None,
+        crop: Crop = "none",
     ) -> None:
         # One copy of each path, for a million rows may lie in one file; and none a Python object,
         # for a forked worker that looks at one copies the page it is on.
@@ -61,8 +69,9 @@ class ImageTiles(Dataset[Sample]):
         self.row = table["index"].to_numpy(np.int64) if "index" in table else None
         self.labels = label_indices(table["label"], classes)
         self.size_px = size_px
-        self.transform = transform
-        self.first_size = image_size(*self._place(0))
+        self.transform, self.crop = transform, crop
+        path, row = self._place(0)
+        self.first_size = self._square(path, *image_size(path, row))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -79,10 +88,10 @@ class ImageTiles(Dataset[Sample]):
 
     def _fitted(self, path: str, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = pixels.shape[:2]
-        if width != height:
-            raise ManifestError(
-                f"{path}: tiles must be square, got {width} x {height} px; cut it first"
-            )
+        side = self._square(path, width, height)[0]
+        x, y = (width - side) // 2, (height - side) // 2
+        pixels = pixels[y : y + side, x : x + side]
+        height = width = side
         if self.size_px is None and (width, height) != self.first_size:
             raise ManifestError(
                 f"{path}: {width} px wide, the first tile {self.first_size[0]} px;"
@@ -90,8 +99,17 @@ class ImageTiles(Dataset[Sample]):
             )
         if self.size_px in (None, width):
             return pixels
-        side = (self.size_px, self.size_px)
-        return np.asarray(Image.fromarray(pixels).resize(side, Image.Resampling.BICUBIC))
+        size = (self.size_px, self.size_px)
+        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+    def _square(self, path: str, width: int, height: int) -> tuple[int, int]:
+        """What is kept of an image of this size."""
+        if width != height and self.crop == "none":
+            raise ManifestError(
+                f"{path}: tiles must be square, got {width} x {height} px; cut it first, or keep"
+                " the square in its middle: crop centre"
+            )
+        return min(width, height), min(width, height)
 
 
 class SlideTiles(Dataset[Sample]):
@@ -154,7 +172,8 @@ class SlideTiles(Dataset[Sample]):
             raise ManifestError(
                 f"{tiles}: no tile is labelled as one of {', '.join(classes)}; check the regions"
             )
-        self.stains = stains and TileStains(stains, list(table["slide_id"]), self.sources)
+        names = list(table["slide_id"])
+        self.stains = stains and TileStains(stains, names, self.sources, self.spec.colour)
         self.slides = SlidePool(self._open)
 
     def nearby(self) -> NDArray[np.int64]:

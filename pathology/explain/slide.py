@@ -140,7 +140,7 @@ def explain_slide(
     """Explain a slide's score for one class.
 
     Args:
-        slide: the slide.
+        slide: the slide, in the colour that ``grid.spec`` asks for.
         grid: its tiles.
         model: a B-cos model in eval mode; runs on the device of its parameters.
         encoding: uint8 tiles ``(batch, 3, height, width)`` to the model's input; named by its
@@ -162,8 +162,14 @@ def explain_slide(
     Raises:
         NotExplainableError: the model is not dynamic-linear; names the layer.
         LedgerError: the map does not account for the score.
-        ValueError: ``target`` is no class, the model does not have that ``depth``.
+        ValueError: ``target`` is no class, the model does not have that ``depth``, the slide is
+            opened in another colour.
     """
+    if slide.colour != grid.spec.colour:
+        raise ValueError(
+            f"slide {slide.slide_id!r} is opened with colour={slide.colour!r}, its tiles are of"
+            f" {grid.spec.colour!r}"
+        )
     check_explainable(model)
     check_depth(model, depth)
     if target is not None and target not in classes:

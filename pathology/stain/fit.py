@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,10 @@ NEAREST_DEGREES = 7.0
 """Vectors nearer than this are one stain and its noise (up to 6 degrees as made up); two are 9 or
 more apart in real tissue, even within single tiles."""
 
+DIGITS = 6
+"""Decimal places of fitted numbers. Sums differ in the sixteenth between processors and numbers of
+threads; a target fitted again must be the same target."""
+
 FAINTEST = 0.05
 """A stain that 99 % of pixels hold less of than this, in optical density, is as good as absent."""
 
@@ -29,16 +35,23 @@ def fit_profile(
 
     Tiles are drawn at random and read at their own mpp. Each gives as many of its stained pixels,
     so that blank tiles and glass have no say; see :func:`pathology.stain.density.is_stained`.
+    Numbers are rounded to :data:`DIGITS` places.
 
     Args:
-        slide: the slide.
+        slide: the slide, in the colour that ``grid.spec`` asks for.
         grid: its tiles.
         settings: how; the defaults of :class:`StainSettings` when omitted.
 
     Raises:
         NoTissueError: too little stain, or only one; names the slide.
         SlideOpenError: the file is damaged, or gone.
+        ValueError: the slide is opened in another colour.
     """
+    if slide.colour != grid.spec.colour:
+        raise ValueError(
+            f"slide {slide.slide_id!r} is opened with colour={slide.colour!r}, its tiles are of"
+            f" {grid.spec.colour!r}"
+        )
     settings = settings or StainSettings()
     rng = np.random.default_rng(settings.seed)
     count = min(settings.tiles, len(grid))
@@ -55,7 +68,7 @@ def fit_profile(
     try:
         return _fit(
             stained, looked_at, white, settings, rng,
-            StainSource(slide.slide_id, slide.stamp(), tiles_digest(grid)),
+            StainSource(slide.slide_id, slide.stamp(), tiles_digest(grid), colour=slide.colour),
         )  # fmt: skip
     except _TooLittle as error:
         raise NoTissueError(
@@ -123,7 +136,7 @@ def _fit(
             f"too little stain to fit a profile: {len(stained)} of {looked_at} pixels are stained,"
             f" at least {FEWEST_PIXELS} are needed"
         )
-    source = StainSource(source.name, source.stamp, source.tiles, len(stained))
+    source = replace(source, pixels=len(stained))
     if settings.method == "reinhard":
         from skimage.color import rgb2lab  # slow to import
 
@@ -132,7 +145,7 @@ def _fit(
         if not (deviations > 1e-3).all():
             raise _TooLittle("all stained pixels have one colour")
         return StainProfile(
-            "reinhard", white, means=tuple(means.tolist()), deviations=tuple(deviations.tolist()),
+            "reinhard", white, means=_rounded(means), deviations=_rounded(deviations),
             source=source, settings=settings,
         )  # fmt: skip
     densities = density(stained, white)
@@ -149,11 +162,16 @@ def _fit(
             f"only one stain: the two vectors are {apart:.1f} degrees apart and hold optical"
             f" densities of {largest[0]:.2f} and {largest[1]:.2f}; H&E lies 9 or more apart"
         )
-    haematoxylin, eosin = (tuple(row) for row in found.tolist())
+    haematoxylin, eosin = (_rounded(row) for row in found)
     return StainProfile(
-        settings.method, white, (haematoxylin, eosin), tuple(largest.tolist()),
+        settings.method, white, (haematoxylin, eosin), _rounded(largest),
         source=source, settings=settings,
     )  # fmt: skip
+
+
+def _rounded(numbers: NDArray[np.float64]) -> Any:
+    """To :data:`DIGITS`; zero without a sign."""
+    return tuple((numbers.round(DIGITS) + 0.0).tolist())
 
 
 def _white(settings: StainSettings, look: Callable[[], NDArray[np.uint8]]) -> Vector:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pathology.errors import ManifestError, StampMismatchError
+from pathology.slides.colour import ColourSpace
 from pathology.stain.normaliser import StainNormaliser
 from pathology.stain.profile import StainProfile
 
@@ -30,16 +31,18 @@ class StainFolder:
             )
         self.target = StainProfile.load(path)
 
-    def profile(self, slide_id: str, stamp: str) -> StainProfile:
+    def profile(self, slide_id: str, stamp: str, colour: ColourSpace) -> StainProfile:
         """The profile of a slide.
 
         Args:
             slide_id: its name in the manifest.
             stamp: its fingerprint.
+            colour: the pixels that its tiles show.
 
         Raises:
             ManifestError: there is none, or it is damaged.
-            StampMismatchError: it was made of another slide, or by another method than the target.
+            StampMismatchError: it was made of another slide, or of its pixels in another colour, or
+                by another method than the target.
         """
         path = self.folder / f"{slide_id}.json"
         if not path.is_file():
@@ -52,6 +55,11 @@ class StainFolder:
             raise StampMismatchError(
                 f"{path}: the stain profile was fitted on another slide; run `pathology stain` with"
                 " another --out, or remove the file"
+            )
+        if profile.source.colour != colour:
+            raise StampMismatchError(
+                f"{path}: the stain profile was fitted on {profile.source.colour} colours, the"
+                f" tiles are of {colour} ones; run `pathology stain` on these tiles with another --out"
             )
         if profile.method != self.target.method:
             raise StampMismatchError(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pathology.errors import ManifestError
 from pathology.outputs import complete_file
+from pathology.slides.colour import ColourSpace
 from pathology.stain.density import PALEST, PALEST_MOVED, Vector
 from pathology.stain.vectors import REFERENCE
 
@@ -90,12 +91,14 @@ class StainSource:
         stamp: fingerprint of its content.
         tiles: fingerprint of the tiles that were drawn from; empty for an image.
         pixels: how many stained pixels decided.
+        colour: what they showed: colours as stored, or by the slide's ICC profile in sRGB.
     """
 
     name: str
     stamp: str
     tiles: str = ""
     pixels: int = 0
+    colour: ColourSpace = "stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,8 @@ class StainProfile:
         settings: how; None for published numbers.
 
     Raises:
-        ValueError: numbers that its method needs are missing, not finite, or cannot be divided by.
+        ValueError: an unknown method, or numbers that it needs are missing, not finite, or cannot
+            be divided by.
     """
 
     method: Method
@@ -126,6 +130,8 @@ class StainProfile:
     settings: StainSettings | None = None
 
     def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise ValueError(f"method must be one of {', '.join(get_args(Method))}")
         needed = ("means", "deviations") if self.method == "reinhard" else ("stains", "amounts")
         for name in ("white", *needed):
             value = getattr(self, name)

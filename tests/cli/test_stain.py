@@ -100,7 +100,7 @@ def test_other_methods_make_slides_alike(pathology, cohort, cohort_tiles, tmp_pa
     folder = StainFolder(tmp_path)
     assert folder.target == StainProfile.load(tmp_path / "val_000.json")
     with open_slide(cohort.parent / "test_000.tif") as slide:
-        profile = folder.profile("test_000", slide.stamp())
+        profile = folder.profile("test_000", slide.stamp(), "stored")
     assert profile.method == method
 
 
@@ -120,7 +120,7 @@ def test_an_image_can_be_the_target(pathology, refused, cohort, cohort_tiles, tm
     ("more", "said"),
     [
         (["--seed", "1"], "fitted with other settings"),
-        (["--method", "vahadane"], "the target here is published reference by macenko"),
+        (["--method", "vahadane"], "target.json: holds a stain profile fitted with method macenko"),
         (["--target", "train_000"], "asked for train_000 by macenko"),
         (["--target", "nothing.png"], "neither the slide_id of a slide"),
         (["--count", "0"], "tiles must be positive"),
@@ -131,6 +131,52 @@ def test_another_fit_in_the_same_folder_is_refused(
     refused, stains, cohort, cohort_tiles, more, said
 ):
     assert said in refused(*stain_arguments(cohort, cohort_tiles, stains, *more))
+
+
+def test_slides_fitted_otherwise_do_not_join(refused, stains, cohort, cohort_tiles):
+    """Not even new ones, beside published numbers that were not fitted at all."""
+    kept = (stains / "test_000.json").read_bytes()
+    (stains / "test_000.json").unlink()
+    try:
+        slide = cohort.parent / "test_000.tif"
+        line = refused(*stain_arguments(slide, cohort_tiles, stains, "--white", "glass"))
+        assert "fitted with other settings" in line
+        assert not (stains / "test_000.json").exists()
+    finally:
+        (stains / "test_000.json").write_bytes(kept)
+
+
+def test_the_target_of_other_slides_can_be_used_without_them(
+    pathology, refused, other_stains, cohort, cohort_tiles, tmp_path
+):
+    target = other_stains / "target.json"
+    slide = cohort.parent / "test_000.tif"
+    arguments = stain_arguments(slide, cohort_tiles, tmp_path, "--target", target)
+    assert "is of method macenko" in refused(*arguments, "--method", "vahadane")
+    assert pathology(*arguments, "--seed", "3")[0] == 0
+    assert (tmp_path / "target.json").read_bytes() == target.read_bytes()
+    assert StainProfile.load(tmp_path / "test_000.json").settings.seed == 3
+
+
+def test_a_slide_damaged_where_it_was_not_looked_at_is_listed_without_tiles(
+    pathology, stains, cohort, cohort_tiles, tmp_path, monkeypatch
+):
+    from pathology.cli import stain
+    from pathology.errors import SlideOpenError
+
+    shown = stain._shown
+
+    def damaged(fit, row, profile, target):
+        if row["slide_id"] == "val_000":
+            raise SlideOpenError("damaged", row["path"])
+        return shown(fit, row, profile, target)
+
+    monkeypatch.setattr(stain, "_shown", damaged)
+    shutil.copytree(stains, tmp_path / "stains")
+    assert pathology(*stain_arguments(cohort, cohort_tiles, tmp_path / "stains"))[0] == 0
+    page = (tmp_path / "stains" / "sheet.html").read_text(encoding="utf-8")
+    assert "3 slides, of which 2 are shown" in page
+    assert ">val_000</h3>" in page
 
 
 def test_reinhard_needs_a_target(refused, cohort, cohort_tiles, tmp_path):
@@ -190,7 +236,7 @@ def test_tiles_are_trained_on_as_the_target_shows_them(trained, stains, cohort, 
     grid = grid.select(np.isin(grid.columns["label"], ["normal", "tumour"]))
     with open_slide(cohort.parent / "val_000.tif") as slide:
         pixels = slide.read(grid[3].box, grid.spec.mpp)
-        profile = folder.profile("val_000", slide.stamp())
+        profile = folder.profile("val_000", slide.stamp(), "stored")
     tile = torch.from_numpy(pixels).permute(2, 0, 1)
     normalised = folder.normaliser()(tile[None], profile)[0]
     assert torch.equal(dataset[3]["image"], normalised)
@@ -247,6 +293,43 @@ def test_a_missing_profile_is_refused(refused, trained, cohort, cohort_tiles, st
     shutil.copy(stains / "val_000.json", tmp_path / "stains" / "test_000.json")
     line = refused(*arguments, "--stains", tmp_path / "stains")
     assert "fitted on another slide" in line
+
+
+def test_options_of_another_manifest_are_not_passed_over(refused, trained, other_stains):
+    line = refused("evaluate", "--run", trained, "--split", "test", "--stains", other_stains)
+    assert "--stains is of another manifest; give --manifest" in line
+
+
+def test_tiles_in_another_colour_than_trained_on_are_refused(
+    refused, trained, cohort, cohort_tiles, tmp_path
+):
+    shutil.copytree(trained, tmp_path / "run")
+    path = tmp_path / "run" / "made_from.json"
+    origin = json.loads(path.read_text())
+    assert origin["colour"] == "stored"
+    path.write_text(json.dumps(origin | {"colour": "srgb"}))
+    slide = cohort.parent / "test_000.tif"
+    said = "in stored colours, the model was trained on 64 px at 0.5 um/px in srgb colours"
+    assert said in refused(*explain_arguments(path.parent, slide, cohort_tiles, tmp_path / "x"))
+    evaluate = ["evaluate", "--run", path.parent, "--split", "test", "--device", "cpu"]
+    assert said in refused(*evaluate)
+
+
+def test_a_profile_of_the_slide_in_another_colour_is_refused(
+    refused, trained, cohort, cohort_tiles, stains, tmp_path
+):
+    shutil.copytree(stains, tmp_path / "stains")
+    path = tmp_path / "stains" / "test_000.json"
+    profile = json.loads(path.read_text())
+    profile["source"]["colour"] = "srgb"
+    path.write_text(json.dumps(profile))
+    slide = cohort.parent / "test_000.tif"
+    more = ["--stains", tmp_path / "stains"]
+    line = refused(*explain_arguments(trained, slide, cohort_tiles, tmp_path / "x", *more))
+    assert "fitted on srgb colours, the tiles are of stored ones" in line
+    evaluate = ["evaluate", "--run", trained, "--split", "test", "--manifest", cohort]
+    line = refused(*evaluate, "--tiles", cohort_tiles, "--out", tmp_path / "e", *more)
+    assert "fitted on srgb colours, the tiles are of stored ones" in line
 
 
 def test_training_goes_on_only_with_the_same_stains(

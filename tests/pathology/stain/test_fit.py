@@ -1,5 +1,7 @@
 """Fitting once per slide: what has a say, what has none, and when there is too little."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -118,6 +120,42 @@ def test_where_a_profile_is_from(make_slide):
     source = fit_profile(slide, grid).source
     assert (source.name, source.stamp) == ("case_7", slide.stamp())
     assert source.tiles != fit_profile(slide, grid[:60]).source.tiles
+
+
+def test_a_slide_in_another_colour_than_its_tiles_is_refused(make_slide):
+    slide, grid = make_slide()
+    grid = replace(grid, spec=replace(grid.spec, colour="srgb"))
+    with pytest.raises(ValueError, match="'case_7' is opened with colour='stored', its tiles are"):
+        fit_profile(slide, grid)
+
+
+def test_a_profile_in_srgb_says_so(make_tissue):
+    from PIL import ImageCms
+
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    array = make_tissue(256 * 256)[0].reshape(256, 256, 3)
+    slide = MemorySlide(array, 1.0, "case_7", colour="srgb", profile=icc)
+    profile = fit_profile(slide, tile_slide(slide, replace(SPEC, colour="srgb")))
+    assert profile.source.colour == "srgb"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rounding_errors_of_other_processors_make_no_other_profile(
+    make_tissue, method, monkeypatch
+):
+    from pathology.stain import fit
+
+    pixels, _ = make_tissue(20_000)
+    settings = StainSettings(method)
+    before = fit_image(pixels, settings)
+    exact = fit.density
+    monkeypatch.setattr(fit, "density", lambda *args: exact(*args) * (1 + 1e-14))
+    if method == "reinhard":
+        import skimage.color
+
+        lab = skimage.color.rgb2lab
+        monkeypatch.setattr(skimage.color, "rgb2lab", lambda rgb: lab(rgb) * (1 + 1e-14))
+    assert fit_image(pixels, settings).digest() == before.digest()
 
 
 def test_what_is_no_image_is_refused(make_tissue):

@@ -46,6 +46,7 @@ def test_any_number_changes_the_digest(make_tissue):
         ({"settings": {"method": "ruifrok"}}, "method must be one of macenko"),
         ({"settings": {"speed": 3}}, "not a profile"),
         ({"method": "reinhard"}, "means must be finite"),
+        ({"method": "ruifrok"}, "method must be one of macenko, vahadane, reinhard"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, change, said):
