@@ -15,6 +15,7 @@ from pathology.slides.levels import finest_needed, level_scale
 
 MASK_MPP = 4.0  # masks are drawn by hand; finer planes cost time and add nothing
 MASK_TYPES = (np.bool_, np.uint8, np.uint16, np.uint32)
+ROUNDED = 2  # pixels of a mask by which its sides may be off
 JPEG = (6, 7)  # TIFF's compressions that do not keep values
 
 
@@ -57,11 +58,14 @@ class _Mask:
                 f" {samples} x {dtype}"
             )
         self.is_colour &= samples > 1
-        # Sides are rounded to whole pixels of the mask, in some software to whole tiles.
-        if abs(height - width * source.size.height / source.size.width) > max(2, 0.02 * height):
+        # Sides are rounded to whole pixels of the mask. Those rounded to whole tiles, as in some
+        # software, would be stretched with what was added to them: areas would move by a tile.
+        shape = source.size.height / source.size.width
+        if min(abs(height - width * shape), abs(width - height / shape)) > ROUNDED:
             raise AnnotationError(
                 f"{self.what}: a mask of {width} x {height} px does not have the shape of slide"
-                f" {source.slide_id}, {source.size.width:g} x {source.size.height:g}"
+                f" {source.slide_id}, {source.size.width:g} x {source.size.height:g}; cut off what"
+                " was added at its edges, or look for the mask of this slide"
             )
 
     def _as_values(self, pixels: NDArray[Any]) -> NDArray[Any]:

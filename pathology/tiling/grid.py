@@ -221,6 +221,9 @@ class TileGrid(Sequence[Tile]):
         except (OSError, pa.ArrowException) as error:
             raise ManifestError(f"{path}: tiles cannot be read: {_first_line(error)}") from error
         found_spec, source, made = _parse_header(path, table.schema.metadata or {})
+        for name in (*OWN_COLUMNS, *text):
+            if name in table.column_names and table.column(name).null_count:
+                raise ManifestError(f"{path}: column {name} has no value for some tiles; fill them")
         columns: dict[str, Any] = {n: _values(table.column(n)) for n in table.column_names}
         if missing := [name for name in OWN_COLUMNS if name not in columns]:
             raise ManifestError(f"{path}: not a table of tiles, columns {missing} are missing")

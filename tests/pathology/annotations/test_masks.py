@@ -127,6 +127,11 @@ def test_refuses_what_does_not_fit(tmp_path, suffix):
     write = tiff if suffix == "tif" else png
     with pytest.raises(AnnotationError, match="80 x 20 px does not have the shape of slide case"):
         shares(write(tmp_path / f"a.{suffix}", painted()[:20]))
+    # Stretched over the slide, what was padded to whole tiles would lie elsewhere.
+    padded = np.pad(np.kron(painted(), np.ones((9, 9), np.uint8)), ((0, 8), (0, 0)))
+    with pytest.raises(AnnotationError, match="cut off what was added at its edges"):
+        shares(write(tmp_path / f"padded.{suffix}", padded))
+    shares(write(tmp_path / f"rounded.{suffix}", padded[:-6]))
     (tmp_path / f"b.{suffix}").write_bytes(b"II*\0rubbish")
     (tmp_path / f"c.{suffix}").write_bytes(b"")
     for name in ("b", "c", "gone"):

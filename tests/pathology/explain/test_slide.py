@@ -9,8 +9,11 @@ from bcos_vit.errors import NotExplainableError
 from bcos_vit.explain import explain
 from bcos_vit.models import create_model
 from bcos_vit.transforms import to_bcos
+from pathology.annotations import Classes, RasterRegions
 from pathology.explain.pooling import MeanPooling, TopPooling, parse_pooling
 from pathology.explain.slide import explain_slide
+from pathology.geometry import Box
+from pathology.maps.slide_map import SlideMap
 from pathology.slides import MemorySlide
 from pathology.tasks.encoding import TileEncoding
 from pathology.tiling import TileSpec, tile_slide
@@ -59,6 +62,58 @@ def test_the_map_holds_what_the_tiles_contribute(slide, model, tmp_path, overlap
     assert np.allclose(np.nan_to_num(result.contributions.values), wanted, atol=1e-7)
     assert result.logit == pytest.approx(logits.mean(), abs=1e-6)
     assert result.ledger.gap < 1e-6
+
+
+@pytest.mark.parametrize("keep_edges", [False, True])
+@pytest.mark.parametrize(
+    "placement",
+    [
+        {"placement": "jittered", "overlap_px": 8},
+        {"placement": "random", "count": 40},
+        {"placement": "annotated", "count": 20},
+    ],
+    ids=lambda placement: placement["placement"],
+)
+def test_tiles_that_overlap_anyhow_add_up(rng, tmp_path, placement, keep_edges):
+    torch.manual_seed(0)
+    model = create_model("bcos_resnet18", num_classes=2).eval()
+    pixels = rng.integers(0, 256, (150, 170, 3), dtype=np.uint8)
+    slide = MemorySlide(pixels, mpp=(0.5, 0.41), bounds=Box(11, 7, 150, 140))
+    values = np.zeros((150, 170))
+    values[20:90, 30:120], values[60:140, 70:150] = 1, 2
+    drawn = SlideMap(values, Box(0, 0, 170, 150), slide.mpp)
+    regions = RasterRegions(drawn, Classes.of({"normal": 1, "tumour": 2}))
+    # A level-0 pixel is no whole number of a tile's, along neither side.
+    spec = TileSpec(32, 0.53, min_tissue=0.0, keep_edges=keep_edges, **placement)
+    grid = tile_slide(slide, spec, regions=regions)
+    result = explain_slide(
+        slide, grid, model, TileEncoding(model), CLASSES, "tumour", out_mpp=2.9, scratch=tmp_path
+    )
+    logits, contributions = tile_by_tile(slide, grid, model, 1)
+    assert result.logit == pytest.approx(logits.mean(), abs=1e-6)
+    ledger, given = result.ledger, contributions.sum() / len(grid)
+    assert ledger.map_sum + ledger.cut_off == pytest.approx(given, abs=1e-6)
+    assert result.contributions.sum() == pytest.approx(ledger.map_sum, abs=1e-6)
+    assert ledger.gap < 1e-6
+    wanted = np.zeros(result.contributions.values.shape)
+    across, down = (
+        np.minimum(np.arange(n + 1) * step, side)
+        for n, step, side in zip(
+            wanted.shape[::-1], result.contributions.downsample, slide.size, strict=True
+        )
+    )
+    for tile, c in zip(grid, contributions, strict=True):
+        box = tile.box
+        columns = spread(np.linspace(box.x, box.right, 33), across)
+        wanted += spread(np.linspace(box.y, box.bottom, 33), down) @ c @ columns.T / len(grid)
+    assert np.allclose(np.nan_to_num(result.contributions.values), wanted, atol=1e-7)
+
+
+def spread(cells, pixels):
+    """``(pixels, cells)``: the share of each cell that lies on each pixel, both by their edges."""
+    high = np.minimum(cells[None, 1:], pixels[1:, None])
+    low = np.maximum(cells[None, :-1], pixels[:-1, None])
+    return (high - low).clip(0) / np.diff(cells)
 
 
 def test_edge_tiles_cut_off_what_lies_outside(slide, model, tmp_path):

@@ -128,6 +128,19 @@ def test_missing_and_damaged_files(grid: TileGrid, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["label", "x", "tissue"])
+def test_a_tile_without_a_value_is_refused(name: str, grid: TileGrid, tmp_path: Path) -> None:
+    path = tmp_path / "case.parquet"
+    grid.with_columns(label=np.full(len(grid), "tumour")).save(path)
+    table = pq.read_table(path)
+    column = table.column(name)
+    values = pa.array([None, *column.to_pylist()[1:]], column.type)
+    place = table.column_names.index(name)
+    pq.write_table(table.set_column(place, name, values), path)
+    with pytest.raises(ManifestError, match=f"column {name} has no value for some tiles"):
+        TileGrid.load(path)
+
+
 def test_other_tables(grid: TileGrid, tmp_path: Path) -> None:
     path = tmp_path / "other.parquet"
     pq.write_table(pa.table({"a": [1]}), path)
