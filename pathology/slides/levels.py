@@ -8,6 +8,8 @@ from pathology.geometry import Size
 # A plane that is coarser than asked for by less than this counts as equal: sides of planes are
 # whole pixels, so downsamples read 4.0003, and one level finer costs sixteen times the pixels.
 EQUAL = 1.01
+# Sides of planes are rounded up or down; by more than this they do not show the same.
+ROUNDED_PX = 2
 
 
 class Level(NamedTuple):
@@ -55,6 +57,18 @@ def level_scale(size: Size, width: int, height: int, whole_factors: bool) -> Sca
     ):
         return Scale(factor, factor)
     return Scale(size.width / width, size.height / height)
+
+
+def shows_the_slide(size: Size, width: int, height: int) -> bool:
+    """Whether a ``width x height`` plane can be a slide of ``size`` shrunk, by one factor for both.
+
+    Some files fill up their planes to whole tiles, and some count a label or a macro picture among
+    them. What such a plane shows lies elsewhere than the ratio of the sides says.
+    """
+    sides = ((size.width, width), (size.height, height))
+    smallest = max(full / (part + ROUNDED_PX) for full, part in sides)
+    largest = min(full / max(part - ROUNDED_PX, 1e-9) for full, part in sides)
+    return smallest <= largest
 
 
 def finest_needed(scales: Sequence[Scale], x: float, y: float) -> int:

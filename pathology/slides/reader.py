@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pathology.geometry import Box, Mpp, Size, pixel_count
 from pathology.slides.colour import ColourSpace, SrgbConversion
-from pathology.slides.levels import Level, finest_needed, level_scale
+from pathology.slides.levels import Level, Scale, finest_needed, level_scale, shows_the_slide
 from pathology.slides.resample import margin, mean_blocks, resample
 
 BLOCK_PX = 2**24  # pixels of one plane held at once: 48 MiB of RGB, 64 MiB while it is RGBA
@@ -28,7 +28,8 @@ class PyramidSlide(ABC):
     Args:
         path: the slide's file, ``None`` in memory.
         slide_id: name of the slide.
-        planes: width and height of every plane, finest first.
+        planes: width and height of every plane, finest first. Only those are read whose sides are
+            level 0's by one factor, see :func:`~pathology.slides.levels.shows_the_slide`.
         tiles: width and height of the file's own tiles in every plane, ``None`` where it has none
             or does not say; none anywhere when omitted.
         mpp: micrometres per level-0 pixel.
@@ -70,6 +71,11 @@ class PyramidSlide(ABC):
         self.bounds = bounds or Box(0, 0, *self.size)
         self._properties = dict(properties or {})
         self._scales = [level_scale(self.size, *plane, whole_factors) for plane in planes]
+        # What is no smaller image of the slide is listed, but never read.
+        self._choice = [
+            scale if shows_the_slide(self.size, *plane) else Scale(math.inf, math.inf)
+            for plane, scale in zip(planes, self._scales, strict=True)
+        ]
         self.levels = [
             Level(*plane, math.sqrt(scale.x * scale.y), tile)
             for plane, scale, tile in zip(
@@ -150,7 +156,7 @@ class PyramidSlide(ABC):
         """
         width, height = self._pixels(box, mpp)
         self._check_open()
-        level = finest_needed(self._scales, box.width / width, box.height / height)
+        level = finest_needed(self._choice, box.width / width, box.height / height)
         plane, corner = self.levels[level], self._aligned_corner(level, box, width, height)
         if self.colour != "stored" or plane.tile != (width, height) or corner is None:
             return None
@@ -208,7 +214,7 @@ class PyramidSlide(ABC):
     def _plane_pixels(self, box: Box, width: int, height: int) -> NDArray[np.uint8]:
         """The slide under ``box``, its outermost pixels repeated where the box reaches outside."""
         step_x, step_y = box.width / width, box.height / height
-        level = finest_needed(self._scales, step_x, step_y)
+        level = finest_needed(self._choice, step_x, step_y)
         scale = self._scales[level]
         ratio_x, ratio_y = step_x / scale.x, step_y / scale.y
         if max(ratio_x, ratio_y) > LARGEST_RATIO:

@@ -3,7 +3,7 @@
 import pytest
 
 from pathology.geometry import Size
-from pathology.slides.levels import Scale, finest_needed, level_scale
+from pathology.slides.levels import Scale, finest_needed, level_scale, shows_the_slide
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,22 @@ def test_the_nearest_finer_plane_is_read(step: float, level: int) -> None:
 
 def test_both_axes_must_be_fine_enough() -> None:
     assert finest_needed([Scale(1, 1), Scale(4, 4)], 8, 2) == 0
+
+
+@pytest.mark.parametrize(
+    ("plane", "shows"),
+    [
+        ((97792, 221184), True),
+        ((24448, 55296), True),
+        ((3056, 6912), True),
+        ((191, 432), True),
+        ((192, 431), True),
+        ((2, 3), True),  # too small to tell
+        ((24576, 55296), False),  # filled up to whole tiles of 512
+        ((512, 1024), False),
+        ((1280, 431), False),  # a macro picture
+        ((431, 431), False),  # a label
+    ],
+)
+def test_a_plane_of_another_shape_is_not_the_slide(plane: tuple[int, int], shows: bool) -> None:
+    assert shows_the_slide(Size(97792, 221184), *plane) is shows

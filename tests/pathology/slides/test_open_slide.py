@@ -475,6 +475,21 @@ def test_the_largest_image_is_the_slide(tmp_path: Path, layout: dict[str, Any]) 
         np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 300), 0.25), picture())
 
 
+@pytest.mark.parametrize("other", [(128, 128), (75, 150)], ids=["padded", "macro"])
+def test_a_plane_of_another_shape_is_never_read(tmp_path: Path, other: tuple[int, int]) -> None:
+    path = tmp_path / "slide.tif"
+    plain = np.full((300, 400, 3), (200, 100, 150), np.uint8)
+    options = {"photometric": "rgb", "tile": (64, 64), "metadata": None}
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(plain, **options, **QUARTER_UM)
+        tif.write(plain[::2, ::2], subfiletype=1, **options)
+        tif.write(np.zeros((*other, 3), np.uint8), subfiletype=1, **options)
+    with open_slide(path) as slide:
+        assert len(slide.levels) == 3
+        for mpp in (0.5, 1, 2, 4):
+            assert (slide.read(Box(0, 0, 400, 300), mpp) == (200, 100, 150)).all()
+
+
 @pytest.mark.parametrize("stated", ["", "0.25 micron", "?"])
 def test_an_ome_header_that_makes_no_sense_says_nothing(tmp_path: Path, stated: str) -> None:
     path = tmp_path / "slide.ome.tif"
