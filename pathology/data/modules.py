@@ -3,7 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import lightning
 import numpy as np
@@ -17,7 +17,7 @@ from pathology.data.loader import TileLoader
 from pathology.data.manifest import SPLITS, read_slide_manifest, read_tile_manifest
 from pathology.data.samplers import BALANCES, STRETCH, Balance, TileSampler, draw_weights
 from pathology.data.shard_tiles import ShardTiles
-from pathology.data.tiles import ImageTiles, SlideTiles
+from pathology.data.tiles import Crop, ImageTiles, SlideTiles
 from pathology.errors import ManifestError
 from pathology.stain import StainFolder
 
@@ -39,6 +39,8 @@ class TileDataModule(lightning.LightningDataModule):
         root: folder that the manifest's paths are relative to; its own when omitted.
         path_column: column of a tile manifest that holds the image's path.
         size_px: side that image files are resized to; slides are read at their grid's size.
+        crop: what becomes of image files that are not square: none refuses them, centre keeps the
+            largest square in their middle.
         batch_size: tiles per step.
         num_workers: reading processes; one per core of each device's share, up to 8, when omitted.
         multiprocessing_context: how they are started: fork, spawn or forkserver; the system's way
@@ -61,6 +63,7 @@ class TileDataModule(lightning.LightningDataModule):
         root: str | None = None,
         path_column: str = "path",
         size_px: int | None = None,
+        crop: Crop = "none",
         batch_size: int = 64,
         num_workers: int | None = None,
         multiprocessing_context: str | None = None,
@@ -80,6 +83,8 @@ class TileDataModule(lightning.LightningDataModule):
             balance = "class" if balance else "none"
         if balance not in BALANCES:
             raise ValueError(f"balance must be one of {', '.join(BALANCES)}; got {balance!r}")
+        if crop not in get_args(Crop):
+            raise ValueError(f"crop must be one of {', '.join(get_args(Crop))}; got {crop!r}")
         if tiles is not None and shards is not None:
             raise ValueError(f"give tiles or shards, not both; got {tiles!r} and {shards!r}")
         if stains is not None and tiles is None and shards is None:
@@ -87,6 +92,7 @@ class TileDataModule(lightning.LightningDataModule):
         self.manifest, self.tiles, self.shards, self.root = manifest, tiles, shards, root
         self.stains = stains
         self.classes, self.path_column, self.size_px = classes, path_column, size_px
+        self.crop = crop
         self.batch_size, self.num_workers = batch_size, num_workers
         self.multiprocessing_context = multiprocessing_context
         self.augment, self.balance, self.stretch = augment, balance, stretch
@@ -139,7 +145,7 @@ class TileDataModule(lightning.LightningDataModule):
         elif self.tiles is not None:
             dataset = SlideTiles(table, Path(self.tiles), self.classes, stains=self.stains)
         else:
-            dataset = ImageTiles(table, self.classes, self.size_px)
+            dataset = ImageTiles(table, self.classes, self.size_px, crop=self.crop)
         counts = np.bincount(dataset.labels, minlength=len(self.classes))
         if not counts.all():
             # A metric over classes that are not there would be a number that means nothing.

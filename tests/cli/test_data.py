@@ -409,6 +409,27 @@ def test_what_is_wrong_with_a_table_is_said_of_the_file_asked_for(refused, tmp_p
     assert not (tmp_path / "out" / "slides.csv").exists()
 
 
+def test_oblong_images_are_trained_on_by_their_middle(refused, pathology, tmp_path):
+    """From BACH as it lies on a disk to a trained model."""
+    folder, out = make_bach(tmp_path / "bach"), tmp_path / "tiles.csv"
+    picture(folder / "Photos" / "Normal" / "n050.tif", (2048, 1536))
+    words = "data", "manifest", folder, "--out", out, "--split", "proposed", "--incomplete"
+    code, told, _ = pathology(*words)
+    assert code == 0
+    assert "--data.crop centre" in told
+    train = [
+        "train", "--out", tmp_path / "run", "--model.model", "bcos_vit_tiny_patch16_224",
+        "--model.model_args", "{img_size: 32, depth: 1}", "--data.manifest", out,
+        "--data.classes", "[Benign, InSitu, Invasive, Normal]", "--data.size_px", "32",
+        "--data.batch_size", "4", "--data.num_workers", "0", "--trainer.max_epochs", "1",
+        "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false",
+        "--trainer.log_every_n_steps", "1",
+    ]  # fmt: skip
+    assert "must be square, got 2048 x 1536 px" in refused(*train)
+    assert pathology(*train, "--data.crop", "centre")[0] == 0
+    assert pathology("evaluate", "--run", tmp_path / "run", "--out", tmp_path / "measured")[0] == 0
+
+
 def test_columns_of_a_csv_table(pathology, refused, tmp_path):
     folder = make_csv(tmp_path / "mine")
     path = folder / "list.csv"

@@ -57,7 +57,8 @@ def _read(folder: Path) -> Found:
     table = tile_table(rows)
     problems += count_problems(table, "label", dict.fromkeys(PREFIXES, IMAGES), "images")
     notes = [
-        "images are 2048 x 1536 px, and one label is for all of it: cut or resize with care",
+        "images are 2048 x 1536 px, and one label is for all of it: cut them yourself, or train"
+        " with --data.crop centre, which leaves away a quarter at the sides",
         "patient ids are not in the archive; a split at random mixes patients",
     ]
     if (wsi := child(photos.parent, "WSI")) is not None:

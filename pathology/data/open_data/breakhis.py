@@ -108,7 +108,10 @@ def _read(folder: Path) -> Found:
     notes.append(
         "the same tissue is there at four magnifications: choose one, --where magnification=40X"
     )
-    notes.append("images are 700 x 460 px, and one label is for all of it")
+    notes.append(
+        "images are 700 x 460 px, and one label is for all of it: cut them yourself, or train with"
+        " --data.crop centre, which leaves away a third at the sides"
+    )
     return Found(table, BENIGN + MALIGNANT, problems, notes, (700, 460))
 
 

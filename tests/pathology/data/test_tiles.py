@@ -62,8 +62,21 @@ def test_a_broken_image_is_named(tmp_path):
 def test_an_oblong_image_is_refused(tmp_path):
     Image.new("RGB", (10, 12)).save(tmp_path / "x.png")
     table = pd.DataFrame({"path": [str(tmp_path / "x.png")], "label": ["normal"]})
-    with pytest.raises(ManifestError, match="must be square, got 10 x 12 px"):
+    with pytest.raises(ManifestError, match=r"must be square, got 10 x 12 px.*crop centre"):
         ImageTiles(table, CLASSES, size_px=8)[0]
+
+
+@pytest.mark.parametrize("shape", [(10, 15, 3), (15, 10, 3)])
+def test_the_middle_of_an_oblong_image_is_kept_when_asked(tmp_path, rng, shape):
+    pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    table = pd.DataFrame({"path": [str(tmp_path / "x.png")], "label": ["normal"]})
+    dataset = ImageTiles(table, CLASSES, crop="centre")
+    # 5 px are left away: 2 before and 3 behind.
+    kept = pixels[:, 2:12] if shape[1] == 15 else pixels[2:12]
+    assert torch.equal(dataset[0]["image"], torch.from_numpy(kept).permute(2, 0, 1))
+    assert dataset.first_size == (10, 10)
+    assert ImageTiles(table, CLASSES, size_px=6, crop="centre")[0]["image"].shape == (3, 6, 6)
 
 
 def test_a_label_that_is_no_class_is_refused():
