@@ -21,6 +21,9 @@ Format = Literal["geojson", "asap", "aperio"]
 # loops where a hand-drawn line closes, not a second winding around half of a region.
 CLEAR = 0.01
 
+FARTHEST = 1e9
+"""Coordinates beyond it are refused: no slide is so large, and areas would overflow."""
+
 # How much of a file's area must lie on the slide: people draw over its edge, not beside it.
 MOSTLY = 0.5
 
@@ -178,11 +181,12 @@ class Drawing:
             points = _points(ring)
         except (TypeError, ValueError, LookupError, OverflowError) as error:
             raise AnnotationError(f"{self.path}: {where} has no list of x, y points") from error
-        if not np.isfinite(points).all():
-            bad = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
+        on_earth = np.abs(points) <= FARTHEST  # false for NaN
+        if not on_earth.all():
+            bad = int(np.flatnonzero(~on_earth.all(axis=1))[0])
             raise AnnotationError(
                 f"{self.path}: {where}: point {bad} is {tuple(points[bad].tolist())},"
-                " coordinates must be finite"
+                f" coordinates must be numbers of pixels up to {FARTHEST:g}"
             )
         return points
 

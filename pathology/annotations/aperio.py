@@ -103,9 +103,9 @@ class AperioHandler:
 
 def _colour(text: str) -> str:
     """``#rrggbb`` of a whole number ``0xbbggrr``; ``""`` where there is none."""
-    if not text.strip().isdecimal():
+    if not text.strip().isdecimal() or int(text) >= 2**32:
         return ""
-    blue, green, red = int(text).to_bytes(8, "big")[-3:]
+    blue, green, red = int(text).to_bytes(4, "big")[1:]
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 

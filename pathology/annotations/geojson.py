@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ def read_geojson(path: Path) -> Annotations:
     no area; they are counted. Third coordinates are dropped.
 
     Raises:
-        AnnotationError: missing, no GeoJSON, or a coordinate that is no finite number.
+        AnnotationError: missing, no GeoJSON, one that is not as QuPath writes it, or a
+            coordinate that is no finite number.
     """
     drawing = Drawing(path, "geojson")
     for i, feature in enumerate(_features(path, _load(path))):
@@ -31,9 +33,12 @@ def read_geojson(path: Path) -> Annotations:
         is_feature = feature.get("type") == "Feature"
         geometry = feature.get("geometry") if is_feature else feature
         properties = (feature.get("properties") or {}) if is_feature else {}
+        if not isinstance(properties, Mapping):
+            raise AnnotationError(f"{path}: {where}: properties must be an object")
         polygons = list(_polygons(path, geometry, where, drawing))
         if polygons:
-            drawing.add(_names(properties), drawing.area(polygons, where), where)
+            names = _names(path, properties, where)
+            drawing.add(names, drawing.area(polygons, where), where)
     return drawing.finish()
 
 
@@ -43,7 +48,7 @@ def _load(path: Path) -> Any:
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         return json.loads(data)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise AnnotationError(f"{path}: cannot be read: {_reason(error)}") from error
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path}: no JSON: {error}") from error
@@ -90,7 +95,7 @@ def _polygons(path: Path, geometry: Any, where: str, drawing: Drawing) -> Iterat
             yield from _polygons(path, part, where, drawing)
 
 
-def _names(properties: Mapping[str, Any]) -> list[str]:
+def _names(path: Path, properties: Mapping[str, Any], where: str) -> list[str]:
     classification = properties.get("classification")
     if isinstance(classification, Mapping):
         parts = classification.get("names") or classification.get("name") or ""
@@ -100,5 +105,7 @@ def _names(properties: Mapping[str, Any]) -> list[str]:
         return [str(properties.get("name") or "")]
     if isinstance(parts, str):
         parts = parts.split(":")
+    if not isinstance(parts, list):
+        raise AnnotationError(f"{path}: {where}: classification must have a name, got {parts!r}")
     words = [str(part).strip() for part in parts]
     return [": ".join(words[: i + 1]) for i in reversed(range(len(words)))]

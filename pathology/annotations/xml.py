@@ -1,12 +1,13 @@
 """XML of annotation tools: which of them wrote a file, and safe parsing."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 from xml.parsers import expat
 
-from pathology.annotations.annotation import Annotations
+from pathology.annotations.annotation import FARTHEST, Annotations
 from pathology.errors import AnnotationError
 
 
@@ -65,7 +66,7 @@ def read_xml(path: Path) -> Annotations:
             parser.ParseFile(file)
     except OSError as error:
         raise AnnotationError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError) as error:  # the latter of unknown encodings
         raise AnnotationError(f"{path}: no XML, or damaged: {error}") from error
     assert handler is not None  # expat refuses a file without a root
     return handler.finish()
@@ -75,14 +76,15 @@ def number(path: Path, line: int, attributes: Mapping[str, str], name: str) -> f
     """A coordinate; some locales write ``71924,5``.
 
     Raises:
-        AnnotationError: missing, or no number; ``71,924`` may be either of two.
+        AnnotationError: missing, no number, or beyond any slide; ``71,924`` may be either of two.
     """
     text = attributes.get(name, "")
     if re.fullmatch(r"\s*-?\d+,\d+\s*", text) and not re.fullmatch(r"\s*-?\d{1,3},\d{3}\s*", text):
         text = text.replace(",", ".")
     try:
-        return float(text)
-    except ValueError as error:
-        raise AnnotationError(
-            f"{path}: line {line}: {name} must be a number, got {text!r}"
-        ) from error
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= FARTHEST:
+        raise AnnotationError(f"{path}: line {line}: {name} must be a number, got {text!r}")
+    return value

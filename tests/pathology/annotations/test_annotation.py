@@ -80,8 +80,8 @@ def test_a_line_that_winds_twice_is_refused():
         area([twice])
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_numbers_that_are_not_finite_name_the_point(bad):
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e308, -1e13])
+def test_numbers_that_no_slide_has_name_the_point(bad):
     with pytest.raises(AnnotationError, match="feature 3: point 1 is"):
         area([[(0, 0), (bad, 5), (5, 5)]])
 

@@ -110,6 +110,11 @@ def test_geometries(tmp_path):
         ([feature({"type": "MultiPolygon", "coordinates": [5]})], "no list of x, y"),
         ([feature(ring_of(10**400))], "no list of x, y"),
         ([feature(ring_of(float("nan")))], "feature 0: point 1 is"),
+        ([feature() | {"properties": [1]}], "feature 0: properties must be an object"),
+        ([feature() | {"properties": "x"}], "feature 0: properties must be an object"),
+        ([feature() | {"properties": {"classification": 5}}], "feature 0: classification must"),
+        ([feature() | {"properties": {"classification": {"names": 5}}}], "classification must"),
+        ([feature() | {"properties": {"classification": {"name": {"a": 1}}}}], "classification"),
     ],
 )  # fmt: skip
 def test_refuses(tmp_path, content, what):
@@ -127,6 +132,7 @@ def test_refuses(tmp_path, content, what):
         (b"[" * 100_000, "no JSON"),
         (gzip.compress(b"[" + b" " * 1000 + b"]")[:-12], "cannot be read"),
         (b"\x1f\x8brubbish", "cannot be read"),
+        (gzip.compress(b"[]", mtime=0)[:10] + b"\xff" * 9, "cannot be read"),
     ],
 )
 def test_refuses_damaged_files(tmp_path, content, what):

@@ -124,10 +124,22 @@ def test_what_is_no_number_or_may_be_two_names_the_line(tmp_path, number):
         read(tmp_path, asap([(number, 0), *SQUARE[1:]]))
 
 
+@pytest.mark.parametrize("bad", ["nan", "inf", "1e308"])
+def test_numbers_that_no_slide_has_are_refused(tmp_path, bad):
+    for text in (
+        asap([(bad, 0), *SQUARE[1:]], kind="Spline"),
+        asap([(bad, 0), *SQUARE[1:]]),
+        asap(order=[0, bad, 2, 3]),  # would sort anywhere
+        aperio([region([(bad, 0), (40, 20)], kind="2")]),
+    ):
+        with pytest.raises(AnnotationError, match=r"line \d+: (X|Order) must be a number"):
+            read(tmp_path, text)
+
+
 def test_asap_refuses(tmp_path):
     with pytest.raises(AnnotationError, match=r"annotation 0 .* is a 'blob'"):
         read(tmp_path, asap(kind="Blob"))
-    with pytest.raises(AnnotationError, match=r"annotation 0 .*: point 1 is"):
+    with pytest.raises(AnnotationError, match=r"line 5: X must be a number, got 'nan'"):
         read(tmp_path, asap([(0, 0), ("nan", 1), (2, 2)]))
     with pytest.raises(AnnotationError, match="line 1: a point of no annotation"):
         read(tmp_path, '<ASAP_Annotations><Coordinate X="1" Y="2" /></ASAP_Annotations>')
@@ -196,6 +208,12 @@ def test_aperio_shapes_of_other_types(tmp_path):
     assert (found.drawn, found.notes) == ((), {"points and lines, left out": 3})
 
 
+@pytest.mark.parametrize("colour", ["99999999999999999999999999", "-1", "red", ""])
+def test_aperio_colours_that_are_none(tmp_path, colour):
+    (one,) = read(tmp_path, aperio([region(text="t")], colour=colour)).drawn
+    assert one.names == ("t",)
+
+
 def test_aperio_refuses(tmp_path):
     for text in ('<Region Id="1"/>', '<Vertex X="1" Y="2"/>', '<Attribute Name="a"/>'):
         with pytest.raises(AnnotationError, match=r"line 1: a (region|point) of no"):
@@ -218,6 +236,10 @@ OUTSIDE = """<?xml version="1.0"?>
         ("", "no XML"),
         ("rubbish", "no XML"),
         (asap()[:-60], "no XML, or damaged"),
+        (
+            asap().replace("1.0", '1.0" encoding="martian', 1),
+            "no XML, or damaged: unknown encoding",
+        ),
         ("<annotation><object/></annotation>", "neither of ASAP nor of ImageScope.*<annotation>"),
     ],
 )
