@@ -12,8 +12,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
-from pathology.cli.trained import TileKind, write_origin
+from pathology.cli.trained import OriginInCheckpoints, TileKind, write_origin
 from pathology.data.modules import TileDataModule
 from pathology.errors import StampMismatchError
 from pathology.outputs import complete_file, writable_folder
@@ -53,6 +54,7 @@ class TrainCLI(LightningCLI):
             # By itself: the other one writes only when there is a new best.
             ModelCheckpoint(run.checkpoints, "last", enable_version_counter=False),
             LearningRateMonitor("step"),
+            OriginInCheckpoints(run),
         ]  # fmt: skip
         if self.config["patience"]:
             callbacks.append(StopEarly(monitor, mode="max", patience=self.config["patience"]))
@@ -98,6 +100,12 @@ def train(arguments: Sequence[str]) -> int:
         cli = TrainCLI(**make_parser_arguments(arguments))
     except MisconfigurationException as error:
         raise ValueError(f"the trainer cannot be set up: {error}") from error
+    if isinstance(cli.trainer.strategy.launcher, _MultiProcessingLauncher):
+        # What training came to would stay in them: best score, epochs, steps.
+        raise ValueError(
+            "training in processes that this one forks or spawns is not supported; give"
+            " --trainer.strategy ddp, which starts the command anew for each device"
+        )
     cli.model.check_length(cli.trainer.max_epochs)
     run = Run(writable_folder(Path(cli.config["out"])))
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))

@@ -3,9 +3,10 @@
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
+from lightning import Callback, LightningModule, Trainer
 
 from pathology.data.modules import TileDataset
 from pathology.data.tiles import ImageTiles
@@ -14,10 +15,11 @@ from pathology.outputs import complete_file
 from pathology.slides.colour import ColourSpace
 from pathology.stain import StainFolder
 from pathology.tasks.checkpoint import Run, load_task
-from pathology.tasks.tile_classification import TileClassification
+from pathology.tasks.tile_classification import TileClassification, read_checkpoint
 from pathology.tiling import TileSpec
 
-ORIGIN_FILE = "made_from.json"
+ORIGIN = "made_from"
+ORIGIN_FILE = f"{ORIGIN}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,23 @@ def write_origin(run: Run, tiles: TileKind, digest: str, stain: str | None = Non
         draft.write_text(json.dumps({**asdict(tiles), "digest": digest, "stain": stain}))
 
 
+class OriginInCheckpoints(Callback):
+    """Writes the same into checkpoints: one that is moved elsewhere is still known.
+
+    Args:
+        run: the run's folder.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what the run is made from."""
+        checkpoint[ORIGIN] = json.loads((self.run.folder / ORIGIN_FILE).read_text())
+
+
 def load_trained(run: Path, device: str = "auto") -> Trained:
     """A run folder's best model on ``device`` (``"auto"``: the GPU if there is one)."""
     task, digest = load_task(run)
@@ -148,10 +167,13 @@ def load_trained(run: Path, device: str = "auto") -> Trained:
         ) from error
     folder = Run(run if run.is_dir() else run.parent.parent)
     path = folder.folder / ORIGIN_FILE
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    if path.is_file():
+        known = json.loads(path.read_text())
+    else:
+        known = {} if run.is_dir() else read_checkpoint(run).get(ORIGIN, {})
     # Runs from before there were colours and stain normalisation do not name them.
     before = None if known.get("mpp") is None else "stored"
     tiles = TileKind(known.get("size_px"), known.get("mpp"), known.get("colour", before))
     stain = known.get("stain")
-    stains = folder.data_arguments().get("stains") if stain else None
+    stains = folder.data_arguments().get("stains") if stain and path.is_file() else None
     return Trained(task, digest, tiles, stain, None if stains is None else str(stains))

@@ -59,7 +59,7 @@ class StainFolder:
         if profile.source.colour != colour:
             raise StampMismatchError(
                 f"{path}: the stain profile was fitted on {profile.source.colour} colours, the"
-                f" tiles are of {colour} ones; run `pathology stain` on these tiles with another --out"
+                f" tiles are of {colour} ones; run `pathology stain` on these with another --out"
             )
         if profile.method != self.target.method:
             raise StampMismatchError(

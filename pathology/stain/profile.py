@@ -213,7 +213,8 @@ class StainProfile:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ManifestError(
-                f"{path}: the stain profile cannot be read ({reason}); run `pathology stain` again"
+                f"{path}: the stain profile cannot be read ({reason}); remove it and run"
+                " `pathology stain` again"
             ) from error
 
 

@@ -315,6 +315,34 @@ def test_tiles_in_another_colour_than_trained_on_are_refused(
     assert said in refused(*evaluate)
 
 
+def test_a_checkpoint_by_itself_knows_its_tiles_and_stains(
+    refused, pathology, trained, cohort, cohort_tiles, stains, tmp_path
+):
+    alone = tmp_path / "models" / "mine.ckpt"
+    alone.parent.mkdir()
+    shutil.copy(trained / "checkpoints" / "best.ckpt", alone)
+    slide = cohort.parent / "test_000.tif"
+    arguments = explain_arguments(alone, slide, cohort_tiles, tmp_path / "x")
+    assert "the model was trained on normalised tiles of slides; give --stains" in refused(
+        *arguments
+    )
+    assert pathology(*arguments, "--stains", stains)[0] == 0
+    tiles = ["tile", "--slides", slide, "--out", tmp_path / "tiles", "--size-px", "32"]
+    assert run(tiles) == 0
+    arguments = explain_arguments(alone, slide, tmp_path / "tiles", tmp_path / "y")
+    assert "trained on 64 px at 0.5" in refused(*arguments, "--stains", stains)
+
+
+def test_training_and_validation_are_of_one_kind(refused, cohort, cohort_tiles, tmp_path):
+    shutil.copytree(cohort_tiles, tmp_path / "tiles")
+    (tmp_path / "tiles" / "val_000.parquet").unlink()
+    tiles = ["tile", "--slides", cohort, "--out", tmp_path / "others", "--size-px", "64"]
+    assert run([*tiles, "--tile-mpp", "1.0"]) == 0
+    shutil.copy(tmp_path / "others" / "val_000.parquet", tmp_path / "tiles")
+    line = refused(*train_arguments(cohort, tmp_path / "tiles", tmp_path / "run"))
+    assert "training tiles of 64 px at 0.5 um/px in stored colours, those of validation" in line
+
+
 def test_a_profile_of_the_slide_in_another_colour_is_refused(
     refused, trained, cohort, cohort_tiles, stains, tmp_path
 ):

@@ -1,5 +1,7 @@
 """A slide's explanation is the sum of what its tiles' pixels contribute."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -260,3 +262,28 @@ def test_weights_sum_to_one(pooling, rng):
 def test_an_unknown_pooling_is_refused(text):
     with pytest.raises(ValueError, match="pooling"):
         parse_pooling(text)
+
+
+def test_what_is_explained_is_what_the_model_saw(slide, model, tmp_path):
+    """Normalised pixels contribute, are shown in the gallery, and sum to the score."""
+    grid = whole_tissue(slide)
+    result = explain_slide(
+        slide, grid, model, TileEncoding(model), CLASSES, "tumour", out_mpp=0.5, batch_size=5,
+        scratch=tmp_path, normalise=lambda tiles: 255 - tiles,
+    )  # fmt: skip
+    array = 255 - slide.read(Box(0, 0, 170, 150), 0.5)
+    inverted = MemorySlide(array, mpp=0.5, background=(0, 0, 0))
+    wanted = explain_slide(
+        inverted, grid, model, TileEncoding(model), CLASSES, "tumour", out_mpp=0.5, batch_size=5,
+        scratch=tmp_path / "wanted",
+    )  # fmt: skip
+    np.testing.assert_array_equal(result.contributions.values, wanted.contributions.values)
+    assert result.ledger == wanted.ledger
+    assert np.array_equal(result.tiles_for[0].image, wanted.tiles_for[0].image)
+
+
+def test_a_slide_in_another_colour_than_its_tiles_is_refused(slide, model):
+    grid = whole_tissue(slide)
+    grid = replace(grid, spec=replace(grid.spec, colour="srgb"))
+    with pytest.raises(ValueError, match="opened with colour='stored', its tiles are of 'srgb'"):
+        explain_slide(slide, grid, model, TileEncoding(model), CLASSES)
