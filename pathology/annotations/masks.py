@@ -11,11 +11,10 @@ from pathology.annotations.rasters import Raster
 from pathology.annotations.regions import Source
 from pathology.errors import AnnotationError, SlideOpenError
 from pathology.geometry import Box
-from pathology.slides.levels import finest_needed, level_scale
+from pathology.slides.levels import finest_needed, level_scale, shows_the_slide
 
 MASK_MPP = 4.0  # masks are drawn by hand; finer planes cost time and add nothing
 MASK_TYPES = (np.bool_, np.uint8, np.uint16, np.uint32)
-ROUNDED = 2  # pixels of a mask by which its sides may be off
 JPEG = (6, 7)  # TIFF's compressions that do not keep values
 
 
@@ -60,8 +59,7 @@ class _Mask:
         self.is_colour &= samples > 1
         # Sides are rounded to whole pixels of the mask. Those rounded to whole tiles, as in some
         # software, would be stretched with what was added to them: areas would move by a tile.
-        shape = source.size.height / source.size.width
-        if min(abs(height - width * shape), abs(width - height / shape)) > ROUNDED:
+        if not shows_the_slide(source.size, width, height):
             raise AnnotationError(
                 f"{self.what}: a mask of {width} x {height} px does not have the shape of slide"
                 f" {source.slide_id}, {source.size.width:g} x {source.size.height:g}; cut off what"
@@ -104,6 +102,8 @@ class TiffMask(_Mask):
                 f"{path}: a mask in JPEG compression, which does not keep values; save it with"
                 " deflate or LZW"
             )
+        # Further planes may be filled up to whole tiles although the first is not.
+        planes = [p for p in planes if shows_the_slide(source.size, p.width, p.height)]
         scales = [level_scale(source.size, p.width, p.height, False) for p in planes]
         level = finest_needed(scales, MASK_MPP / source.mpp.x, MASK_MPP / source.mpp.y)
         self._plane = planes[level]

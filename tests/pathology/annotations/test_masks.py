@@ -64,6 +64,16 @@ def test_the_plane_at_about_4_um_is_read(tmp_path):
     np.testing.assert_allclose(shares(tmp_path / "mask.tif"), EXPECTED, atol=0.01)
 
 
+def test_a_plane_filled_up_to_whole_tiles_is_not_read(tmp_path):
+    fine = np.kron(painted(), np.ones((10, 10), np.uint8))
+    padded = np.pad(fine[::3, ::3], ((0, 56), (0, 53)))
+    options = {"tile": (64, 64), "metadata": None, "photometric": "minisblack"}
+    with tifffile.TiffWriter(tmp_path / "mask.tif") as tif:
+        tif.write(fine, **options)
+        tif.write(padded, subfiletype=1, **options)
+    assert shares(tmp_path / "mask.tif") == EXPECTED
+
+
 def test_png(tmp_path):
     assert shares(png(tmp_path / "mask.png", painted())) == EXPECTED
     assert shares(png(tmp_path / "mask16.PNG", painted().astype(np.uint16) * 300),
