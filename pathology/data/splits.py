@@ -348,7 +348,7 @@ def _check_same(path: Path, made: dict[str, Any]) -> dict[str, Any]:
     """What was said of each manifest before; nothing where none was made."""
     try:
         before: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
         raise ManifestError(f"{path}: cannot be read ({error}); remove it to split anew") from error

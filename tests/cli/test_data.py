@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -428,6 +429,15 @@ def test_oblong_images_are_trained_on_by_their_middle(refused, pathology, tmp_pa
     assert "must be square, got 2048 x 1536 px" in refused(*train)
     assert pathology(*train, "--data.crop", "centre")[0] == 0
     assert pathology("evaluate", "--run", tmp_path / "run", "--out", tmp_path / "measured")[0] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all names are text")
+def test_a_name_that_is_not_text_is_named(refused, tmp_path):
+    for label in "ab":
+        picture(tmp_path / label / "0.png", (8, 8))
+    (tmp_path / "a" / "0.png").rename(tmp_path / "a" / os.fsdecode(b"T\xfcr.png"))
+    line = refused("data", "manifest", tmp_path, "--out", tmp_path / "tiles.csv")
+    assert r"T\udcfcr.png': the name is not UTF-8" in line
 
 
 def test_columns_of_a_csv_table(pathology, refused, tmp_path):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pathology.data.image_files import IMAGE_SUFFIXES
+from pathology.errors import ManifestError
 
 
 def child(folder: Path, *names: str) -> Path | None:
@@ -31,9 +32,19 @@ def here_or_below(folder: Path, name: str) -> Path | None:
 
 
 def files_below(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """All files that end so (whatever the case), sorted; hidden ones left out."""
+    """All files that end so (whatever the case), sorted; hidden ones left out.
+
+    Raises:
+        ManifestError: a name that is not text, which no table could hold.
+    """
     endings = tuple(suffixes)
-    return sorted(path for path in _walk(folder) if path.name.lower().endswith(endings))
+    found = sorted(path for path in _walk(folder) if path.name.lower().endswith(endings))
+    for path in found:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise ManifestError(f"{str(path)!a}: the name is not UTF-8; rename it") from error
+    return found
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -10,7 +10,7 @@ import pytest
 
 from pathology.data.manifest import read_slide_manifest, read_tile_manifest
 from pathology.data.splits import SplitSpec, row_groups, split_manifest
-from pathology.errors import LeakageError, ManifestError, StampMismatchError
+from pathology.errors import LeakageError, ManifestError, OutputError, StampMismatchError
 
 
 def cohort(folder, patients=40, slides=3, sites=8, rare=0.3):
@@ -173,6 +173,12 @@ def test_the_source_is_never_replaced(tmp_path):
         split_manifest(source, tmp_path, SplitSpec())
     assert source.read_bytes() == before
     assert not (tmp_path / "splits.json").exists()
+
+
+def test_a_file_for_a_folder_is_refused_as_such(tmp_path):
+    source = cohort(tmp_path)
+    with pytest.raises(OutputError, match=r"slides\.csv"):
+        split_manifest(source, source, SplitSpec())
 
 
 def test_other_line_ends_are_no_edit(tmp_path):
