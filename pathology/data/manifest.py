@@ -30,7 +30,8 @@ SPLITS = ("train", "val", "test")
 CHECKSUMS = "splits.json"  # beside manifests that were made by splitting another one
 FILE_COLUMNS = ("path", "regions")
 # Columns that mean something here; of another case they would be passed over without a word.
-KNOWN = ("path", "label", "split", "slide_id", "patient_id", "mpp", "regions")
+KNOWN = ("path", "label", "split", "slide_id", "patient_id")
+KNOWN_OF_SLIDES = ("mpp", "regions")
 # What must not be on both sides of a split. Other groups (a site, say) are for splits to respect.
 SOURCES = ("patient_id", "slide_id")
 _SHOWN = 3
@@ -241,7 +242,7 @@ def _header(
             got = f"cells are separated by {word}: save it with commas"
     if missing:
         raise ManifestError(f"{path}: column {missing[0]!r} is missing; {got}")
-    meant = {name for name in KNOWN if name not in columns}
+    meant = set(KNOWN).union(KNOWN_OF_SLIDES if "slide_id" in required else ()) - set(columns)
     if "path" not in required:  # another column holds it
         meant.discard("path")
     for name in columns:

@@ -68,6 +68,12 @@ def test_a_patient_in_two_splits_is_refused(write):
         read_tile_manifest(write("path,label,split,patient_id\n" + rows))
 
 
+def test_columns_of_slides_mean_nothing_among_tiles(write):
+    assert len(read_tile_manifest(write("path,label,split,MPP\na.png,x,train,0.5\n"))) == 1
+    with pytest.raises(ManifestError, match="'MPP' must be called 'mpp'"):
+        read_slide_manifest(write("slide_id,path,MPP\ns,a.png,0.5\n"))
+
+
 @pytest.mark.parametrize("other", ["p1 ", " p1", '"p1"'])
 def test_blanks_do_not_make_one_patient_two(write, other):
     rows = f"a.png,x,train,p1\nb.png,x,val,{other}\n"
