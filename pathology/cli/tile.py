@@ -95,6 +95,8 @@ def tile(
 
     if tissue == GIVEN:
         raise ValueError("--tissue needs the name of a finder")
+    if not 0 <= label_fraction <= 1:  # said now, not after the first slide was looked at
+        raise ValueError(f"label_fraction must be in [0, 1], got {label_fraction}")
     excluded = {"all": ARTEFACTS, "none": ()}.get(exclude)
     if excluded is None:
         excluded = tuple(name.strip() for name in exclude.split(","))

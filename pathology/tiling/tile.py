@@ -49,7 +49,8 @@ def tile_slide(
         NoTissueError: no tile is left.
         SlideError: ``align="file"``, and a tile does not cover whole tiles of the file.
         SlideOpenError: the file is damaged, or gone.
-        ValueError: a spec that needs ``tissue`` or ``regions`` without it, or with another survey.
+        ValueError: a spec that needs ``tissue`` or ``regions`` without it, or with another survey;
+            a map of something else than fractions.
     """
     if spec.placement == "annotated" and regions is None:
         raise ValueError("placement annotated needs regions; give some or use another placement")
@@ -104,6 +105,12 @@ def _tissue(
 ) -> tuple[TileSpec, SlideMap]:
     """The map of tissue, and the spec that says where it is from."""
     if isinstance(tissue, SlideMap):
+        values = np.nan_to_num(tissue.values)
+        if values.min() < 0 or values.max() > 1:
+            raise ValueError(
+                f"a map of tissue has fractions from 0 to 1, got {values.min():g} to"
+                f" {values.max():g}; compare or divide it first, as a mask of 0 and 255 by 255"
+            )
         return spec.with_given_tissue(), tissue
     if tissue is None:
         if spec.tissue == GIVEN:

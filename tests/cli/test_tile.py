@@ -393,6 +393,7 @@ def test_tables_that_cannot_be_used_are_refused_or_made_anew(pathology, refused,
         (["--placement", "random"], "needs count"),
         (["--placement", "annotated", "--count", "3"], "manifest with a `regions` column"),
         (["--min-tissue", "2"], "min_tissue must be in [0, 1]"),
+        (["--label-fraction", "2"], "label_fraction must be in [0, 1], got 2"),
         (["--workers", "-2"], "workers must be at least 0"),
     ],
 )

@@ -164,6 +164,16 @@ def test_the_grid_says_where_its_tissue_is_from() -> None:
         tile_slide(slide, given.spec)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_mask_of_0_and_255_is_no_fraction(dtype: type) -> None:
+    slide = blank(500, 400)
+    values = np.zeros((4, 5), dtype)
+    values[0, 0] = 255
+    mask = SlideMap(values, Box(0, 0, 500, 400), slide.mpp)
+    with pytest.raises(ValueError, match="fractions from 0 to 1, got 0 to 255"):
+        tile_slide(slide, TileSpec(100, slide.mpp.x), mask)
+
+
 def test_no_tissue_says_what_to_do() -> None:
     slide = blank(400, 200)
     with pytest.raises(NoTissueError, match=r"none of 8 tiles.*at most 0\.200.*lower min_tissue"):
