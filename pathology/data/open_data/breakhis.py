@@ -1,4 +1,4 @@
-"""BreakHis: 7,909 microscopy images of breast tumours of 82 patients, at four magnifications.
+"""BreakHis: 7,909 microscopy images of breast tumours of 81 patients, at four magnifications.
 
 Spanhol et al. 2016; https://web.inf.ufpr.br/vri/databases. A file's name holds all there is to
 know: ``SOB_B_TA-14-4659-40-001.png`` is a biopsy (SOB), benign (B), tubular adenoma (TA), of 2014,
@@ -24,7 +24,8 @@ BENIGN = ("A", "F", "PT", "TA")
 MALIGNANT = ("DC", "LC", "MC", "PC")
 IMAGES = {"40X": 1_995, "100X": 2_081, "200X": 2_013, "400X": 1_820}
 GROUPS = {"benign": 2_480, "malignant": 5_429}
-PATIENTS = 82
+# 82 are published, by class: 24 benign and 58 malignant, and 13412 is in two classes.
+PATIENTS = 81
 # kaiko-ai/eva's validation patients; all others train.
 VALIDATION = frozenset(
     (
@@ -94,7 +95,6 @@ def _read(folder: Path) -> Found:
             problems.append(Problem(f"no image of {column} {', '.join(absent)}", (), True))
     patients = table["patient_id"].nunique()
     if patients != PATIENTS:
-        # One patient's slide is in two classes, so numbers by class add up to one more.
         problems.append(
             Problem(f"found {patients} of {PATIENTS} patients", (), patients < PATIENTS)
         )
@@ -109,10 +109,14 @@ def _read(folder: Path) -> Found:
         "the same tissue is there at four magnifications: choose one, --where magnification=40X"
     )
     notes.append(
-        "images are 700 x 460 px, and one label is for all of it: cut them yourself, or train with"
-        " --data.crop centre, which leaves away a third at the sides"
+        "images are 700 x 460 px, some a little less, and one label is for all of it: cut them"
+        " yourself, or train with --data.crop centre, which leaves away a third at the sides"
     )
-    return Found(table, BENIGN + MALIGNANT, problems, notes, (700, 460))
+    notes.append(
+        "ids that differ in their letters alone, such as 15570 and 15570C, are patients of their"
+        " own, as published; whether they are of one person is not known"
+    )
+    return Found(table, BENIGN + MALIGNANT, problems, notes)
 
 
 def _propose(table: pd.DataFrame) -> "pd.Series[str]":
@@ -121,7 +125,7 @@ def _propose(table: pd.DataFrame) -> "pd.Series[str]":
 
 BREAKHIS = OpenSet(
     name="breakhis",
-    title="BreakHis: breast tumours, 8 classes, 82 patients, 40X to 400X",
+    title="BreakHis: breast tumours, 8 classes, 81 patients, 40X to 400X",
     kind="tiles",
     licence=Licence(
         "CC BY 4.0 as others state it; its publisher asks to register",

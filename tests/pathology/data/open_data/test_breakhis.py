@@ -1,11 +1,13 @@
 """BreakHis."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from pathology.data.open_data import breakhis
 from pathology.data.open_data.breakhis import BREAKHIS
+from pathology.data.open_data.check import check_files
 from tests.pathology.data.open_data.trees import picture
 
 
@@ -21,6 +23,13 @@ def test_names_tell_class_patient_and_magnification(make, read):
 
 def test_published_numbers_agree_with_each_other():
     assert sum(breakhis.IMAGES.values()) == sum(breakhis.GROUPS.values()) == 7_909
+
+
+def test_images_of_456_px_are_fine(make, read):
+    """The published set holds some."""
+    found = read(make("breakhis"))
+    picture(Path(found.table["path"][0]), (700, 456))
+    assert check_files(found, "tiles", "all", duplicates=False) == []
 
 
 def test_the_patient_in_two_classes_is_said(make, read):
