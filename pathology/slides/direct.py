@@ -29,8 +29,8 @@ VENDORS = ("aperio", "generic-tiff")
 INTERPOLATED = 2
 
 Verdicts = tuple[str | None, ...]
-# By path, length and time of change: what was compared once is not compared at every opening.
-_verdicts: dict[tuple[str, int, int], Verdicts] = {}
+# By the file and its time of change: what was compared once is not compared at every opening.
+_verdicts: dict[tuple[str, int, int, int], Verdicts] = {}
 
 
 def direct_planes(
@@ -51,7 +51,7 @@ def direct_planes(
     if not any(planes):
         return planes, verdicts
     state = path.stat()
-    key = str(path), state.st_size, state.st_mtime_ns
+    key = str(path), state.st_ino, state.st_size, state.st_mtime_ns
     if key not in _verdicts:
         _verdicts[key] = _compared(path, planes, verdicts)
     verdicts = _verdicts[key]

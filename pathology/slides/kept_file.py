@@ -23,7 +23,7 @@ class KeptFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = path.absolute()
         self._descriptor: _Descriptor | None = None
 
     def read(self, offset: int, count: int) -> bytes:

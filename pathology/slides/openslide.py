@@ -75,7 +75,7 @@ class OpenSlideSlide(PyramidSlide):
             colour=colour,
             profile=_profile(handle, path) if colour == "srgb" else None,
         )
-        self._file = path
+        self._file = path.absolute()  # wherever the process goes, and its children
         self._downsamples = handle.level_downsamples
         self._names = tuple(handle.associated_images)
         self._direct: tuple[list[TilePlane | None], Verdicts] | None = None
@@ -206,7 +206,7 @@ class _Associated(Mapping[str, NDArray[np.uint8]]):
 
 def _open(path: Path) -> openslide.OpenSlide:
     try:
-        return openslide.OpenSlide(path)
+        return openslide.OpenSlide(path.absolute())  # it opens the file again and again
     except openslide.OpenSlideUnsupportedFormatError as error:
         raise SlideOpenError("is no slide format that OpenSlide knows", path) from error
     except openslide.OpenSlideError as error:

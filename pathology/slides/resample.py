@@ -70,7 +70,8 @@ def mean_blocks(
     # Whole sums, so that nothing but the last division rounds; 16 bits where they suffice, and
     # then the 24 bits of a short float hold them too.
     small = 255 * across * down < 2**16
-    whole, real = (np.uint16, np.float32) if small else (np.uint32, np.float64)
+    whole = np.uint16 if small else np.uint32 if 255 * across * down < 2**32 else np.uint64
+    real = np.float32 if small else np.float64
     out = np.empty((height, width, channels), np.uint8)
     rows_at_once = max(1, STRIP // max(1, cut.shape[2]))
     for top in range(0, height, rows_at_once):

@@ -20,9 +20,12 @@ def given_mpp(mpp: float | tuple[float, float]) -> Mpp:
     """Both axes from one number, or from ``(x, y)``, that the caller vouches for.
 
     Raises:
-        ValueError: a number that is not finite, not positive, or outside of 0.01 to 100.
+        ValueError: not one number or two; one that is not finite, or outside of 0.01 to 100.
     """
-    x, y = mpp if isinstance(mpp, tuple | list) else (mpp, mpp)
+    both = tuple(mpp) if isinstance(mpp, tuple | list) else (mpp, mpp)
+    if len(both) != 2:
+        raise ValueError(f"mpp must be one number or two, (x, y), got {mpp}")
+    x, y = both
     for value in (x, y):
         if not math.isfinite(value) or value <= 0:
             raise ValueError(f"mpp must be finite micrometres per pixel above 0, got {mpp}")

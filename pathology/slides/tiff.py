@@ -42,7 +42,7 @@ class TiffSlide(PyramidSlide):
         mpp: float | tuple[float, float] | None = None,
         colour: ColourSpace = "stored",
     ) -> None:
-        self._file = path
+        self._file = path.absolute()  # wherever the process goes, and its children
         self._planes, ome = open_planes(path, white=True)
         for plane in self._planes:
             _check_pixels(plane.page, path)

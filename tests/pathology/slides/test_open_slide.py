@@ -2,6 +2,7 @@
 
 import io
 import os
+import pickle
 import shutil
 import struct
 import subprocess
@@ -27,6 +28,11 @@ from pathology.slides.stamp import stamp_file
 from pathology.slides.tiff import TiffSlide
 from tests.pathology.slides.jpeg_slides import leave_out
 
+JPEG_TILES = {
+    "tile": (64, 64),
+    "compression": "jpeg",
+    "compressionargs": {"outcolorspace": "rgb"},
+}
 QUARTER_UM = {"resolution": (40_000, 40_000), "resolutionunit": "CENTIMETER"}
 
 
@@ -614,6 +620,26 @@ def test_one_level_of_a_hundred_thousand_pixels(tmp_path: Path) -> None:
     assert thumbnail.std(axis=1).max() == 0
     assert thumbnail.mean() == pytest.approx(127.5, abs=2)
     assert peak < 150e6, f"{peak / 1e6:.0f} MB, where all of it would be 230"
+
+
+@pytest.mark.parametrize("layout", [{"tile": (64, 64)}, JPEG_TILES, {"rowsperstrip": 50}])
+@pytest.mark.parametrize("backend", ["auto", "openslide"])
+def test_a_relative_path_stays_that_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: dict[str, Any], backend: str
+) -> None:
+    for folder, array in (("here", picture()), ("there", 255 - picture())):
+        (tmp_path / folder).mkdir()
+        write_tiff(tmp_path / folder / "slide.tif", array, **layout)
+    monkeypatch.chdir(tmp_path / "here")
+    slide = open_slide("slide.tif", backend="auto" if "rowsperstrip" in layout else backend)
+    assert slide.path == Path("slide.tif")
+    before = slide.read(Box(0, 0, 128, 128), slide.mpp.x)
+    monkeypatch.chdir(tmp_path / "there")
+    for same in (slide, pickle.loads(pickle.dumps(slide))):
+        np.testing.assert_array_equal(same.read(Box(0, 0, 128, 128), 0.25), before)
+        same.read(Box(200, 150, 200, 150), 0.25)  # not in a cache
+        assert same.stamp() == stamp_file(tmp_path / "here" / "slide.tif")
+        same.close()
 
 
 def test_file_that_vanishes(tmp_path: Path) -> None:

@@ -245,6 +245,8 @@ def test_mean_blocks_of_many_and_of_views() -> None:
     np.testing.assert_array_equal(mean_blocks(view, 2), exact_mean(view, 2, 2))
     white = np.full((600, 600, 3), 255, np.uint8)
     assert (mean_blocks(white, 300) == 255).all()  # sums need 32 bits
+    huge = np.full((4200, 4200, 1), 255, np.uint8)
+    assert mean_blocks(huge, 4200) == 255  # and these 64
     assert mean_blocks(white, 601).shape == (0, 0, 3)
 
 

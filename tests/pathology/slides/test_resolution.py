@@ -90,3 +90,9 @@ def test_a_slip_of_the_unit_is_refused(mpp: float | tuple[float, float]) -> None
 def test_given_must_be_possible(mpp: float) -> None:
     with pytest.raises(ValueError, match="mpp must be finite"):
         find_mpp(OPENSLIDE, mpp, None)
+
+
+@pytest.mark.parametrize("mpp", [(), (0.25,), (0.25, 0.25, 0.25), [0.25]])
+def test_given_is_one_number_or_two(mpp: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"mpp must be one number or two, \(x, y\), got"):
+        find_mpp(OPENSLIDE, mpp, None)
