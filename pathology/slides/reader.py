@@ -127,7 +127,7 @@ class PyramidSlide(ABC):
 
         Returns:
             RGB of ``(pixel_count(box.height, self.mpp.y, mpp),
-            pixel_count(box.width, self.mpp.x, mpp), 3)``.
+            pixel_count(box.width, self.mpp.x, mpp), 3)``, a new array of the caller's own.
 
         Raises:
             SlideOpenError: the file is damaged under the box, or gone.
@@ -193,6 +193,9 @@ class PyramidSlide(ABC):
     def render(self, box: Box, width: int, height: int) -> NDArray[np.uint8]:
         """The slide under ``box`` as exactly ``width x height`` pixels, which need not be square.
 
+        Returns:
+            RGB of ``(height, width, 3)``, a new array of the caller's own.
+
         Raises:
             SlideOpenError: the file is damaged under the box, or gone.
             ValueError: a side below 1, or the slide was closed.
@@ -205,7 +208,8 @@ class PyramidSlide(ABC):
         pixels = self._plane_pixels(box, width, height)
         if self._to_srgb is not None:
             pixels = self._to_srgb(pixels)
-        return self._on_background(pixels, box, width, height)
+        pixels = self._on_background(pixels, box, width, height)
+        return pixels if pixels.flags.writeable else pixels.copy()  # Pillow's are not
 
     def _check_open(self) -> None:
         if self._closed:

@@ -157,6 +157,16 @@ def test_between_pixels_it_is_the_filter(noisy: np.ndarray, off: float) -> None:
     np.testing.assert_allclose(pixels, slow_read(noisy, box, 30, 20), atol=1.6)
 
 
+@pytest.mark.parametrize("x", [0, 0.5, -3])
+@pytest.mark.parametrize("mpp", [0.25, 0.5, 0.33, 0.2])
+def test_what_is_read_is_the_callers(noisy: np.ndarray, x: float, mpp: float) -> None:
+    slide = MemorySlide(noisy, 0.25)
+    pixels = slide.read(Box(x, 0, 40, 40), mpp)
+    before = pixels.copy()
+    pixels[:] = 0
+    np.testing.assert_array_equal(slide.read(Box(x, 0, 40, 40), mpp), before)
+
+
 def test_two_halves_are_the_whole(noisy: np.ndarray) -> None:
     slide = MemorySlide(noisy, 0.25)
     whole = slide.read(Box(0.5, 0.5, 100, 80), 0.5)
