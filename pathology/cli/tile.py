@@ -113,7 +113,8 @@ def tile(
         )
     writable_folder(out)
     _write_settings(out / SETTINGS, settings, overwrite or not any(out.glob("*.parquet")))
-    remove_drafts(out, [f"{name}{end}" for name in table["slide_id"] for end in Tiler.ENDS])
+    results = [f"{name}{end}" for name in table["slide_id"] for end in Tiler.ENDS]
+    remove_drafts(out, [SETTINGS, FAILURES, QUALITY, *results])
     work = Tiler(out, spec, classes, label_fraction, overwrite)
     try:
         return each_slide(table, work, "tiling", keep_going, workers, out / FAILURES)

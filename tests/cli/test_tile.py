@@ -178,10 +178,12 @@ def test_drafts_of_the_dead_are_removed_and_of_the_living_left(pathology, slides
     living = tmp_path / f".{slide.stem}.png.{os.getppid()}.part"
     other = tmp_path / ".another.png.999999999.part"
     dead = tmp_path / f".{slide.stem}.png.999999999.part"
-    for draft in (living, other, dead):
+    common = [tmp_path / f".{n}.999999999.part" for n in ("tile.yaml", "quality.html")]
+    for draft in (living, other, dead, *common):
         draft.touch()
     assert pathology("tile", "--slides", slide, "--out", tmp_path, *SMALL)[0] == 0
     assert [draft.exists() for draft in (living, other, dead)] == [True, True, False]
+    assert not any(draft.exists() for draft in common)
 
 
 def test_files_of_somebody_else_are_not_replaced(refused, pathology, slides, tmp_path):
