@@ -1,6 +1,6 @@
 """``pathology pack``: from tables of tiles to shards for training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def pack(
     """
     from pathology.cli.cohort import each_slide
     from pathology.cli.slide_list import list_slides
-    from pathology.outputs import writable_folder
+    from pathology.outputs import remove_drafts, writable_folder
 
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality must be in 1 to 100, got {quality}")
@@ -42,6 +42,7 @@ def pack(
         raise ValueError(f"tiles_per_shard must be at least 1, got {tiles_per_shard}")
     table = list_slides(slides)
     work = PackOne(tiles, writable_folder(out), tiles_per_shard, quality)
+    remove_drafts(out, _drafts(out, table["slide_id"]))
     return each_slide(table, work, "packing", keep_going, workers)
 
 
@@ -64,7 +65,7 @@ class PackOne:
         before = path.exists()
         if before:
             packed = Shards.load(path)
-            wanted = slide_stamp(grid, self.tiles_per_shard, self.quality)
+            wanted = slide_stamp(path.stem, grid, self.tiles_per_shard, self.quality)
             check_stamp(path, packed.stamp, wanted)
             packed.check_files(self.out)
         else:
@@ -76,6 +77,21 @@ class PackOne:
             f"{path}: {len(grid)} tiles in {len(packed.sizes)} shards, {size:.1f} MiB;"
             f" {packed.passed_through} are the file's own JPEG{done}"
         )
+
+
+def _drafts(out: Path, slide_ids: Iterable[str]) -> list[str]:
+    """These slides' files of which there are drafts; a slide's number of shards is unknown."""
+    from pathology.data.shards import shard_name
+
+    names = [path.name[1:].rsplit(".", 2)[0] for path in out.glob(".*.part")]
+    slides = set(slide_ids)
+    shards = {shard_name(slide) for slide in slides}
+    return [
+        name
+        for name in names
+        if name.removesuffix(".parquet") in slides
+        or name.removesuffix(".tar").rpartition("-")[0] in shards
+    ]
 
 
 def main(arguments: Sequence[str]) -> int:

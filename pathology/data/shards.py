@@ -176,7 +176,7 @@ def pack_slide(
         OutputError: the folder cannot be written.
     """
     name = shard_name(path.stem)
-    stamp = slide_stamp(grid, tiles_per_shard, quality)
+    stamp = slide_stamp(path.stem, grid, tiles_per_shard, quality)
     places, sizes = [np.empty((0, 2), np.int64)], {}
     passed_through = 0
     for number, first in enumerate(range(0, len(grid), tiles_per_shard)):
@@ -212,13 +212,18 @@ def shard_name(slide_id: str) -> str:
     return f"{name}_{hashlib.sha256(slide_id.encode()).hexdigest()[:8]}"
 
 
-def slide_stamp(grid: TileGrid, tiles_per_shard: int, quality: int | None) -> dict[str, Any]:
-    """Everything that the shards of a slide depend on."""
+def slide_stamp(
+    slide_id: str, grid: TileGrid, tiles_per_shard: int, quality: int | None
+) -> dict[str, Any]:
+    """Everything that the shards of a slide depend on.
+
+    It goes by the manifest's name there: a file's own name need not be the only one of its kind.
+    """
     tiles = hashlib.sha256(grid.x.tobytes() + grid.y.tobytes())
     tiles.update(json.dumps(_labels(grid).tolist()).encode())
     return {
         "format": FORMAT,
-        "slide_id": grid.source.slide_id,
+        "slide_id": slide_id,
         "slide_stamp": grid.source.stamp,
         "slide_size": list(grid.source.size),
         "slide_mpp": list(grid.source.mpp),
@@ -255,7 +260,7 @@ def write_shard(
             image, suffix, taken = encode_tile(slide, box, grid.spec.mpp, quality)
             passed += taken
             place = {
-                "slide_id": grid.source.slide_id,
+                "slide_id": stamp["slide_id"],
                 "x": box.x,
                 "y": box.y,
                 "mpp": grid.spec.mpp,

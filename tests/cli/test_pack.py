@@ -1,12 +1,16 @@
 """Packing a cohort: the same from one process and several, stopped and run again, and refusals."""
 
+import os
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 import torch
 
 from pathology.data.manifest import read_slide_manifest
 from pathology.data.shard_tiles import ShardTiles
-from pathology.data.shards import Shards
+from pathology.data.shards import Shards, shard_name
 from pathology.data.tiles import SlideTiles
 from pathology.tiling import TileGrid
 
@@ -70,6 +74,22 @@ def test_what_is_missing_is_packed_again(pathology, arguments, tmp_path):
         path.unlink(missing_ok=True)
     assert pathology(*arguments)[0] == 0
     assert read_all(tmp_path / "shards") == whole
+
+
+def test_what_a_killed_process_left_is_removed(pathology, arguments, tmp_path):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    left = [
+        f".{shard_name('val_000')}-00003.tar.{killed.pid}.part",
+        f".val_000.parquet.{killed.pid}.part",
+    ]
+    others = [f".other-00000.tar.{killed.pid}.part", f".val_000.parquet.{os.getppid()}.part"]
+    for name in left + others:
+        (shards / name).touch()
+    assert pathology(*arguments)[0] == 0
+    assert {path.name for path in shards.glob(".*")} == set(others)
 
 
 def test_other_settings_are_refused(pathology, refused, arguments):

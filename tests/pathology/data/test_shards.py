@@ -158,6 +158,15 @@ def test_webdataset_reads_them(slide, grid, tmp_path):
         assert (place["slide_id"], place["mpp"]) == ("case.1", 0.5)
 
 
+def test_tiles_go_by_the_manifests_name_of_their_slide(slide, grid, tmp_path):
+    packed = pack_slide(slide, grid, tmp_path / "A.7.parquet", 7, None)
+    places = read_by_webdataset(
+        tmp_path, packed, lambda tiles: tiles.decode("rgb8").to_tuple("json")
+    )
+    assert grid.source.slide_id == "case.1"
+    assert {place["slide_id"] for (place,) in places} == {"A.7"} == {packed.source.slide_id}
+
+
 def test_keys_are_the_datasets_own(slide, grid, tmp_path):
     packed = pack(slide, grid, tmp_path)
     keys = [s["__key__"] for s in read_by_webdataset(tmp_path, packed, lambda tiles: tiles)]
