@@ -98,6 +98,8 @@ class TileDataModule(lightning.LightningDataModule):
         self.augment, self.balance, self.stretch = augment, balance, stretch
         self._augmentation = batch_augmentation(augment)
         self._datasets: dict[str, TileDataset] = {}
+        self._training: TileLoader | None = None
+        self._reached: dict[str, int] | None = None
 
     def table(self) -> pd.DataFrame:
         """The checked manifest."""
@@ -253,7 +255,24 @@ class TileDataModule(lightning.LightningDataModule):
         return min(MOST_WORKERS, (cores or 1) // devices)
 
     def train_dataloader(self) -> DataLoader:
-        return self.loader("train", training=True)
+        loader = self.loader("train", training=True)
+        assert isinstance(loader, TileLoader)
+        if self._reached is not None:
+            loader.load_state_dict(self._reached)
+        self._training = loader
+        return loader
+
+    # Lightning keeps a loader's state, too, but gives it back only to one that is made after the
+    # checkpoint was read; asking for the number of steps, as schedules of learning rates do, makes
+    # it before.
+
+    def state_dict(self) -> dict[str, int]:
+        """How far training is, for Lightning's checkpoints."""
+        return {} if self._training is None else self._training.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Have the next loader of training go on there."""
+        self._reached = state_dict or None
 
     def val_dataloader(self) -> DataLoader:
         return self.loader("val")

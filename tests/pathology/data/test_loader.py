@@ -246,6 +246,41 @@ def test_training_is_augmented_the_same_when_resumed_and_validation_not(module, 
     assert first.seen + rest.seen == whole.seen
 
 
+class Counts(Notes):
+    """Asks how many steps there will be, as schedules of learning rates do."""
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(batch["image"].sum(dim=(0, 1)).tolist())
+        return self.weight * 0.0
+
+    def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches > 0
+        return super().configure_optimizers()
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The dirpath has changed")
+@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no")
+@pytest.mark.parametrize("more", [2, -1])  # into an epoch, and before its last batch
+def test_a_run_that_counted_its_steps_first_goes_on_within_an_epoch(module, tmp_path, more):
+    def fit(folder, resume=None, **limits):
+        task = Counts()
+        trainer = lightning.Trainer(
+            accelerator="cpu", logger=False, enable_progress_bar=False,
+            enable_model_summary=False, log_every_n_steps=1, limit_val_batches=0, max_epochs=2,
+            callbacks=[ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)],
+            **limits,
+        )  # fmt: skip
+        trainer.fit(task, module(augment="turns"), ckpt_path=resume)
+        return task.seen
+
+    whole = fit(tmp_path / "whole")
+    stop = len(whole) // 2 + more
+    first = fit(tmp_path / "part", max_steps=stop)
+    rest = fit(tmp_path / "rest", tmp_path / "part" / f"step={stop}.ckpt")
+    assert first == whole[:stop]
+    assert rest == whole[stop:]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
