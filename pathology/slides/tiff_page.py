@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pathology.errors import SlideOpenError
 from pathology.slides.jpeg_tiles import jpeg_tiles
 from pathology.slides.kept_file import KeptFile
+from pathology.slides.tiff_end import check_end
 from pathology.slides.tile_plane import TilePlane
 
 # Whose decoders give RGB whatever the pixels are stored as: JPEG, WebP, JPEG XL.
@@ -114,6 +115,8 @@ def open_planes(path: Path, white: bool = False) -> tuple[list[TiffPlane], str |
     """
     try:
         with tifffile.TiffFile(path) as tif:
+            if not tif.is_ndpi:  # which has longer offsets than a TIFF of its number
+                check_end(path)  # tifffile follows a chain that is a circle for ever
             image = max(tif.series, key=_area)
             check_stack(image)
             planes = [
@@ -122,6 +125,8 @@ def open_planes(path: Path, white: bool = False) -> tuple[list[TiffPlane], str |
                 if isinstance(page, tifffile.TiffPage)
             ]
             return planes, tif.ome_metadata
+    except SlideOpenError:
+        raise
     except OSError as error:
         raise SlideOpenError(f"cannot be read: {error.strerror or error}", path) from error
     except Exception as error:  # a damaged header raises about anything, from KeyError to struct's

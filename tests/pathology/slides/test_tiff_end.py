@@ -8,6 +8,7 @@ import tifffile
 
 from pathology.errors import SlideOpenError
 from pathology.slides.tiff_end import check_end
+from pathology.slides.tiff_page import open_planes
 
 
 def write(path: Path, bigtiff: bool, byteorder: str) -> list[int]:
@@ -46,5 +47,6 @@ def test_a_chain_that_runs_in_a_circle(tmp_path: Path) -> None:
     at = second + 2 + 12 * entries
     content[at : at + 4] = first.to_bytes(4, "little")
     path.write_bytes(content)
-    with pytest.raises(SlideOpenError, match="lead back to one another"):
-        check_end(path)
+    for refuse in (check_end, open_planes):
+        with pytest.raises(SlideOpenError, match="lead back to one another"):
+            refuse(path)
