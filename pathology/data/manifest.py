@@ -281,7 +281,9 @@ def _resolve(
 def _is_there(name: str) -> bool:
     """Whether a file is; ``images.npz#name`` is one array of a file."""
     return (
-        not name or Path(name).is_file() or ("#" in name and Path(name.rsplit("#", 1)[0]).is_file())
+        not name
+        or os.path.isfile(name)  # pathlib takes three times as long
+        or ("#" in name and os.path.isfile(name.rsplit("#", 1)[0]))
     )
 
 
