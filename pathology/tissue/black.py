@@ -43,7 +43,7 @@ class BlackFill:
         """The black fill, on the picture's pixels."""
         dark = most(picture.pixels) <= NEAR_BLACK
         if not dark.any():
-            return picture.map(dark)
+            return picture.mask(dark)
         pieces, count = ndimage.label(dark & (_range(picture.pixels) <= UNEVEN))
         areas = label_areas(pieces, count)
         keep = areas * picture.mpp**2 >= self.min_area_um2
@@ -54,7 +54,7 @@ class BlackFill:
                 height, width = (part.stop - part.start for part in place)
                 keep[piece] = areas[piece] >= RECTANGULAR * height * width
         # The range in a window shrank every piece by one pixel.
-        return picture.map(widened(keep[pieces], 1.5 + self.rim_um / picture.mpp))
+        return picture.mask(widened(keep[pieces], 1.5 + self.rim_um / picture.mpp))
 
 
 def constant_fill(picture: Picture, min_area_um2: float = 40_000.0) -> NDArray[np.bool_]:

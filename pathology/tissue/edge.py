@@ -55,7 +55,7 @@ class CoverslipEdges:
         missing = (255 * GREY * (1 - np.exp(-np.arange(256) / 100))).astype(np.uint8)
         is_grey = picture.colour <= missing[picture.absorbance]
         is_grey &= ~constant_fill(picture)
-        return picture.map(self._lines(picture, is_grey) | self._shadows(picture, is_grey))
+        return picture.mask(self._lines(picture, is_grey) | self._shadows(picture, is_grey))
 
     def _lines(self, picture: Picture, is_grey: NDArray[np.bool_]) -> NDArray[np.bool_]:
         window = 1 + 2 * round(self.width_um / picture.mpp / 2 + 1)

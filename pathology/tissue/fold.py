@@ -10,7 +10,7 @@ from pathology.maps.slide_map import SlideMap
 from pathology.slides.slide import Slide
 from pathology.tissue.finder import check_numbers
 from pathology.tissue.picture import Picture, on_grid
-from pathology.tissue.pieces import EIGHT, closed, grown, widened, wider
+from pathology.tissue.pieces import EIGHT, closed, grown, label_areas, widened, wider
 
 SMOOTHING_PX = 1.5  # standard deviation; nuclei and fibres are not to show
 GAP_PX = 2  # gaps narrower than twice this, as glands' lumina, do not cut a fold
@@ -57,17 +57,22 @@ class Folds:
         times = _times_denser(picture, is_tissue & is_dense)
         likely = closed((times >= 100 * self.likely) & is_tissue, GAP_PX)
         bands = self._bands(grown(times >= 100 * self.sure, likely), is_dense, picture.mpp)
-        return picture.map(widened(bands, 1) & is_tissue)
+        return picture.mask(widened(bands, 1) & is_tissue)
 
     def _bands(
         self, mask: NDArray[np.bool_], is_dense: NDArray[np.bool_], mpp: float
     ) -> NDArray[np.bool_]:
         """The pieces that have the shape of a fold and lie within tissue."""
         pieces, count = ndimage.label(mask, EIGHT)
+        areas = label_areas(pieces, count)
         keep = np.zeros(count + 1, bool)
         for piece, (rows, columns) in enumerate(ndimage.find_objects(pieces), start=1):
             apart = mpp * np.hypot(rows.stop - rows.start, columns.stop - columns.start)
             if apart < self.length_um:
+                continue
+            # What no width and length would let pass is left before distances are measured: the
+            # networks that reach over all of the tissue.
+            if mpp**2 * areas[piece] > self.width_um * WINDING * apart:
                 continue
             place = wider(rows, BESIDE_PX[1]), wider(columns, BESIDE_PX[1])
             body = pieces[place] == piece
@@ -95,14 +100,14 @@ def _times_denser(picture: Picture, is_stained: NDArray[np.bool_]) -> NDArray[np
     for rows, band in picture.density():
         density[rows] = np.rint(np.minimum(100 * band, 255))
     least = np.full(picture.shape, 255, np.uint8)
-    weight = picture.map(is_stained)
+    weight = SlideMap(is_stained, picture.box, picture.slide_mpp)
     height, width = picture.shape
     shape = -(-height // COARSE), -(-width // COARSE)
     window = max(3, round(AROUND_UM / (COARSE * picture.mpp)))
     share = ndimage.uniform_filter(on_grid(weight, picture.box, shape), window, mode="constant")
     for channel in range(3):
         values = density[..., channel]
-        masked = picture.map(values * is_stained)
+        masked = SlideMap(values * is_stained, picture.box, picture.slide_mpp)
         around = ndimage.uniform_filter(
             on_grid(masked, picture.box, shape), window, mode="constant"
         )

@@ -47,7 +47,7 @@ class PenMarks:
         for sure, likely in self._inks(picture):
             mark = without_small(closed(grown(sure, likely), 2), self.min_area_um2 / picture.mpp**2)
             is_ink |= mark
-        return picture.map(widened(is_ink, self.rim_um / picture.mpp))
+        return picture.mask(widened(is_ink, self.rim_um / picture.mpp))
 
     def _inks(self, picture: Picture) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
         """Sure and likely pixels of cool, red and black ink."""

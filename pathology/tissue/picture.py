@@ -14,9 +14,11 @@ from pathology.geometry import Box, Mpp, level0_length
 from pathology.maps.slide_map import SlideMap
 from pathology.slides.slide import Slide
 
-BAND_PX = 2**21  # pixels read, or held as floats, at once
+BAND_PX = 2**19  # pixels held as floats at once; four times as many are read
 HALO_PX = 6  # rows around a band that the filters look at: 4 sigma of the blur, half a window
 WINDOW_PX = 5  # side of the window in which texture is measured
+
+DIMMEST, DIM_RANGE = 90, 10  # grey levels of glass, and their range in 3 x 3 pixels of it
 
 DENSEST = 4.0
 """Optical densities above it are cut: less than 2 % of the light is left, which is noise."""
@@ -105,7 +107,12 @@ class Picture:
 
     def map(self, values: NDArray[Any]) -> SlideMap:
         """Values on the picture's pixels as a map of float32 fractions."""
-        return SlideMap(values.astype(np.float32), self.box, self.slide_mpp, unit="fraction")
+        floats = values.astype(np.float32, copy=False)
+        return SlideMap(floats, self.box, self.slide_mpp, unit="fraction")
+
+    def mask(self, values: NDArray[np.bool_]) -> SlideMap:
+        """A mask on the picture's pixels as a map of 0 and 1, in float16: several are kept."""
+        return SlideMap(values.astype(np.float16), self.box, self.slide_mpp, unit="fraction")
 
     def _measure(self) -> None:
         colour, texture, absorbance = (np.empty(self.shape, np.uint8) for _ in range(3))
@@ -130,7 +137,7 @@ def take_picture(slide: Slide, mpp: float) -> Picture:
     height = round(box.height / step)
     width = round(box.width / level0_length(1, mpp, slide.mpp.x))
     pixels = np.empty((height, width, 3), np.uint8)
-    rows = max(1, BAND_PX // width)
+    rows = max(1, 4 * BAND_PX // width)
     for top in range(0, height, rows):
         count = min(rows, height - top)
         pixels[top : top + count] = slide.read(
@@ -152,13 +159,29 @@ def whole_pixels(slide: Slide, mpp: float) -> Box:
 def glass_colour(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The commonest value of each channel among bright, little coloured pixels.
 
-    White where there are next to none: a slide full of tissue must not lend its own colour.
+    Where there are next to none, of a dim scan: among its brightest, if these are grey, smooth, and
+    a twentieth of the slide. Else white: a slide full of tissue must not lend its own colour.
     """
     peak = most(pixels)
-    is_glass = (peak >= 200) & (peak - least(pixels) < 40)
-    if is_glass.mean() < 0.01:
+    colour = peak - least(pixels)
+    is_glass = (peak >= 200) & (colour < 40)
+    if is_glass.mean() >= 0.01:
+        return _commonest(pixels[is_glass])
+    brightest = np.percentile(peak, 99)
+    is_glass = (peak >= 0.9 * brightest) & (colour < 0.1 * brightest)
+    green = pixels[..., 1]
+    is_glass &= ndimage.maximum_filter(green, 3) - ndimage.minimum_filter(green, 3) <= DIM_RANGE
+    glass = _commonest(pixels[is_glass])
+    # What is all of one colour was filled in, and not scanned.
+    is_filled = is_glass.any() and (pixels[is_glass] == glass).all(axis=1).mean() > 0.9
+    if brightest < DIMMEST or is_glass.mean() < 0.05 or is_filled:
         return np.full(3, 255, np.float32)
-    channels = [np.bincount(pixels[is_glass, c], minlength=256).argmax() for c in range(3)]
+    return glass
+
+
+def _commonest(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Of ``(n, 3)`` the commonest value of each channel."""
+    channels = [np.bincount(pixels[:, c], minlength=256).argmax() for c in range(3)]
     return np.array(channels, np.float32)
 
 
@@ -177,12 +200,23 @@ def on_grid(slide_map: SlideMap, box: Box, shape: tuple[int, int]) -> NDArray[np
         box: the level-0 rectangle of the other grid.
         shape: its ``(height, width)``.
     """
-    own, values = slide_map.box, np.nan_to_num(slide_map.values).astype(np.float32, copy=False)
+    own, values = slide_map.box, slide_map.values
     if own == box and values.shape == shape:
-        return values
+        same = values.astype(np.float32)
+        np.copyto(same, 0, where=np.isnan(same))
+        return same
     rows = _overlaps(box.y, box.height, shape[0], own.y, own.height, values.shape[0])
     columns = _overlaps(box.x, box.width, shape[1], own.x, own.width, values.shape[1])
-    means: NDArray[np.float32] = (columns @ (rows @ values).T).T
+    means = np.zeros(shape, np.float32)
+    # In bands, so that no copy of all values is held.
+    reach = max(1, math.ceil(values.shape[0] * box.height / (shape[0] * own.height)))
+    step = max(1, BAND_PX // (reach * values.shape[1]))
+    for top in range(0, shape[0], step):
+        band = rows[top : top + step]
+        if band.nnz:
+            first, last = int(band.indices.min()), int(band.indices.max()) + 1
+            under = np.nan_to_num(values[first:last].astype(np.float32), copy=False)
+            means[top : top + step] = (columns @ (band[:, first:last] @ under).T).T
     return means
 
 

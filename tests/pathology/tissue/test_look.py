@@ -150,7 +150,7 @@ def test_memory_goes_with_the_picture_not_with_the_slide(monkeypatch: pytest.Mon
     tracemalloc.stop()
     assert looked.found.values.mean() == pytest.approx(0.5, abs=0.05)
     # The picture, its measures and float32 maps, and what the reader and one block of blur need.
-    assert peak < 50 * looked.found.values.size + 60e6
+    assert peak < 36 * looked.found.values.size + 60e6
 
 
 def test_ink_across_a_fold_does_not_hide_it() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from pathology.geometry import Box, Mpp
 from pathology.maps.slide_map import SlideMap
@@ -66,6 +67,42 @@ def test_means_on_another_grid_are_exact(
     np.testing.assert_allclose(got, expected, atol=2e-5)  # float32 sums
 
 
+@pytest.mark.parametrize("rows", [3, 40, 97])
+def test_bands_of_another_grid_change_nothing(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    values = np.random.default_rng(1).uniform(0, 1, (40, 30)).astype(np.float32)
+    values[3, 4:9] = np.nan
+    slide_map = SlideMap(values, Box(5, 5, 300, 400), Mpp(1, 1))
+    box = Box(-20, 90, 500, 350)
+    whole = on_grid(slide_map, box, (rows, 20))
+    monkeypatch.setattr(pictures, "BAND_PX", 60)
+    np.testing.assert_allclose(on_grid(slide_map, box, (rows, 20)), whole, rtol=1e-6)
+    assert whole.flags.c_contiguous
+
+
 def test_nan_counts_as_zero_on_another_grid() -> None:
     slide_map = SlideMap(np.array([[np.nan, 1.0]]), Box(0, 0, 2, 1), Mpp(1, 1))
     assert on_grid(slide_map, Box(0, 0, 2, 1), (1, 1)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("light", [0.75, 0.6, 0.5])
+def test_glass_of_a_dim_scan_is_no_shade(light: float) -> None:
+    rng = np.random.default_rng(0)
+    glass = np.array([236, 240, 238])
+    array = np.broadcast_to(glass, (200, 200, 3)).astype(float)
+    array[50:150, 50:150] *= np.exp(-rng.uniform(0.2, 1.2, (100, 100, 1)) * (0.4, 0.8, 0.5))
+    array = (light * array + rng.normal(0, 1, array.shape)).round().clip(0, 255).astype(np.uint8)
+    assert take_picture(MemorySlide(array, 8.0), 8.0).glass == pytest.approx(light * glass, abs=2)
+
+
+@pytest.mark.parametrize("colour", [(0.5, 0.9, 0.6), (0.9, 1.2, 0.6), (0.45, 0.62, 0.4)])
+def test_a_slide_full_of_tissue_lends_no_colour_however_dense(colour: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(0)
+    optical = ndimage.gaussian_filter(rng.uniform(0.2, 1.8, (200, 200, 1)), (1, 1, 0)) * colour
+    array = (240 * np.exp(-optical)).round().astype(np.uint8)
+    assert (take_picture(MemorySlide(array, 8.0), 8.0).glass == 255).all()
+
+
+def test_fill_is_no_glass_of_a_dim_scan() -> None:
+    array = np.zeros((200, 200, 3), np.uint8)
+    array[:, :90] = 128  # exactly one colour: not scanned
+    assert (take_picture(MemorySlide(array, 8.0), 8.0).glass == 255).all()
