@@ -70,7 +70,7 @@ class ShardTiles(Dataset[Sample]):
                 self.spec: TileSpec = made[0]
                 self.quality: int | None = made[1]
                 where = f"{self.folder}: slide {slide.stamp['slide_id']}"
-                rule = same_rule(where, slide.stamp.get("label"), rule)
+                rule = same_rule(where, slide.stamp.get("rule"), rule)
                 codes = label_codes(slide.columns["label"], classes)
                 kept = np.flatnonzero(codes >= 0)
                 columns["owner"].append(np.full(len(kept), len(self.sources), np.int32))

@@ -231,7 +231,7 @@ def slide_stamp(
         "spec": grid.spec.to_dict(),
         "tiles": len(grid),
         "places_and_labels": tiles.hexdigest(),
-        "label": grid.made.get("label"),
+        "rule": grid.made.get("label"),  # how labels were chosen
         "quality": quality,
         "tiles_per_shard": tiles_per_shard,
     }

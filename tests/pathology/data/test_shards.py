@@ -239,6 +239,16 @@ def test_other_labels_places_and_pixels_do_not_mix(slide, grid, tmp_path, rng):
         pack(other, make_grid(other), tmp_path)
 
 
+def test_labels_by_two_fractions_do_not_mix(slide, grid, tmp_path):
+    other = MemorySlide(slide._planes[0], mpp=0.5, slide_id="case_2")
+    for one, tiles, fraction in ((slide, grid, 0.75), (other, make_grid(other), 0.5)):
+        rule = {"min_fraction": fraction, "min_annotated": 0.5}
+        path = tmp_path / f"{one.slide_id}.parquet"
+        pack_slide(one, tiles.with_made(label=rule), path, 7, None)
+    with pytest.raises(StampMismatchError, match=r"min_fraction 0\.5, others by"):
+        ShardTiles(pd.DataFrame({"slide_id": ["case.1", "case_2"]}), tmp_path, CLASSES)
+
+
 def test_a_foreign_tar_of_the_same_name_is_refused(slide, grid, tmp_path):
     with tarfile.open(tmp_path / f"{shard_name('case.1')}-00000.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("readme"))
