@@ -281,7 +281,7 @@ def _resolve(
 def _is_there(name: str) -> bool:
     """Whether a file is; ``images.npz#name`` is one array of a file."""
     # Of a manifest's hundreds of thousands of files pathlib would take three times as long.
-    is_file = os.path.isfile  # noqa: PTH113
+    is_file = os.path.isfile
     return not name or is_file(name) or ("#" in name and is_file(name.rsplit("#", 1)[0]))
 
 
