@@ -25,7 +25,7 @@ Balance = Literal["none", "class", "slide", "patient", "class+slide", "class+pat
 BALANCES: tuple[str, ...] = get_args(Balance)
 
 STRETCH = 32  # neighbours drawn together
-STRETCHES = 32  # stretches mixed at a time: half a batch at least is of places of its own
+STRETCHES = 32  # stretches mixed at a time: a batch of 64 is of about 28 places
 
 
 def draw_weights(
@@ -68,7 +68,7 @@ class TileSampler(DistributedSampler[int]):
         strata: kind of each tile; with ``weights``, every kind is drawn as often as its weights
             say to within one tile.
         stretch: neighbours drawn together; 1 shuffles everything.
-        stretches: how many stretches are mixed at a time.
+        stretches: how many stretches are mixed at a time, at most.
         seed: of all epochs.
         rank: of this process.
         world_size: number of processes.
@@ -111,7 +111,10 @@ class TileSampler(DistributedSampler[int]):
         cut = place % self.stretch == 0
         cut[1:] |= np.diff(self.slides[drawn]) != 0
         piece = np.cumsum(cut)
-        mix = rng.permutation(piece[-1] + 1) // self.stretches
+        pieces = int(piece[-1]) + 1
+        # Evenly: a rest of its own would end the epoch with batches of a slide or two.
+        mixes = -(-pieces // self.stretches)
+        mix = rng.permutation(pieces) * mixes // pieces
         return drawn[np.lexsort((rng.random(len(drawn)), mix[piece]))]
 
     def _draw(self, rng: np.random.Generator) -> NDArray[np.integer]:

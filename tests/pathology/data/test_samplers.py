@@ -75,6 +75,13 @@ def test_a_mix_is_shuffled_and_drawn_from_the_whole_cohort():
     assert np.mean(np.abs(np.diff(order)) == 1) < 0.05
 
 
+def test_no_part_of_an_epoch_is_of_few_slides():
+    slides = np.repeat(np.arange(33), 32)  # one stretch, or two, more than a mix
+    for epoch in range(20):
+        order = TileSampler(slides, stretch=32, stretches=32).epoch_order(epoch)
+        assert min(len(np.unique(slides[order[i : i + 32]])) for i in range(0, 1025, 32)) >= 8
+
+
 def test_stretches_are_cut_elsewhere_in_each_epoch():
     slides = np.zeros(320, int)
     sampler = TileSampler(slides, stretch=32, stretches=1)
