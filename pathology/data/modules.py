@@ -173,7 +173,9 @@ class TileDataModule(lightning.LightningDataModule):
         """Batches of ``{"image": uint8 (batch, 3, h, w), "label": (batch,)}``.
 
         Each tile once and in the manifest's order, unless for training: then shuffled or balanced,
-        and without a last batch that is too small.
+        and without a last batch that is too small. On several devices Lightning gives all equally
+        many tiles: while training, validation counts up to one a device twice (`pathology evaluate`
+        counts each once).
         """
         dataset = self.dataset(split)
         workers = self._workers()

@@ -193,13 +193,14 @@ class TileClassification(lightning.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
         loss: Tensor = self.loss(self(batch["image"]), batch["label"])
-        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True)
+        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor]) -> None:
         logits = self(batch["image"]).float()
         size = len(logits)
-        self.log("val_loss", self.loss(logits, batch["label"]), prog_bar=True, batch_size=size)
+        loss = self.loss(logits, batch["label"])
+        self.log("val_loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         # Differences between logits rank two classes; probabilities may both saturate.
         self.val_metrics.update(logits.softmax(-1), batch["label"])
 
@@ -211,10 +212,11 @@ class TileClassification(lightning.LightningModule):
         # The two batches that Lightning tries before training may hold a single class.
         if not self.trainer.sanity_checking:
             metrics = self.val_metrics.compute()
-            self.log_dict(metrics, prog_bar=True)
+            self.log_dict(metrics, prog_bar=True, sync_dist=True)  # the same on all devices
             if self.homotopy is not None:
                 # An epoch on the way is no candidate: its model still has biases.
-                self.log(self.monitor, metrics["val_auroc"] if self.has_arrived else -1.0)
+                score = metrics["val_auroc"] if self.has_arrived else -1.0
+                self.log(self.monitor, score, sync_dist=True)
         self.val_metrics.reset()
 
     def configure_gradient_clipping(
