@@ -146,7 +146,7 @@ def manifest(
     elif "val" not in set(table["split"]):
         ways = "--split proposed or " if source.propose and split == "official" else ""
         print(
-            f"  next       it has no val part, which training needs: {ways}`pathology data split`"
+            f"  next       it has no val part, which training needs: {ways}`pathology data split --keep-test`"
         )
     return 0
 

@@ -16,12 +16,13 @@ def split(
     groups: list[str] | str = "patient_id",
     stratify: str | None = "label",
     seed: int = 0,
+    keep_test: bool = False,
 ) -> int:
     """Split a manifest into train, val and test, so that no patient is on two sides.
 
     Writes OUT/manifest.csv, or OUT/fold_0.csv and so on, and OUT/splits.json with checksums: a
     split that was edited later is refused when it is read. A `split` column in the manifest is
-    replaced.
+    replaced, but for its test rows with `--keep-test`.
 
     Args:
         manifest: of slides or of tiles.
@@ -34,12 +35,14 @@ def split(
             nothing else, and for rows without a patient.
         stratify: column whose values are spread evenly; null for none.
         seed: of the shuffling.
+        keep_test: leave the authors' test rows as they are and split the others, into train and
+            val or into folds that take turns at val.
     """
     from pathology.data.splits import SplitSpec, split_manifest
 
     names = groups.split(",") if isinstance(groups, str) else groups
     together = tuple(name.strip() for name in names if name.strip() not in ("", "none"))
-    spec = SplitSpec(folds, val, test, together, stratify, seed)
+    spec = SplitSpec(folds, val, test, together, stratify, seed, keep_test)
     for name, table in split_manifest(manifest, out, spec).items():
         print(f"{out / name}: {_counts(table, together, stratify)}")
     return 0

@@ -44,6 +44,8 @@ class SplitSpec:
             split of exactly one of them, with the next fold for validation.
         val: fraction of rows for validation, without folds.
         test: fraction of rows for test, without folds.
+        keep_test: rows of the source's own test split stay in it, and only the others are split:
+            ``test`` counts for nothing, and folds take turns at validation.
         groups: columns whose values stay together; patients, slides and files do anyway.
         stratify: column whose values are spread evenly; ``None`` for none.
         seed: of the shuffling.
@@ -58,8 +60,11 @@ class SplitSpec:
     groups: tuple[str, ...] = ("patient_id",)
     stratify: str | None = "label"
     seed: int = 0
+    keep_test: bool = False
 
     def __post_init__(self) -> None:
+        if self.keep_test:
+            object.__setattr__(self, "test", 0.0)
         if self.folds and self.folds < 3:
             raise ValueError(f"folds must be 0 or at least 3, got {self.folds}")
         for name in ("val", "test"):
@@ -78,7 +83,7 @@ def split_manifest(source: str | Path, out: str | Path, spec: SplitSpec) -> dict
     nothing.
 
     Args:
-        source: a manifest of either kind; a ``split`` column in it is not looked at.
+        source: a manifest of either kind; a ``split`` column in it is replaced.
         out: folder.
         spec: how.
 
@@ -86,25 +91,33 @@ def split_manifest(source: str | Path, out: str | Path, spec: SplitSpec) -> dict
         The tables by file name.
 
     Raises:
-        ManifestError: unreadable; a group column missing or empty; too few groups for a label.
+        ManifestError: unreadable; a group column missing or empty; too few groups for a label;
+            no test split to keep.
+        LeakageError: a group is in the test split that is kept, and outside of it.
         StampMismatchError: ``out`` holds splits of something else.
         OutputError: it cannot be written.
     """
     source, out = Path(source), Path(out)
-    table = read_table(source).drop(columns="split", errors="ignore")
+    table = read_table(source)
+    is_kept = _kept(source, table, spec)
     made: dict[str, Any] = {
         "source": checksum(source),
         "spec": asdict(spec) | {"groups": list(spec.groups)},
     }
     before = _check_same(out / CHECKSUMS, made)
-    groups = row_groups(source, table, spec.groups)
-    strata = _strata(source, table, spec.stratify)
-    _check_enough(source, table, groups, strata, spec)
+    part = table[~is_kept]
+    groups = row_groups(source, part, spec.groups)
+    strata = _strata(source, part, spec.stratify)
+    _check_enough(source, part, groups, strata, spec)
     splits = _folds(groups, strata, spec) if spec.folds else [_one(source, groups, strata, spec)]
     names = [f"fold_{i}.csv" for i in range(spec.folds)] or ["manifest.csv"]
-    tables = {name: table.assign(split=split) for name, split in zip(names, splits, strict=True)}
+    tables = {}
+    for name, split in zip(names, splits, strict=True):
+        _check_usable(source, part.assign(split=split), groups, strata, spec)
+        whole = np.full(len(table), "test", dtype="<U5")
+        whole[~is_kept] = split
+        tables[name] = table.drop(columns="split", errors="ignore").assign(split=whole)
     for name, each in tables.items():
-        _check_usable(source, each, groups, strata, spec)
         check_apart(source, each, [*spec.groups, *_sources(table)])
         if (out / name).exists() and (out / name).samefile(source):
             raise ManifestError(f"{source}: would be replaced by its split; choose another --out")
@@ -120,6 +133,18 @@ def split_manifest(source: str | Path, out: str | Path, spec: SplitSpec) -> dict
     with complete_file(out / CHECKSUMS) as draft:
         draft.write_text(json.dumps(made, indent=2) + "\n")
     return tables
+
+
+def _kept(source: Path, table: pd.DataFrame, spec: SplitSpec) -> NDArray[np.bool_]:
+    """Which rows keep the split that they have."""
+    if not spec.keep_test:
+        return np.zeros(len(table), np.bool_)
+    if "split" not in table or not (table["split"] == "test").any():
+        raise ManifestError(f"{source}: no row has split 'test', so there is none to keep")
+    is_kept: NDArray[np.bool_] = (table["split"] == "test").to_numpy()
+    if is_kept.all():
+        raise ManifestError(f"{source}: every row has split 'test'; there is nothing to split")
+    return is_kept
 
 
 def row_groups(source: Path, table: pd.DataFrame, groups: Sequence[str]) -> NDArray[np.intp]:
@@ -223,6 +248,8 @@ def _folds(
     groups: NDArray[np.intp], strata: NDArray[np.intp], spec: SplitSpec
 ) -> list[NDArray[np.str_]]:
     fold = _fold_numbers(groups, strata, spec.folds, spec.seed)
+    if spec.keep_test:
+        return [np.where(fold == i, "val", "train") for i in range(spec.folds)]
     return [
         np.where(fold == i, "test", np.where(fold == (i + 1) % spec.folds, "val", "train"))
         for i in range(spec.folds)
@@ -290,7 +317,8 @@ def _lacking(
 ) -> tuple[str, int] | None:
     """A split and a stratum of which it has no row, if there is one."""
     for name in SPLITS:
-        if spec.folds or name == "train" or getattr(spec, name) > 0:
+        in_folds = spec.folds and not (spec.keep_test and name == "test")
+        if in_folds or name == "train" or getattr(spec, name) > 0:
             counts = np.bincount(strata[split == name], minlength=int(strata.max()) + 1)
             if not counts.all():
                 return name, int(counts.argmin())

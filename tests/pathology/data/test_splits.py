@@ -342,3 +342,49 @@ def test_leakage_names_value_and_rows(tmp_path):
     path.write_text(header + "a.png,x,train,s1\nb.png,x,train,s1\na.png,x,val,s2\n")
     with pytest.raises(LeakageError, match=r"values of path .*train \(row 2\) and val \(row 4\)"):
         read_tile_manifest(path)
+
+
+def official(folder, patients=60):
+    """A manifest with an authors' test split: the last third of the patients."""
+    source = cohort(folder, patients=patients)
+    table = pd.read_csv(source, dtype=str)
+    number = table["patient_id"].str[1:].astype(int)
+    table["split"] = np.where(number >= patients * 2 // 3, "test", "train")
+    table.to_csv(source, index=False)
+    return source
+
+
+def test_the_authors_test_split_can_be_kept(tmp_path):
+    source = official(tmp_path)
+    before = pd.read_csv(source, dtype=str)
+    spec = SplitSpec(val=0.25, keep_test=True)
+    table = split_manifest(source, tmp_path / "out", spec)["manifest.csv"]
+    assert list(table["slide_id"]) == list(before["slide_id"])
+    assert list(table["split"] == "test") == list(before["split"] == "test")
+    rest = table[table["split"] != "test"]
+    assert abs((rest["split"] == "val").mean() - 0.25) < 0.06
+    assert straddling(table, "patient_id") == []
+
+
+def test_folds_beside_a_kept_test_split_take_turns_at_validation(tmp_path):
+    source = official(tmp_path)
+    tables = split_manifest(source, tmp_path / "out", SplitSpec(folds=4, keep_test=True))
+    in_test = pd.read_csv(source, dtype=str)["split"] == "test"
+    for table in tables.values():
+        assert list(table["split"] == "test") == list(in_test)
+    validated = sum((table["split"] == "val").to_numpy().astype(int) for table in tables.values())
+    assert (validated == ~in_test).all()
+
+
+def test_a_patient_on_both_sides_of_a_kept_test_split_is_leakage(tmp_path):
+    source = official(tmp_path)
+    table = pd.read_csv(source, dtype=str)
+    table.loc[0, "patient_id"] = table["patient_id"].iloc[-1]
+    table.to_csv(source, index=False)
+    with pytest.raises(LeakageError, match="patient_id"):
+        split_manifest(source, tmp_path / "out", SplitSpec(keep_test=True))
+
+
+def test_there_must_be_a_test_split_to_keep(tmp_path):
+    with pytest.raises(ManifestError, match="no row has split 'test'"):
+        split_manifest(cohort(tmp_path), tmp_path / "out", SplitSpec(keep_test=True))
