@@ -295,10 +295,14 @@ def decode_tile(data: bytes) -> NDArray[np.uint8]:
         ValueError: neither JPEG nor PNG, or damaged.
     """
     import imagecodecs
+    import simplejpeg
 
-    decode = imagecodecs.png_decode if data[:4] == b"\x89PNG" else imagecodecs.jpeg8_decode
+    pixels: NDArray[np.uint8]
     try:
-        pixels: NDArray[np.uint8] = decode(data)
+        if data[:4] == b"\x89PNG":
+            pixels = imagecodecs.png_decode(data)
+        else:  # not by imagecodecs, which fills up damaged tiles with grey
+            pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
     except Exception as error:  # each codec brings an exception of its own
         raise ValueError(str(error)) from error
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels

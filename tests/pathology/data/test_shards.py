@@ -18,6 +18,7 @@ from pathology.data.shard_tiles import ShardTiles
 from pathology.data.shards import Shards, decode_tile, pack_slide, shard_name
 from pathology.data.tiles import SlideTiles
 from pathology.errors import ManifestError, SlideOpenError, StampMismatchError
+from pathology.geometry import Box
 from pathology.slides import MemorySlide
 from pathology.tiling import GridSource, TileGrid, TileSpec
 
@@ -266,6 +267,24 @@ def test_shards_that_are_missing_or_cut_short_are_named(slide, grid, tmp_path):
     (tmp_path / second).unlink()
     with pytest.raises(ManifestError, match=f"{second}: is missing"):
         ShardTiles(table(), tmp_path, CLASSES)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_tile_whose_second_half_is_gone_is_an_error_not_grey(slide, kind):
+    pixels = np.ascontiguousarray(slide.read(Box(0, 0, SIDE, SIDE), 0.5))
+    data = jpeg(pixels) if kind == "jpg" else bytes(imagecodecs.png_encode(pixels))
+    half = len(data) // 2
+    assert decode_tile(data).shape == (SIDE, SIDE, 3)
+    for damaged in (data[:half], data[:half] + bytes(len(data) - half)):
+        with pytest.raises(ValueError, match=r"."):
+            decode_tile(damaged)
+
+
+def test_grey_jpeg_has_three_channels():
+    grey = np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE).astype(np.uint8)
+    pixels = decode_tile(bytes(imagecodecs.jpeg8_encode(grey, level=90)))
+    wanted = imagecodecs.jpeg8_decode(imagecodecs.jpeg8_encode(grey, level=90))
+    assert np.array_equal(pixels, np.repeat(wanted[..., None], 3, axis=2))
 
 
 def test_damaged_bytes_are_named(slide, grid, tmp_path):
