@@ -76,6 +76,7 @@ def tile(
         seed: of random placements; a slide's tiles depend on it and the slide alone.
         tissue: what finds the tissue: colour, density or combined.
         exclude: artefacts that are not tissue: all, none, or some of pen,fold,blur,edge,black.
+            Leave out pen where tissue is stained blue or green (trichrome, Alcian blue).
         colour: pixels as stored, or by the slide's ICC profile in sRGB.
         mpp: micrometres per pixel of slides that do not say it themselves.
         label_fraction: least fraction of a tile's annotated area that its label covers.
@@ -154,7 +155,7 @@ class Tiler:
             regions = self._regions(row, slide)
             drawn = self._drawn(row)
             before = self._before(path, slide, drawn)
-            grid = before
+            grid, unjudged = before, ""
             if grid is None:
                 found = survey(slide, self.spec.tissue, self.spec.exclude)
                 try:
@@ -164,9 +165,12 @@ class Tiler:
                     raise
                 grid = grid.with_made(**drawn)
                 self._show(row, slide, found, grid)
+                unjudged = _unjudged(found)
             # Always from the regions as they are now: labels are quick to make and go stale.
             grid = self._labelled(grid, regions)
-            line = f"{path}: {len(grid)} tiles{_counts(grid, self.classes)}{_notes(regions)}"
+            line = (
+                f"{path}: {len(grid)} tiles{_counts(grid, self.classes)}{_notes(regions)}{unjudged}"
+            )
             if before is not None and _same_labels(before, grid):
                 return f"{line}, made before by the same specification"
             # The table comes last: where it stands, everything stands.
@@ -292,6 +296,16 @@ def _picture(slide: "Slide", found: "Survey", grid: "TileGrid | None") -> "NDArr
     for x, y, width, height in boxes.tolist():
         draw.rectangle((x, y, x + width, y + height), outline=TILE_COLOUR)
     return np.asarray(image)
+
+
+def _unjudged(found: "Survey") -> str:
+    """The artefacts that nobody can see on a slide, and so were not taken away, as words."""
+    if not found.unjudged:
+        return ""
+    mpp = max(found.slide_mpp)
+    return (
+        f"; {', '.join(found.unjudged)} not judged: at {mpp:g} um per pixel the slide is too coarse"
+    )
 
 
 def _notes(regions: "Regions | None") -> str:

@@ -50,6 +50,12 @@ class Survey:
         """Micrometres per level-0 pixel."""
         return self.found.slide_mpp
 
+    @property
+    def unjudged(self) -> tuple[str, ...]:
+        """The artefacts that could be judged nowhere, and so took nothing away."""
+        masks = self.artefacts.items()
+        return tuple(name for name, mask in masks if np.isnan(mask.values).all())
+
     def shares(self) -> dict[str, float]:
         """How much tissue there is and what share of it each artefact takes.
 
@@ -58,14 +64,14 @@ class Survey:
             taken away; and for each artefact the fraction of the found tissue under it: 0 where
             nothing was found, NaN where it could not be judged anywhere. Artefacts may overlap.
         """
-        found = self.found.values
+        found, unjudged = self.found.values, self.unjudged
         total = float(found.sum(dtype=np.float64))
         shares = {
             "found_mm2": total * self.found.pixel_area_mm2,
             "tissue_mm2": self.tissue.sum() * self.tissue.pixel_area_mm2,
         }
         for name, mask in self.artefacts.items():
-            if np.isnan(mask.values).all():
+            if name in unjudged:
                 shares[name] = float("nan")
             else:
                 taken = on_grid(mask, self.found.box, found.shape)

@@ -25,6 +25,10 @@ class PenMarks:
     - black: all three strong and equal. Melanin and DAB absorb more blue than red, haematoxylin
       less.
 
+    Stains of these colours cannot be told from ink: the collagen of a blue or green trichrome,
+    Alcian blue. Nor can the brown-black of a scan so dim that its glass has less than 90 grey
+    levels. Leave the mask out for them.
+
     Sure pixels are grown into paler ones of the same ink; what is too small is left.
 
     Args:

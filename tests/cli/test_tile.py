@@ -286,6 +286,21 @@ def test_mpp_from_the_manifest_and_the_command_line(pathology, refused, tmp_path
         assert "mpp" in line
 
 
+def test_what_could_not_be_judged_is_said(pathology, tmp_path):
+    write_slide(tmp_path / "slides" / "fine.tif", 1, mpp=2.0)
+    write_slide(tmp_path / "slides" / "coarse.tif", 1, mpp=4.0)
+    out = tmp_path / "out"
+    options = ["--size-px", "32", "--tile-mpp", "4", "--slides", tmp_path / "slides"]
+    said = "".join(map(str, pathology("tile", *options, "--out", out))).splitlines()
+    lines = {name: next(line for line in said if name in line) for name in ("fine", "coarse")}
+    assert "blur not judged: at 4 um per pixel the slide is too coarse" in lines["coarse"]
+    assert "not judged" not in lines["fine"]
+    assert "blur not judged" in (out / "quality.html").read_text()
+    # Who does not ask for it is not told.
+    said = pathology("tile", *options, "--out", tmp_path / "pen", "--exclude", "pen")
+    assert "not judged" not in "".join(map(str, said))
+
+
 # --- which slides
 
 

@@ -93,6 +93,7 @@ def test_the_summary_is_json_and_says_what_could_not_be_judged() -> None:
     assert summary["finder"] == "colour"
     assert list(summary["artefacts"]) == list(ARTEFACTS)
     assert summary["artefacts"]["blur"] is None
+    assert looked.unjudged == ("blur",)
     assert summary["artefacts"]["pen"] > 0.2
 
 

@@ -69,6 +69,13 @@ def test_every_slide_has_its_numbers(tmp_path: Path) -> None:
     assert page.addresses == ["a.png", "a.png"]
 
 
+def test_the_words_above_are_sentences(tmp_path: Path) -> None:
+    text = write_sheet([row("a")], tmp_path / "sheet.html").read_text(encoding="utf-8")
+    said = " ".join(re.search("<p>(.*?)</p>", text, re.DOTALL).group(1).split())  # type: ignore[union-attr]
+    assert said.startswith("1 slide, 0 of them flagged, 90.0 mm² of tissue, 12 tiles. Shares")
+    assert "above pen 5 %, fold 5 %, blur 10 %, edge 5 %, black 5 %. Click" in said
+
+
 def test_names_are_escaped_in_text_and_in_addresses(tmp_path: Path) -> None:
     name = '<script>alert("1")</script> #1 50%'
     text = write_sheet([row(name)], tmp_path / "sheet.html").read_text(encoding="utf-8")
