@@ -145,9 +145,8 @@ def manifest(
         print(f"  next       pathology data split {out} --out FOLDER makes train, val and test")
     elif "val" not in set(table["split"]):
         ways = "--split proposed or " if source.propose and split == "official" else ""
-        print(
-            f"  next       it has no val part, which training needs: {ways}`pathology data split --keep-test`"
-        )
+        ways += "`pathology data split --keep-test`"
+        print(f"  next       it has no val part, which training needs: {ways}")
     return 0
 
 

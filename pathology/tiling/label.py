@@ -9,7 +9,6 @@ from pathology.tiling.grid import TileGrid
 
 # Rounding of sums over areas must not decide a tile that lies on a limit.
 ROUNDING = 1e-6
-COVERED = "covered_"
 
 
 def label_tiles(
@@ -18,7 +17,6 @@ def label_tiles(
     classes: Iterable[str] | None = None,
     min_fraction: float = 0.75,
     min_annotated: float = 0.5,
-    keep_fractions: bool = False,
 ) -> TileGrid:
     """Give every tile the class that covers it, as a column ``label``.
 
@@ -37,8 +35,6 @@ def label_tiles(
             when omitted.
         min_fraction: of the annotated area of a tile, 0 to 1.
         min_annotated: of the area of a tile, 0 to 1.
-        keep_fractions: also store what was measured: the fraction of each tile that a class covers
-            as ``covered_NAME``, and what is annotated as ``annotated``, float32.
 
     Raises:
         AnnotationError: the regions cannot be read.
@@ -58,9 +54,5 @@ def label_tiles(
     # Of areas that are equal but for rounding, the first.
     best = (covered >= most - ROUNDING).argmax(axis=0)
     label = np.array([*names, ""])[np.where(is_enough, best, len(names))]
-    if keep_fractions:
-        fractions = {f"{COVERED}{n}": c for n, c in zip(names, covered, strict=True)}
-        fractions["annotated"] = annotated
-        grid = grid.with_columns(**{n: c.astype(np.float32) for n, c in fractions.items()})
     rule = {"min_fraction": float(min_fraction), "min_annotated": float(min_annotated)}
     return grid.with_columns(label=label).with_made(label=rule)

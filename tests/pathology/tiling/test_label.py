@@ -103,24 +103,23 @@ def test_drawn_regions_give_the_labels_of_painted_ones(grid: TileGrid) -> None:
     polygons = PolygonRegions(
         Annotations(Path("made.geojson"), "geojson", tuple(drawn)), Classes.of(classes)
     )
-    drawn_labels = label_tiles(grid, polygons, CLASSES, keep_fractions=True)
-    assert labelled(drawn_labels) == EXPECTED
-    painted_labels = label_tiles(grid, regions(painted()), CLASSES, keep_fractions=True)
-    for name in ("covered_tumour", "covered_stroma", "annotated"):
-        np.testing.assert_allclose(
-            drawn_labels.columns[name], painted_labels.columns[name], atol=1e-7, err_msg=name
-        )
+    assert labelled(label_tiles(grid, polygons, CLASSES)) == EXPECTED
+    boxes, names = grid.boxes(), ["tumour", "stroma"]
+    raster = regions(painted())
+    np.testing.assert_allclose(
+        polygons.covered(boxes, names), raster.covered(boxes, names), atol=1e-7
+    )
+    np.testing.assert_allclose(polygons.annotated(boxes), raster.annotated(boxes), atol=1e-7)
 
 
-def test_fractions_are_kept_when_asked(grid: TileGrid) -> None:
-    kept = label_tiles(grid, regions(painted()), keep_fractions=True)
-    tiles = {(tile.box.x, tile.box.y): tile.extra for tile in kept}
-    assert tiles[300, 0]["covered_tumour"] == pytest.approx(0.6)
-    assert tiles[300, 0]["covered_stroma"] == pytest.approx(0.4)
-    assert tiles[300, 0]["annotated"] == pytest.approx(1)
-    assert tiles[200, 0]["annotated"] == pytest.approx(0.4)
-    assert kept.columns["annotated"].dtype == np.float32
-    assert set(label_tiles(grid, regions(painted())).columns) == {"label"}
+def test_what_is_covered_is_a_fraction_of_the_tile(grid: TileGrid) -> None:
+    boxes = grid.boxes()
+    covered = regions(painted()).covered(boxes, ["tumour", "stroma"])
+    annotated = regions(painted()).annotated(boxes)
+    at = {(x, y): i for i, (x, y) in enumerate(boxes[:, :2])}
+    assert covered[:, at[300, 0]] == pytest.approx([0.6, 0.4])
+    assert annotated[at[300, 0]] == pytest.approx(1)
+    assert annotated[at[200, 0]] == pytest.approx(0.4)
 
 
 def test_the_first_of_equal_classes_wins(grid: TileGrid) -> None:
