@@ -261,6 +261,7 @@ class TileDataModule(lightning.LightningDataModule):
         assert isinstance(loader, TileLoader)
         if self._reached is not None:
             loader.load_state_dict(self._reached)
+            self._reached = None  # not for a training after this one
         self._training = loader
         return loader
 
