@@ -19,7 +19,8 @@ from pathology.data.shards import Shards, decode_tile, pack_slide, shard_name
 from pathology.data.tiles import SlideTiles
 from pathology.errors import ManifestError, SlideOpenError, StampMismatchError
 from pathology.geometry import Box
-from pathology.slides import MemorySlide
+from pathology.slides import MemorySlide, open_slide
+from pathology.stain import StainSettings, fit_profile, reference_profile
 from pathology.tiling import GridSource, TileGrid, TileSpec
 
 CLASSES = ["normal", "tumour"]
@@ -332,6 +333,26 @@ def test_they_are_the_tiles_of_the_slides_themselves(cohort, cohort_tiles, tmp_p
     assert np.array_equal(direct.owner, packed.owner)
     for i in range(0, len(direct), 97):
         assert torch.equal(direct[i]["image"], packed[i]["image"])
+
+
+def test_they_are_normalised_as_the_slides_tiles_are(cohort, cohort_tiles, tmp_path):
+    slides = pd.read_csv(cohort)
+    slides["path"] = [str(cohort.parent / name) for name in slides["path"]]
+    shards, stains = tmp_path / "shards", tmp_path / "stains"
+    for folder in (shards, stains):
+        folder.mkdir()
+    reference_profile("macenko").save(stains / "target.json")
+    for name, path in zip(slides["slide_id"], slides["path"], strict=True):
+        grid = TileGrid.load(cohort_tiles / f"{name}.parquet")
+        with open_slide(path) as slide:
+            fit_profile(slide, grid, StainSettings(tiles=8)).save(stains / f"{name}.json")
+            pack_slide(slide, grid, shards / f"{name}.parquet", 300, None)
+    packed = ShardTiles(slides, shards, CLASSES, stains=stains)
+    plain = ShardTiles(slides, shards, CLASSES)
+    direct = SlideTiles(slides, cohort_tiles, CLASSES, stains=stains)
+    for i in range(0, len(direct), 97):
+        assert torch.equal(direct[i]["image"], packed[i]["image"])
+        assert not torch.equal(plain[i]["image"], packed[i]["image"])
 
 
 def test_a_slide_of_no_tiles_has_no_shards(slide, grid, tmp_path):
