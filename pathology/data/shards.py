@@ -123,6 +123,8 @@ class Shards:
             table = pq.ParquetFile(path).read()
             header = json.loads((table.schema.metadata or {})[METADATA])
             stamp, sizes = header["stamp"], header["sizes"]
+            if stamp["format"] != FORMAT:
+                raise ValueError(f"format {stamp['format']}, wanted {FORMAT}")
             names = pa.array(list(sizes), pa.string())
             column = {name: table.column(name) for name in table.column_names}
             shard = pc.index_in(column["shard"], value_set=names).to_numpy()
@@ -137,7 +139,8 @@ class Shards:
             )
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise ManifestError(
-                f"{path}: not a table of packed tiles ({error!r}); choose another folder"
+                f"{path}: not a table of packed tiles ({error!r}); choose another folder, or pack"
+                " again"
             ) from error
 
     def check_files(self, folder: Path) -> None:

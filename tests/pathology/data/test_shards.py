@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 import warnings
+from dataclasses import replace
 
 import imagecodecs
 import numpy as np
@@ -298,6 +299,13 @@ def test_damaged_bytes_are_named(slide, grid, tmp_path):
     assert dataset[0]["label"] == 0
     with pytest.raises(ManifestError, match=rf"{path.name}: a tile cannot be read"):
         dataset[1]
+
+
+def test_packed_tiles_of_another_format_are_refused(slide, grid, tmp_path):
+    packed = pack(slide, grid, tmp_path)
+    replace(packed, stamp=packed.stamp | {"format": 99}).save(tmp_path / "case.1.parquet")
+    with pytest.raises(ManifestError, match=r"case\.1\.parquet: .*format 99, wanted 1"):
+        ShardTiles(table(), tmp_path, CLASSES)
 
 
 def test_a_slide_that_was_not_packed_is_named(slide, grid, tmp_path):
