@@ -22,6 +22,8 @@ from pathology.stain import StainFolder
 from pathology.tasks.checkpoint import Run
 from pathology.tasks.tile_classification import TileClassification
 
+HOW_READ = ("num_workers", "multiprocessing_context")  # whatever they are, tiles are the same
+
 
 class StopEarly(EarlyStopping):
     """Early stopping that starts counting once the model is what it is to become."""
@@ -167,6 +169,10 @@ def _check_same(stored: dict[str, Any], wanted: dict[str, Any], run: Run) -> Non
     Raises:
         StampMismatchError: naming the first setting that differs.
     """
+    stored, wanted = (
+        config | {"data": {k: v for k, v in config.get("data", {}).items() if k not in HOW_READ}}
+        for config in (stored, wanted)
+    )
     difference = _first_difference(stored, wanted)
     if difference:
         name, got, want = difference

@@ -135,6 +135,12 @@ def test_training_again_has_nothing_to_do(pathology, trained, cohort, cohort_til
     assert (code, "nothing to do" in out) == (0, True)
 
 
+def test_a_run_goes_on_with_another_number_of_workers(pathology, trained, cohort, cohort_tiles):
+    words = train_arguments(cohort, cohort_tiles, trained, "--data.num_workers", "1")
+    code, out, _ = pathology(*words, "--data.multiprocessing_context", "spawn")
+    assert (code, "nothing to do" in out) == (0, True)
+
+
 def test_another_config_in_the_same_run_is_refused(refused, trained, cohort, cohort_tiles):
     line = refused(*train_arguments(cohort, cohort_tiles, trained, "--model.lr", "0.5"))
     assert "model.lr" in line
