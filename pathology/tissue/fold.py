@@ -19,6 +19,9 @@ COARSE = 4  # the surroundings are looked at in pixels this much larger
 LEAST_DENSITY = 0.15  # of the surroundings; paler ones make any ratio
 BESIDE_PX = (2, 7)  # how far from a fold the tissue beside it is looked at
 DENSE_BESIDE = 0.8  # share of it that must absorb light: a fold lies within tissue
+# Share of it that may be denser than its surroundings by half as much: a band has two sides, the
+# rim of a large dense area one.
+ONE_SIDED = 0.3
 WINDING = 2.0  # a fold is at most so much longer than its ends are apart; networks are more
 
 
@@ -56,11 +59,17 @@ class Folds:
         is_dense = picture.absorbance > 100 * LEAST_DENSITY
         times = _times_denser(picture, is_tissue & is_dense)
         likely = closed((times >= 100 * self.likely) & is_tissue, GAP_PX)
-        bands = self._bands(grown(times >= 100 * self.sure, likely), is_dense, picture.mpp)
+        is_denser = times >= 50 * (1 + self.likely)
+        mask = grown(times >= 100 * self.sure, likely)
+        bands = self._bands(mask, is_dense, is_denser, picture.mpp)
         return picture.mask(widened(bands, 1) & is_tissue)
 
     def _bands(
-        self, mask: NDArray[np.bool_], is_dense: NDArray[np.bool_], mpp: float
+        self,
+        mask: NDArray[np.bool_],
+        is_dense: NDArray[np.bool_],
+        is_denser: NDArray[np.bool_],
+        mpp: float,
     ) -> NDArray[np.bool_]:
         """The pieces that have the shape of a fold and lie within tissue."""
         pieces, count = ndimage.label(mask, EIGHT)
@@ -86,6 +95,7 @@ class Folds:
                 and self.length_um <= length <= WINDING * apart
                 and length >= 3 * wide
                 and is_dense[place][beside].mean() >= DENSE_BESIDE
+                and is_denser[place][beside].mean() <= ONE_SIDED
             )
         kept: NDArray[np.bool_] = keep[pieces]
         return kept

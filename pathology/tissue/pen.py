@@ -14,7 +14,7 @@ from pathology.tissue.pieces import closed, grown, widened, without_small
 
 @dataclass(frozen=True, slots=True)
 class PenMarks:
-    """Green, blue, red and black ink, by what no stain, blood or pigment absorbs.
+    """Green, blue, red and black ink, by what H&E, DAB and melanin do not absorb.
 
     In optical densities R, G, B of the three channels:
 
@@ -25,9 +25,10 @@ class PenMarks:
     - black: all three strong and equal. Melanin and DAB absorb more blue than red, haematoxylin
       less.
 
-    Stains of these colours cannot be told from ink: the collagen of a blue or green trichrome,
-    Alcian blue. Nor can the brown-black of a scan so dim that its glass has less than 90 grey
-    levels. Leave the mask out for them.
+    What has these colours cannot be told from ink: the collagen of a blue or green trichrome,
+    Alcian blue; lakes of bright, orange-red blood; pigment that absorbs all colours alike, as coal
+    dust; tissue of a scan so dim that its glass has less than 90 grey levels. Leave the mask out
+    for them.
 
     Sure pixels are grown into paler ones of the same ink; what is too small is left.
 

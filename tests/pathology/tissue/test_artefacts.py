@@ -121,6 +121,13 @@ def test_what_is_denser_in_some_colours_or_no_band_is_no_fold(
     assert not taken(section(TISSUE * np.array(factor), where), "fold").any()
 
 
+@pytest.mark.parametrize("density", [(1.0, 1.5, 1.9), (2.0, 2.2, 1.2)])  # DAB, lymphocytes
+@pytest.mark.parametrize("radius", [35, 45, 55])
+def test_the_rim_of_a_large_dense_area_is_no_fold(density: tuple[float, ...], radius: int) -> None:
+    dense = disk(100, 100, radius) & (np.mgrid[:SIDE, :SIDE][1] > 75)
+    assert not taken(section(np.array(density), dense), "fold").any()
+
+
 def test_a_slide_too_coarse_for_blur_is_not_judged() -> None:
     looked = survey(MemorySlide(section(), 8.0), exclude=["blur"])
     assert np.isnan(looked.artefacts["blur"].values).all()
