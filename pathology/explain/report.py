@@ -5,16 +5,12 @@ security policy that allows nothing else, so that it opens the same in ten years
 for anything. Slide, map and scale bar share one drawing in micrometres; nothing is stretched.
 """
 
-import base64
-import hashlib
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -33,7 +29,9 @@ from pathology.explain.overlay import (
 from pathology.geometry import Box, Mpp, Size
 from pathology.maps.slide_map import SlideMap
 from pathology.outputs import complete_file
+from pathology.pages import image_uri, page_template
 
+TEMPLATE = Path(__file__).with_name("templates") / "report.html.j2"
 CARRIED_SHARE = 0.8
 """The share of the evidence whose carriers are counted."""
 
@@ -141,7 +139,7 @@ def render_report(report: Report, *, max_side: int = 1400) -> str:
         ("for", "F", evidence, report.tiles_for),
         ("against", "A", -evidence, report.tiles_against),
     )
-    return _template().render(
+    return page_template(TEMPLATE, {"signed": signed, "tick": tick}).render(
         report=report,
         ledger=report.ledger,
         figure=_figure(report, layer, max_side),
@@ -260,31 +258,8 @@ def _um(box: Box, mpp: Mpp) -> dict[str, float]:
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:
-    return _data_uri(Image.fromarray(pixels), "png", {"optimize": True})
+    return image_uri(Image.fromarray(pixels), "png", optimize=True)
 
 
 def _jpeg(image: Image.Image) -> str:
-    return _data_uri(image.convert("RGB"), "jpeg", {"quality": 88, "subsampling": 0})
-
-
-def _data_uri(image: Image.Image, kind: str, options: dict[str, Any]) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"signed": signed, "tick": tick, "sha256": _sha256}
-    return environment.get_template("report.html.j2")
-
-
-def _sha256(text: str) -> str:
-    """The hash by which a content security policy names an inline style or script."""
-    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+    return image_uri(image.convert("RGB"), "jpeg", quality=88, subsampling=0)

@@ -3,23 +3,21 @@
 The page holds its pictures, style and script-free text, and asks nobody for anything.
 """
 
-import base64
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from pathology.outputs import complete_file
+from pathology.pages import image_uri, page_template
 from pathology.stain.profile import StainProfile
 from pathology.stain.vectors import angle
 
+TEMPLATE = Path(__file__).with_name("templates") / "sheet.html.j2"
 SIDE_PX = 160
 """Tiles are shown no larger than this."""
 
@@ -61,7 +59,7 @@ def write_sheet(
     Raises:
         OutputError: the file cannot be written.
     """
-    html = _template().render(
+    html = page_template(TEMPLATE).render(
         target=_colours(target),
         settings=_settings(slides),
         slides=[
@@ -140,24 +138,6 @@ def _hex(colour: NDArray[np.float64]) -> str:
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> str:
-    image, buffer = Image.fromarray(pixels), io.BytesIO()
+    image = Image.fromarray(pixels)
     image.thumbnail((SIDE_PX, SIDE_PX))
-    image.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"sha256": _sha256}
-    return environment.get_template("sheet.html.j2")
-
-
-def _sha256(text: str) -> str:
-    """The hash by which a content security policy names an inline style."""
-    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+    return image_uri(image, "jpeg", quality=85)

@@ -4,18 +4,16 @@ The page holds its own style and script and asks nobody for anything; the pictur
 it that are loaded when they come into sight, so that thousands of slides open at once.
 """
 
-import base64
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
-
 from pathology.outputs import complete_file
+from pathology.pages import page_template
 from pathology.tissue.artefacts import ARTEFACTS
 
+TEMPLATE = Path(__file__).with_name("templates") / "sheet.html.j2"
 LIMITS = {"pen": 0.05, "fold": 0.05, "blur": 0.1, "edge": 0.05, "black": 0.05}
 """Share of the found tissue above which an artefact is flagged."""
 
@@ -47,7 +45,7 @@ def write_sheet(
     """
     path = Path(path)
     slides = [_slide(row, limits) for row in rows]
-    html = _template().render(
+    html = page_template(TEMPLATE).render(
         title=title,
         artefacts=ARTEFACTS,
         slides=slides,
@@ -85,25 +83,11 @@ def _slide(row: Mapping[str, Any], limits: Mapping[str, float]) -> dict[str, Any
         raise ValueError(f'every row needs a "slide_id", got {sorted(row)}')
     picture = row.get("picture")
     return {
+        **dict.fromkeys(("tissue_mm2", "found_mm2", "tiles", "mpp")),  # of a slide that failed
+        **dict.fromkeys(("mpp_source", "finder"), ""),
         **row,
         "flags": flags(row, limits),
         "artefacts": row.get("artefacts") or {},
         # A name may hold what is special in an address, as # and %.
         "picture": quote(str(picture)) if picture else None,
     }
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"sha256": _sha256}
-    return environment.get_template("sheet.html.j2")
-
-
-def _sha256(text: str) -> str:
-    """The hash by which a content security policy names an inline style or script."""
-    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")

@@ -1,5 +1,8 @@
 """Running verbs as a person does, and reading what they say."""
 
+# Lightning logs to what is standard error when it is imported: first inside of a test, that would
+# be the test's own, which is closed when another one trains.
+import lightning.pytorch  # noqa: F401
 import pytest
 
 from pathology.cli import main

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from pathology.data.image_files import read_image
 from pathology.data.manifest import read_slide_manifest, read_table, read_tile_manifest
 from tests.pathology.data.open_data.trees import (
     BARCODES,
-    SMALL,
     TREES,
     make_bach,
     make_breakhis,
@@ -28,6 +28,7 @@ from tests.pathology.data.open_data.trees import (
     make_tcga,
     picture,
     table,
+    take_small,
 )
 
 SLIDES = ("camelyon16", "camelyon17", "panda", "tcga", "slides")
@@ -35,13 +36,7 @@ SLIDES = ("camelyon16", "camelyon17", "panda", "tcga", "slides")
 
 @pytest.fixture
 def small(monkeypatch):
-    """Takes the numbers of the small copies for the published ones."""
-
-    def patch(name):
-        for module, attribute, value in SMALL[name]:
-            monkeypatch.setattr(module, attribute, value)
-
-    return patch
+    return partial(take_small, monkeypatch)
 
 
 @pytest.fixture(scope="module")

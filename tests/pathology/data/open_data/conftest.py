@@ -1,20 +1,16 @@
 """Data sets made small, and the numbers that go with them."""
 
+from functools import partial
+
 import pytest
 
 from pathology.data.open_data.sets import recognise
-from tests.pathology.data.open_data.trees import SMALL, TREES
+from tests.pathology.data.open_data.trees import TREES, take_small
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """Takes the numbers of the small copies for the published ones."""
-
-    def patch(name):
-        for module, attribute, value in SMALL[name]:
-            monkeypatch.setattr(module, attribute, value)
-
-    return patch
+    return partial(take_small, monkeypatch)
 
 
 @pytest.fixture

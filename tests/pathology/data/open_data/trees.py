@@ -334,3 +334,9 @@ SMALL = {
     "csv": [],
     "folder": [],
 }  # fmt: skip
+
+
+def take_small(monkeypatch, name: str) -> None:
+    """Takes the numbers of a small copy for the published ones."""
+    for module, attribute, value in SMALL[name]:
+        monkeypatch.setattr(module, attribute, value)
