@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pathology.cli.cohort import each_slide
-from pathology.cli.tile import Tiler
+from pathology.cli.tile_slide import Tiler
 from pathology.tiling import TileSpec
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
