@@ -72,7 +72,12 @@ def _is_alive(process: int) -> bool:
         return False
     except OSError:  # somebody else's
         return True
-    return True
+    try:
+        # One that has ended but was not waited for, as in containers without an init, is gone, too.
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state not in ("Z", "X")
 
 
 @contextmanager

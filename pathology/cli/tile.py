@@ -105,12 +105,15 @@ def tile(
     writable_folder(out)
     _write_settings(out / SETTINGS, settings, overwrite or not any(out.glob("*.parquet")))
     results = [f"{name}{end}" for name in table["slide_id"] for end in Tiler.ENDS]
-    remove_drafts(out, [SETTINGS, FAILURES, QUALITY, *results])
+    drafts = [SETTINGS, FAILURES, QUALITY, *results]
+    remove_drafts(out, drafts)
     work = Tiler(out, spec, classes, label_fraction, overwrite)
     try:
         return each_slide(table, work, "tiling", keep_going, workers, out / FAILURES)
     finally:
         _write_quality(out, table)
+        # Again: workers of a run that was killed may have outlived it until now.
+        remove_drafts(out, drafts)
 
 
 def _plain(value: Any) -> Any:
