@@ -15,6 +15,7 @@ from pathology.data.manifest import read_slide_manifest, read_table, read_tile_m
 from tests.pathology.data.open_data.trees import (
     BARCODES,
     TREES,
+    made_once,
     make_bach,
     make_breakhis,
     make_camelyon16,
@@ -41,16 +42,7 @@ def small(monkeypatch):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Makes a data set once for all tests that only read it."""
-    done = {}
-
-    def make(name):
-        if name not in done:
-            build, folder = TREES[name]
-            done[name] = build(tmp_path_factory.mktemp(name) / folder)
-        return done[name]
-
-    return make
+    return made_once(tmp_path_factory)
 
 
 @pytest.fixture(autouse=True)

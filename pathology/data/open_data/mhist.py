@@ -28,10 +28,11 @@ def _home(folder: Path) -> Path | None:
         table = home and child(home, "annotations.csv")
         if home is not None and table is not None:
             try:
-                header = table.read_text(encoding="utf-8-sig").partition("\n")[0]
+                text = table.read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError):
                 continue
-            if "MHIST" in header + table.read_text(encoding="utf-8-sig")[:400] or LABEL in header:
+            header = text.partition("\n")[0]
+            if "MHIST" in header or "MHIST" in text[:400] or LABEL in header:
                 return home
     return None
 

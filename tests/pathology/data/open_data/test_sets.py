@@ -7,21 +7,12 @@ import pytest
 from pathology.data.open_data.check import check_files
 from pathology.data.open_data.sets import PUBLIC, all_sets, recognise
 from pathology.errors import ManifestError
-from tests.pathology.data.open_data.trees import TREES, make_bach, make_mhist
+from tests.pathology.data.open_data.trees import TREES, made_once, make_bach, make_mhist
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Makes a data set once for all tests of this file, which only read it."""
-    done = {}
-
-    def make(name):
-        if name not in done:
-            build, folder = TREES[name]
-            done[name] = build(tmp_path_factory.mktemp(name) / folder)
-        return done[name]
-
-    return make
+    return made_once(tmp_path_factory)
 
 
 def test_every_set_has_a_tree():

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import h5py
@@ -340,3 +341,14 @@ def take_small(monkeypatch, name: str) -> None:
     """Takes the numbers of a small copy for the published ones."""
     for module, attribute, value in SMALL[name]:
         monkeypatch.setattr(module, attribute, value)
+
+
+def made_once(tmp_path_factory):
+    """Makes small copies, each once, for tests that only read them."""
+
+    @cache
+    def make(name: str) -> Path:
+        build, folder = TREES[name]
+        return build(tmp_path_factory.mktemp(name) / folder)
+
+    return make
