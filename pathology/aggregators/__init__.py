@@ -1,0 +1,1 @@
+"""What makes logits of a bag: a slide's tiles, taken together."""
