@@ -1,0 +1,118 @@
+"""What every aggregator is: logits of bags of tile features, padded to one length.
+
+Shapes: B bags, N tiles, D features, C outputs.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+class Aggregator(nn.Module):
+    """Logits of bags of tile features.
+
+    The order of tiles does not matter, and absent ones (padding) change nothing. A bag without any
+    tile holds no evidence.
+
+    A sub-class gives :meth:`bag_logits`. One whose logits are ``constants + sum_i g_i . h_i`` sets
+    ``exact = True`` and ``dynamic_linear = True``, and marks by :func:`bcos_vit.layers.held` what
+    in ``g_i`` depends on the features.
+
+    Args:
+        in_features: D, size of a tile's features.
+        outputs: C, logits of a bag.
+
+    Raises:
+        ValueError: sizes below 1.
+    """
+
+    exact: ClassVar[bool] = False
+    """Whether an explanation takes logits apart into the features of tiles without remainder."""
+
+    def __init__(self, in_features: int, outputs: int) -> None:
+        super().__init__()
+        if in_features < 1 or outputs < 1:
+            raise ValueError(
+                f"in_features and outputs must be at least 1, got {in_features} and {outputs}"
+            )
+        self.in_features = in_features
+        self.outputs = outputs
+
+    def forward(
+        self, features: Tensor, present: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        """``(B, N, D)`` to ``(B, C)``.
+
+        Args:
+            features: of the tiles; what absent ones hold does not matter.
+            present: ``(B, N)`` bool, which tiles there are; all when omitted.
+            positions: ``(B, N, 2)`` centres of tiles in micrometres, for aggregators that look at
+                them.
+
+        Raises:
+            ValueError: shapes that do not fit.
+            TypeError: ``present`` is not bool.
+        """
+        features = self.checked(features, present, positions)
+        return self.bag_logits(features, present, positions)
+
+    def bag_logits(
+        self, features: Tensor, present: Tensor | None, positions: Tensor | None
+    ) -> Tensor:
+        """As :meth:`forward`, of checked arguments; features of absent tiles are 0."""
+        raise NotImplementedError
+
+    def attention(self, features: Tensor, present: Tensor | None = None) -> Tensor | None:
+        """What is usually drawn of a slide: a weight per tile, at least 0.
+
+        Args:
+            features: ``(B, N, D)``.
+            present: ``(B, N)`` bool; all when omitted.
+
+        Returns:
+            ``(B, N)``, 0 for absent tiles; None where all tiles weigh the same.
+        """
+        return None
+
+    def tile_contributions(
+        self, features: Tensor, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Logits as a sum over tiles, where an aggregator that is not exact has such a form.
+
+        Args:
+            features: ``(B, N, D)``.
+            present: ``(B, N)`` bool; all when omitted.
+
+        Returns:
+            Contributions ``(B, N, C)`` and constants ``(C,)``, which together make the logits; None
+            where there is no such form.
+        """
+        return None
+
+    def checked(
+        self, features: Tensor, present: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        """``features``, with 0 for absent tiles.
+
+        Raises:
+            ValueError, TypeError: as :meth:`forward`.
+        """
+        if features.ndim != 3 or features.shape[-1] != self.in_features:
+            raise ValueError(
+                f"features must be (bags, tiles, {self.in_features}), got {tuple(features.shape)}"
+            )
+        shape = features.shape[:2]
+        if positions is not None and positions.shape != (*shape, 2):
+            raise ValueError(
+                f"positions must be {(*shape, 2)} for these features, got {tuple(positions.shape)}"
+            )
+        if present is None:
+            return features
+        if present.dtype != torch.bool:
+            raise TypeError(f"present must be bool, got {present.dtype}")
+        if present.shape != shape:
+            raise ValueError(
+                f"present must be {tuple(shape)} for these features, got {tuple(present.shape)}"
+            )
+        return features.masked_fill(~present[..., None], 0)

@@ -1,0 +1,34 @@
+"""Aggregators by name."""
+
+import difflib
+from typing import Any
+
+from pathology.aggregators.aggregator import Aggregator
+from pathology.aggregators.local_logits import BcosMean
+
+AGGREGATORS: dict[str, type[Aggregator]] = {
+    "bcos_mean": BcosMean,
+}
+"""Exact ones begin with ``bcos``; the others are baselines."""
+
+
+def make_aggregator(name: str, in_features: int, outputs: int, **options: Any) -> Aggregator:
+    """An aggregator, newly initialised.
+
+    Args:
+        name: one of :data:`AGGREGATORS`.
+        in_features: size of a tile's features.
+        outputs: logits of a bag.
+        options: of that aggregator.
+
+    Raises:
+        ValueError: an unknown name, or a value that makes no sense.
+        TypeError: an option that it does not have.
+    """
+    if name not in AGGREGATORS:
+        near = difflib.get_close_matches(name, AGGREGATORS, n=1)
+        raise ValueError(
+            f"aggregator must be one of {', '.join(AGGREGATORS)}; got {name!r}"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+        )
+    return AGGREGATORS[name](in_features, outputs, **options)
