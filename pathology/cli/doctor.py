@@ -41,6 +41,7 @@ def _chain(name: str) -> str:
     import torch
 
     from bcos_vit.models import create_model
+    from pathology.explain.pooled_logits import PooledLogits
     from pathology.explain.slide import explain_slide
     from pathology.slides.memory import MemorySlide
     from pathology.synthetic import SyntheticSlideSpec, render
@@ -56,7 +57,10 @@ def _chain(name: str) -> str:
     ):
         grid = tile_slide(slide, TileSpec(size_px=64, mpp=1.0, min_tissue=0.1))
         result = explain_slide(
-            slide, grid, model, TileEncoding(model), ["normal", "tumour"], scratch=Path(scratch)
+            slide,
+            grid,
+            PooledLogits(model, TileEncoding(model), ["normal", "tumour"]),
+            scratch=Path(scratch),
         )
         return (
             f"{len(grid)} tiles explained, score {result.ledger.score:+.4f},"

@@ -59,10 +59,10 @@ def explain(
         overwrite: replace results made by another model or other settings.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
-    from bcos_vit.explain import check_depth
     from pathology.cli.cohort import each_slide
     from pathology.cli.slide_list import list_slides, slide_mpp
     from pathology.cli.trained import load_trained
+    from pathology.explain.pooled_logits import PooledLogits
     from pathology.explain.pooling import parse_pooling
     from pathology.explain.results import check_settings, stored_settings, write_results
     from pathology.explain.slide import explain_slide
@@ -76,7 +76,7 @@ def explain(
     if target is not None and target not in classes:
         raise ValueError(f"--target must be one of {', '.join(classes)}; got {target!r}")
     try:
-        check_depth(trained.task.model, depth)
+        scorer = PooledLogits(trained.task.model, trained.task.encoding, classes, pool, depth)
     except ValueError as error:
         raise ValueError(f"--depth: {error}") from error
     if batch_size < 1 or not out_mpp > 0:
@@ -111,13 +111,9 @@ def explain(
                 result = explain_slide(
                     slide,
                     grid,
-                    trained.task.model,
-                    trained.task.encoding,
-                    classes,
+                    scorer,
                     target,
-                    pooling=pool,
                     out_mpp=out_mpp,
-                    depth=depth,
                     batch_size=batch_size,
                     scratch=scratch / "stitch",
                     progress=_progress,

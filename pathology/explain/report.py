@@ -45,15 +45,18 @@ class ReportTile:
         contributions: ``(height, width)`` pixel contributions to the *slide's* score in logits,
             the tile's weight included; any raster of the same extent as the image.
         box: the tile in level-0 pixels.
-        logit: the tile's own logit for the target class, before any weight.
+        logit: the tile's own logit for the target class, before any weight; None in a slide model,
+            where tiles have none.
         weights_picture: RGBA rendering of W(x), see :func:`bcos_vit.render.colour_explanation`.
+        removal_effect: the slide's score minus what it would be without the tile, where known.
     """
 
     image: NDArray[np.uint8]
     contributions: NDArray[Any]
     box: Box
-    logit: float
+    logit: float | None
     weights_picture: NDArray[np.uint8] | None = None
+    removal_effect: float | None = None
 
     @property
     def contribution(self) -> float:
@@ -240,6 +243,7 @@ def _card(
         "signed": _png(diverging(tile.density(report.slide_mpp), limit)),
         "weights": None if picture is None else _png(picture),
         "logit": tile.logit,
+        "removal_effect": tile.removal_effect,
         "contribution": tile.contribution,
         "share": side * tile.contribution / total if total > 0 else math.nan,
         "box": tile.box,

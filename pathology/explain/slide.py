@@ -2,10 +2,10 @@
 
 ::
 
-    score = sum_i w_i logit_i = bias + sum_i w_i sum_p c_ip = bias + sum of the map + cut off
+    score = bias + constants + sum_i w_i sum_p c_ip = bias + constants + sum of the map + cut off
 
-The score comes from the tile logits, the map from the contributions; the ledger says how far apart
-they are, and an explanation whose ledger does not close is an error.
+The score comes from the model's forward pass, the map from the contributions; the ledger says how
+far apart they are, and an explanation whose ledger does not close is an error.
 """
 
 import heapq
@@ -18,16 +18,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from bcos_vit.explain import Explanation, check_depth, check_explainable, explain, split_stains
+from bcos_vit.explain import Explanation, split_stains
+from bcos_vit.explain.trace import PIXELS
 from bcos_vit.render import colour_explanation
 from bcos_vit.stain_space import STAINS
 from pathology.explain.ledger import Ledger, float32_tolerance
-from pathology.explain.pooling import MeanPooling, Pooling
 from pathology.explain.report import ReportTile
+from pathology.explain.scoring import Scorer
 from pathology.explain.stitch import Stitched, Stitcher
 from pathology.explain.tile_reader import read_batches
 from pathology.geometry import Box, Size
@@ -56,7 +56,10 @@ class SlideExplanation:
             ``logit_<class>`` per class, ``contribution`` (to the tile's own logit, in logits), its
             ``positive`` and ``negative`` parts, ``bias``, ``gap``. Tiles of weight 0 are not
             explained; their contribution is NaN. For a model in stain space also what each stain
-            adds to ``contribution``, by its name.
+            adds to ``contribution``, by its name. Tiles have no logits of their own in a slide
+            model; there, ``contribution`` is to the slide's logit, ``attention`` what is usually
+            drawn, and ``removal_effect`` the slide's logit minus what it would be without the tile
+            (told where there is a closed form).
         tiles_for, tiles_against: the tiles that argue most for and against, with pixels.
         stains: for a model in stain space, a map of each stain's part of the contributions; pixel
             by pixel they sum to the map, up to the rounding of float32. Empty at a depth, where a
@@ -123,14 +126,10 @@ class _Gallery:
 def explain_slide(
     slide: Slide,
     grid: TileGrid,
-    model: nn.Module,
-    encoding: Callable[[Tensor], Tensor],
-    classes: list[str],
+    scorer: Scorer,
     target: str | None = None,
     *,
-    pooling: Pooling | None = None,
     out_mpp: float = 8.0,
-    depth: str = "pixels",
     batch_size: int = 16,
     gallery: int = 6,
     scratch: str | Path | None = None,
@@ -142,16 +141,12 @@ def explain_slide(
     Args:
         slide: the slide, in the colour that ``grid.spec`` asks for.
         grid: its tiles.
-        model: a B-cos model in eval mode; runs on the device of its parameters.
-        encoding: uint8 tiles ``(batch, 3, height, width)`` to the model's input; named by its
-            attribute ``name``, as :class:`pathology.tasks.encoding.TileEncoding` is, contributions
-            of pixels in stain space are split into stains, and those in colour shown with W(x).
-        classes: class names, in the order of the logits.
+        scorer: the model and what makes a score of its tiles: ``PooledLogits``, or
+            ``AggregatedFeatures``, of :mod:`pathology.explain.scoring`; runs on the device of its
+            parameters. Where its encoding is named so, contributions of pixels in stain space are
+            split into stains, and those in colour shown with W(x).
         target: class to explain; the one of the highest score when omitted.
-        pooling: how the score weighs tiles; their mean when omitted.
         out_mpp: micrometres per pixel of the map.
-        depth: where explanations stop, see :func:`bcos_vit.explain.explain`; the deeper, the
-            quicker and the coarser. Neither stains nor colours are told apart at a depth.
         batch_size: tiles per forward and backward pass.
         gallery: tiles kept with their pixels, for and against.
         scratch: folder for the map; a temporary one, left to the caller, when omitted.
@@ -160,42 +155,30 @@ def explain_slide(
             of stains the model was trained with; the gallery shows what it makes of them.
 
     Raises:
-        NotExplainableError: the model is not dynamic-linear; names the layer.
         LedgerError: the map does not account for the score.
-        ValueError: ``target`` is no class, the model does not have that ``depth``, the slide is
-            opened in another colour.
+        ValueError: ``target`` is no class, the slide is opened in another colour.
     """
     if slide.colour != grid.spec.colour:
         raise ValueError(
             f"slide {slide.slide_id!r} is opened with colour={slide.colour!r}, its tiles are of"
             f" {grid.spec.colour!r}"
         )
-    check_explainable(model)
-    check_depth(model, depth)
-    if target is not None and target not in classes:
-        raise ValueError(f"target must be one of {', '.join(classes)}; got {target!r}")
-    pooling = pooling or MeanPooling()
-    device = next(model.parameters()).device
+    if target is not None and target not in scorer.classes:
+        raise ValueError(f"target must be one of {', '.join(scorer.classes)}; got {target!r}")
     count = len(grid)
-    logits = np.full((count, len(classes)), np.nan)
 
     def batches(indices: NDArray[np.intp], what: str) -> Iterable[tuple[list[int], Tensor]]:
         total = -(-len(indices) // batch_size)
-        read = read_batches(slide, grid, indices, batch_size, device=device, normalise=normalise)
+        read = read_batches(
+            slide, grid, indices, batch_size, device=scorer.device, normalise=normalise
+        )
         return progress(read, total, what)
 
-    if pooling.needs_logits or target is None:
-        with torch.no_grad():
-            for chosen, tiles in batches(np.arange(count), "scoring"):
-                logits[chosen] = model(encoding(tiles)).double().cpu().numpy()
-    if target is None:
-        pooled = [pooling.weights(column) @ column for column in logits.T]
-        target = classes[int(np.argmax(pooled))]
-    place = classes.index(target)
-    weights = pooling.weights(logits[:, place])
-
+    plan = scorer.plan(grid, batches, target)
+    weights, logits, effects = plan.weights, plan.logits, plan.columns.get("removal_effect")
+    own = np.full(count, np.nan)  # the number of each tile that is taken apart
     # A place behind the first layer mixes channels.
-    channels = getattr(encoding, "name", None) if depth == "pixels" else None
+    channels = getattr(scorer.encoding, "name", None) if scorer.depth == PIXELS else None
     stains = STAINS if channels == "stain" else ()
     folder = Path(scratch or tempfile.mkdtemp(prefix="pathology-explain-"))
     box0 = grid[0].box
@@ -204,12 +187,12 @@ def explain_slide(
     by_stain = {name: start(folder / name) for name in stains}
     columns = {name: np.full(count, np.nan) for name in ("contribution", "positive", "negative")}
     columns |= {name: np.full(count, np.nan) for name in ("bias", "gap", *stains)}
-    constants: dict[str, float] = {}
+    constants = dict(plan.constants)
     best, worst = _Gallery(gallery), _Gallery(gallery)
     places = (0, 0)
     for chosen, tiles in batches(np.flatnonzero(weights), "explaining"):
-        images = encoding(tiles)
-        explanation = explain(model, images, target=place, depth=depth)
+        images = scorer.encoding(tiles)
+        explanation = plan.explain(images, chosen)
         values = explanation.contributions.double().cpu().numpy()
         places = (values.shape[1], values.shape[2])
         for name, part in split_stains(explanation, images).items() if stains else ():
@@ -217,7 +200,9 @@ def explain_slide(
             columns[name][chosen] = of_stain.sum((1, 2))
             for row, index in enumerate(chosen):
                 by_stain[name].add(grid[index].box, of_stain[row], weights[index])
-        logits[chosen] = explanation.logits.double().cpu().numpy()
+        if logits is not None:
+            logits[chosen] = explanation.logits.double().cpu().numpy()
+        own[chosen] = explanation.logit.double().cpu().numpy()
         columns["contribution"][chosen] = values.sum((1, 2))
         columns["positive"][chosen] = values.clip(min=0).sum((1, 2))
         columns["negative"][chosen] = values.clip(max=0).sum((1, 2))
@@ -236,17 +221,18 @@ def explain_slide(
                 row,
                 grid[index].box,
                 float(weights[index]),
-                float(logits[index, place]),
+                None if logits is None else float(own[index]),
+                None if effects is None else float(effects[index]),
                 channels == "complement",
             )
             best.offer(strength, index, tile)
             worst.offer(-strength, index, tile)
     stitched = stitcher.finish()
     used = weights > 0
-    score = float(weights[used] @ logits[used, place])
+    score = float(weights[used] @ own[used]) if plan.score is None else plan.score
     ledger = Ledger(
         score=score,
-        bias=float(weights[used] @ columns["bias"][used]),
+        bias=plan.bias + float(weights[used] @ columns["bias"][used]),
         map_sum=stitched.map_sum,
         cut_off=stitched.cut_off,
         constants=constants,
@@ -254,15 +240,17 @@ def explain_slide(
     )
     ledger.check()
     boxes = grid.boxes()
+    of_classes = {} if logits is None else dict(zip(scorer.classes, logits.T, strict=True))
     table = pd.DataFrame(
         {name: boxes[:, i] for i, name in enumerate(("x", "y", "width", "height"))}
         | {"tissue": grid.tissue, "weight": weights}
-        | {f"logit_{name}": logits[:, i] for i, name in enumerate(classes)}
+        | {f"logit_{name}": column for name, column in of_classes.items()}
         | columns
+        | dict(plan.columns)
     )
     return SlideExplanation(
-        slide.slide_id, target, ledger, stitched, table, best.tiles(), worst.tiles(),
-        {name: each.finish() for name, each in by_stain.items()}, depth, places,
+        slide.slide_id, plan.target, ledger, stitched, table, best.tiles(), worst.tiles(),
+        {name: each.finish() for name, each in by_stain.items()}, scorer.depth, places,
     )  # fmt: skip
 
 
@@ -272,7 +260,8 @@ def _report_tile(
     row: int,
     box: Box,
     weight: float,
-    logit: float,
+    logit: float | None,
+    removal_effect: float | None,
     in_colour: bool,
 ) -> ReportTile:
     """One tile with its pixels, in shares of the slide's score; W(x) as a picture ``in_colour``."""
@@ -284,5 +273,6 @@ def _report_tile(
         contributions=contributions * weight,
         box=box,
         logit=logit,
+        removal_effect=removal_effect,
         weights_picture=picture,
     )

@@ -12,6 +12,7 @@ from bcos_vit.explain import explain
 from bcos_vit.models import create_model
 from bcos_vit.transforms import to_bcos
 from pathology.annotations import Classes, RasterRegions
+from pathology.explain.pooled_logits import PooledLogits
 from pathology.explain.pooling import MeanPooling, TopPooling, parse_pooling
 from pathology.explain.slide import explain_slide
 from pathology.geometry import Box
@@ -53,7 +54,12 @@ def tile_by_tile(slide, grid, model, target):
 def test_the_map_holds_what_the_tiles_contribute(slide, model, tmp_path, overlap):
     grid = whole_tissue(slide, overlap_px=overlap)
     result = explain_slide(
-        slide, grid, model, TileEncoding(model), CLASSES, "tumour", out_mpp=0.5, scratch=tmp_path
+        slide,
+        grid,
+        PooledLogits(model, TileEncoding(model), CLASSES),
+        "tumour",
+        out_mpp=0.5,
+        scratch=tmp_path,
     )
     logits, contributions = tile_by_tile(slide, grid, model, 1)
     wanted = np.zeros((150, 170))
@@ -89,7 +95,12 @@ def test_tiles_that_overlap_anyhow_add_up(rng, tmp_path, placement, keep_edges):
     spec = TileSpec(32, 0.53, min_tissue=0.0, keep_edges=keep_edges, **placement)
     grid = tile_slide(slide, spec, regions=regions)
     result = explain_slide(
-        slide, grid, model, TileEncoding(model), CLASSES, "tumour", out_mpp=2.9, scratch=tmp_path
+        slide,
+        grid,
+        PooledLogits(model, TileEncoding(model), CLASSES),
+        "tumour",
+        out_mpp=2.9,
+        scratch=tmp_path,
     )
     logits, contributions = tile_by_tile(slide, grid, model, 1)
     assert result.logit == pytest.approx(logits.mean(), abs=1e-6)
@@ -121,7 +132,12 @@ def spread(cells, pixels):
 def test_edge_tiles_cut_off_what_lies_outside(slide, model, tmp_path):
     grid = whole_tissue(slide, keep_edges=True)
     result = explain_slide(
-        slide, grid, model, TileEncoding(model), CLASSES, "tumour", out_mpp=3.0, scratch=tmp_path
+        slide,
+        grid,
+        PooledLogits(model, TileEncoding(model), CLASSES),
+        "tumour",
+        out_mpp=3.0,
+        scratch=tmp_path,
     )
     _, contributions = tile_by_tile(slide, grid, model, 1)
     outside = 0.0
@@ -136,9 +152,13 @@ def test_edge_tiles_cut_off_what_lies_outside(slide, model, tmp_path):
 def test_top_pooling_explains_only_what_counts(slide, model, tmp_path):
     grid = whole_tissue(slide)
     result = explain_slide(
-        slide, grid, model, TileEncoding(model), CLASSES, "normal",
-        pooling=TopPooling(3), scratch=tmp_path, batch_size=2,
-    )  # fmt: skip
+        slide,
+        grid,
+        PooledLogits(model, TileEncoding(model), CLASSES, pooling=TopPooling(3)),
+        "normal",
+        scratch=tmp_path,
+        batch_size=2,
+    )
     logits, _ = tile_by_tile(slide, grid, model, 0)
     assert result.logit == pytest.approx(np.sort(logits)[-3:].mean(), abs=1e-6)
     assert result.tiles["contribution"].notna().sum() == 3
@@ -148,7 +168,9 @@ def test_top_pooling_explains_only_what_counts(slide, model, tmp_path):
 
 def test_the_predicted_class_is_explained_when_none_is_given(slide, model, tmp_path):
     grid = whole_tissue(slide)
-    result = explain_slide(slide, grid, model, TileEncoding(model), CLASSES, scratch=tmp_path)
+    result = explain_slide(
+        slide, grid, PooledLogits(model, TileEncoding(model), CLASSES), scratch=tmp_path
+    )
     means = {c: tile_by_tile(slide, grid, model, i)[0].mean() for i, c in enumerate(CLASSES)}
     assert result.target == max(means, key=means.get)
 
@@ -156,7 +178,7 @@ def test_the_predicted_class_is_explained_when_none_is_given(slide, model, tmp_p
 def test_tiles_say_what_they_add(slide, model, tmp_path):
     grid = whole_tissue(slide)
     result = explain_slide(
-        slide, grid, model, TileEncoding(model), CLASSES, "tumour", scratch=tmp_path
+        slide, grid, PooledLogits(model, TileEncoding(model), CLASSES), "tumour", scratch=tmp_path
     )
     tiles = result.tiles
     assert np.allclose(tiles["positive"] + tiles["negative"], tiles["contribution"])
@@ -177,9 +199,13 @@ def test_at_a_depth_each_place_is_spread_over_its_share_of_the_tile(
     depth = model.depths()[place]
     grid = whole_tissue(slide, overlap_px=16, keep_edges=True)
     result = explain_slide(
-        slide, grid, model, TileEncoding(model), CLASSES, "tumour",
-        out_mpp=out_mpp, depth=depth, scratch=tmp_path,
-    )  # fmt: skip
+        slide,
+        grid,
+        PooledLogits(model, TileEncoding(model), CLASSES, depth=depth),
+        "tumour",
+        out_mpp=out_mpp,
+        scratch=tmp_path,
+    )
     images = torch.stack([to_bcos(slide.read(tile.box, grid.spec.mpp)) for tile in grid])
     cells = explain(model, images, 1, depth=depth).contributions.double().numpy() / len(grid)
     rows, columns = 32 // np.array(cells.shape[1:])
@@ -204,22 +230,44 @@ def test_at_a_depth_each_place_is_spread_over_its_share_of_the_tile(
 
 def test_at_any_depth_the_score_is_the_same(slide, model, tmp_path):
     grid = whole_tissue(slide)
-    scores = [
-        explain_slide(
-            slide, grid, model, TileEncoding(model), CLASSES, "tumour",
-            depth=depth, scratch=tmp_path / depth,
-        ).logit
-        for depth in model.depths()
-    ]  # fmt: skip
+    scores = []
+    for depth in (*model.depths(), "tiles"):
+        scorer = PooledLogits(model, TileEncoding(model), CLASSES, depth=depth)
+        scores.append(explain_slide(slide, grid, scorer, "tumour", scratch=tmp_path / depth).logit)
     assert np.ptp(scores) < 1e-6
+
+
+def test_at_the_depth_of_tiles_a_tile_is_one_place(slide, model, tmp_path):
+    grid = whole_tissue(slide, overlap_px=16)
+    scorer = PooledLogits(model, TileEncoding(model), CLASSES, depth="tiles")
+    result = explain_slide(slide, grid, scorer, "tumour", out_mpp=0.5, scratch=tmp_path)
+    logits, _ = tile_by_tile(slide, grid, model, 1)
+    bias = float(model.logits.bias[1])
+    wanted = np.zeros((150, 170))
+    for tile, logit in zip(grid, logits, strict=True):
+        x, y = int(tile.box.x), int(tile.box.y)
+        wanted[y : y + 32, x : x + 32] += (logit - bias) / len(grid) / 32**2
+    assert result.places == (1, 1)
+    assert np.allclose(np.nan_to_num(result.contributions.values), wanted, atol=1e-7)
+    assert result.ledger.bias == pytest.approx(bias)
+
+
+def test_a_conventional_model_is_explained_as_far_as_its_tiles(slide, tmp_path):
+    model = timm.create_model("resnet18", num_classes=2).eval()
+    scorer = PooledLogits(model, TileEncoding(model), CLASSES, depth="tiles")
+    result = explain_slide(slide, whole_tissue(slide), scorer, "tumour", scratch=tmp_path)
+    assert result.ledger.bias == 0
+    assert result.ledger.map_sum == pytest.approx(result.logit, abs=1e-6)
 
 
 def test_a_depth_that_the_model_does_not_have_is_refused(slide, model, tmp_path):
     with pytest.raises(ValueError, match=r"depth must be one of pixels, .*, head for this"):
         explain_slide(
-            slide, whole_tissue(slide), model, TileEncoding(model), CLASSES,
-            depth="heads", scratch=tmp_path,
-        )  # fmt: skip
+            slide,
+            whole_tissue(slide),
+            PooledLogits(model, TileEncoding(model), CLASSES, depth="heads"),
+            scratch=tmp_path,
+        )
 
 
 def test_additive_position_codes_are_in_the_ledger(slide, tmp_path):
@@ -228,7 +276,11 @@ def test_additive_position_codes_are_in_the_ledger(slide, tmp_path):
         "bcos_vit_tiny_patch16_224", num_classes=2, depth=2, pos_embed="sincos"
     ).eval()
     result = explain_slide(
-        slide, whole_tissue(slide), model, TileEncoding(model), CLASSES, "tumour", scratch=tmp_path
+        slide,
+        whole_tissue(slide),
+        PooledLogits(model, TileEncoding(model), CLASSES),
+        "tumour",
+        scratch=tmp_path,
     )
     assert set(result.ledger.constants) == {"position"}
     assert abs(result.ledger.constants["position"]) > 100 * result.ledger.gap
@@ -238,16 +290,22 @@ def test_a_conventional_model_is_refused_by_layer(slide, tmp_path):
     model = timm.create_model("resnet18", num_classes=2).eval()
     with pytest.raises(NotExplainableError, match="ResNet"):
         explain_slide(
-            slide, whole_tissue(slide), model, TileEncoding(model), CLASSES, scratch=tmp_path
+            slide,
+            whole_tissue(slide),
+            PooledLogits(model, TileEncoding(model), CLASSES),
+            scratch=tmp_path,
         )
 
 
 def test_a_target_that_is_no_class_is_refused(slide, model, tmp_path):
     with pytest.raises(ValueError, match="one of normal, tumour; got 'stroma'"):
         explain_slide(
-            slide, whole_tissue(slide), model, TileEncoding(model), CLASSES, "stroma",
+            slide,
+            whole_tissue(slide),
+            PooledLogits(model, TileEncoding(model), CLASSES),
+            "stroma",
             scratch=tmp_path,
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.parametrize("pooling", [MeanPooling(), TopPooling(3), TopPooling(99)])
@@ -268,15 +326,26 @@ def test_what_is_explained_is_what_the_model_saw(slide, model, tmp_path):
     """Normalised pixels contribute, are shown in the gallery, and sum to the score."""
     grid = whole_tissue(slide)
     result = explain_slide(
-        slide, grid, model, TileEncoding(model), CLASSES, "tumour", out_mpp=0.5, batch_size=5,
-        scratch=tmp_path, normalise=lambda tiles: 255 - tiles,
-    )  # fmt: skip
+        slide,
+        grid,
+        PooledLogits(model, TileEncoding(model), CLASSES),
+        "tumour",
+        out_mpp=0.5,
+        batch_size=5,
+        scratch=tmp_path,
+        normalise=lambda tiles: 255 - tiles,
+    )
     array = 255 - slide.read(Box(0, 0, 170, 150), 0.5)
     inverted = MemorySlide(array, mpp=0.5, background=(0, 0, 0))
     wanted = explain_slide(
-        inverted, grid, model, TileEncoding(model), CLASSES, "tumour", out_mpp=0.5, batch_size=5,
+        inverted,
+        grid,
+        PooledLogits(model, TileEncoding(model), CLASSES),
+        "tumour",
+        out_mpp=0.5,
+        batch_size=5,
         scratch=tmp_path / "wanted",
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(result.contributions.values, wanted.contributions.values)
     assert result.ledger == wanted.ledger
     assert np.array_equal(result.tiles_for[0].image, wanted.tiles_for[0].image)
@@ -286,4 +355,4 @@ def test_a_slide_in_another_colour_than_its_tiles_is_refused(slide, model):
     grid = whole_tissue(slide)
     grid = replace(grid, spec=replace(grid.spec, colour="srgb"))
     with pytest.raises(ValueError, match="opened with colour='stored', its tiles are of 'srgb'"):
-        explain_slide(slide, grid, model, TileEncoding(model), CLASSES)
+        explain_slide(slide, grid, PooledLogits(model, TileEncoding(model), CLASSES))

@@ -8,6 +8,7 @@ from bcos_vit.explain import explain
 from bcos_vit.models import create_model
 from bcos_vit.stain_space import STAINS, StainSpace
 from bcos_vit.transforms import to_bcos
+from pathology.explain.pooled_logits import PooledLogits
 from pathology.explain.pooling import TopPooling
 from pathology.explain.slide import explain_slide
 from pathology.slides import MemorySlide
@@ -40,7 +41,12 @@ def explained(model, pixels, tmp_path):
         grid = tile_slide(slide, TileSpec(size_px=32, mpp=0.5, min_tissue=0.0))
         encoding = TileEncoding(model, StainSpace(white=WHITE))
         return explain_slide(
-            slide, grid, model, encoding, CLASSES, "tumour", out_mpp=0.5, scratch=tmp_path
+            slide,
+            grid,
+            PooledLogits(model, encoding, CLASSES),
+            "tumour",
+            out_mpp=0.5,
+            scratch=tmp_path,
         )
 
 
@@ -90,9 +96,12 @@ def test_tiles_that_do_not_count_have_no_stains(model, pixels, tmp_path):
     with MemorySlide(pixels, mpp=0.5) as slide:
         grid = tile_slide(slide, TileSpec(size_px=32, mpp=0.5, min_tissue=0.0))
         result = explain_slide(
-            slide, grid, model, TileEncoding(model), CLASSES, "normal",
-            pooling=TopPooling(3), scratch=tmp_path,
-        )  # fmt: skip
+            slide,
+            grid,
+            PooledLogits(model, TileEncoding(model), CLASSES, pooling=TopPooling(3)),
+            "normal",
+            scratch=tmp_path,
+        )
     assert result.tiles["eosin"].notna().sum() == 3
 
 
@@ -101,7 +110,11 @@ def test_models_of_colours_have_no_stains(pixels, tmp_path):
     with MemorySlide(pixels, mpp=0.5) as slide:
         grid = tile_slide(slide, TileSpec(size_px=32, mpp=0.5, min_tissue=0.0))
         result = explain_slide(
-            slide, grid, model, TileEncoding(model), CLASSES, "tumour", scratch=tmp_path
+            slide,
+            grid,
+            PooledLogits(model, TileEncoding(model), CLASSES),
+            "tumour",
+            scratch=tmp_path,
         )
     assert result.stains == result.stain_sums == {}
     assert not set(STAINS) & set(result.tiles)
@@ -112,8 +125,11 @@ def test_at_a_depth_stains_are_not_told_apart(model, pixels, tmp_path):
     with MemorySlide(pixels, mpp=0.5) as slide:
         grid = tile_slide(slide, TileSpec(size_px=32, mpp=0.5, min_tissue=0.0))
         result = explain_slide(
-            slide, grid, model, TileEncoding(model), CLASSES, "tumour",
-            depth="head", scratch=tmp_path,
-        )  # fmt: skip
+            slide,
+            grid,
+            PooledLogits(model, TileEncoding(model), CLASSES, depth="head"),
+            "tumour",
+            scratch=tmp_path,
+        )
     assert result.stains == result.stain_sums == {}
     assert not set(STAINS) & set(result.tiles)

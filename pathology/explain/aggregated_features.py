@@ -1,0 +1,111 @@
+"""The score of a slide model: an encoder's features of all tiles, made into logits together.
+
+For an exact aggregator ``score = constants + sum_i g_i . h_i`` with the features ``h_i`` of each
+tile and weights ``g_i`` that the whole bag has fixed. A tile's own number is ``g_i . h_i``, and a
+B-cos encoder takes it down to pixels: ``h_i = W(x_i) x_i``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bcos_vit.explain import Explanation, explain
+from bcos_vit.explain.trace import PIXELS
+from pathology.aggregators.aggregator import Aggregator
+from pathology.aggregators.explain import explain_bag
+from pathology.aggregators.readout import Readout
+from pathology.aggregators.removal import has_closed_form, removal_effects
+from pathology.explain.scoring import (
+    TILES,
+    Batches,
+    Encoding,
+    Plan,
+    as_one_place,
+    check_tile_depth,
+)
+from pathology.tiling import TileGrid
+
+
+@dataclass(frozen=True)
+class AggregatedFeatures:
+    """A slide model: an encoder's features of all tiles, made into logits by an aggregator.
+
+    Args:
+        encoder: in eval mode, ``(batch, features)`` from its input; a B-cos model, unless
+            explanations stop at tiles.
+        encoding: uint8 tiles to its input.
+        aggregator: in eval mode.
+        classes: names of the aggregator's outputs.
+        depth: where explanations stop, or :data:`TILES`.
+
+    Raises:
+        NotExplainableError: the encoder is not dynamic-linear, and explanations go into tiles.
+        ValueError: it does not have that ``depth``.
+    """
+
+    encoder: nn.Module
+    encoding: Encoding
+    aggregator: Aggregator
+    classes: list[str]
+    depth: str = PIXELS
+
+    def __post_init__(self) -> None:
+        check_tile_depth(self.encoder, self.depth)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.encoder.parameters()).device
+
+    def plan(self, grid: TileGrid, batches: Batches, target: str | None) -> Plan:
+        features = self._features(len(grid), batches)
+        positions = torch.from_numpy(centres_um(grid)).to(features)
+        if target is None:
+            with torch.no_grad():
+                logits = self.aggregator(features[None], positions=positions[None])[0]
+            target = self.classes[int(logits.argmax())]
+        place = self.classes.index(target)
+        bag = explain_bag(self.aggregator, features, place, positions=positions)
+
+        def take_apart(images: Tensor, chosen: list[int]) -> Explanation:
+            weights = bag.weights[chosen]
+            if self.depth == TILES:
+                numbers = (weights.double() * features[chosen].double()).sum(1, keepdim=True)
+                return as_one_place(numbers, 0, 0.0)
+            return explain(Readout(self.encoder, weights), images, target=0, depth=self.depth)
+
+        columns = {}
+        with torch.no_grad():
+            attention = self.aggregator.attention(features[None])
+        if attention is not None:
+            columns["attention"] = attention[0].double().cpu().numpy()
+        if has_closed_form(self.aggregator):
+            effects = removal_effects(self.aggregator, features, place)
+            columns["removal_effect"] = effects.effects.double().cpu().numpy()
+        return Plan(
+            target,
+            np.ones(len(grid)),
+            take_apart,
+            score=float(bag.logits[place]),
+            bias=bag.bias,
+            constants=bag.constants,
+            columns=columns,
+        )
+
+    def _features(self, count: int, batches: Batches) -> Tensor:
+        """``(n, features)`` of all tiles."""
+        parts = []
+        with torch.no_grad():
+            for _, tiles in batches(np.arange(count), "encoding"):
+                parts.append(self.encoder(self.encoding(tiles)))
+        return torch.cat(parts)
+
+
+def centres_um(grid: TileGrid) -> NDArray[np.float32]:
+    """``(n, 2)`` where tiles lie, in micrometres from the slide's corner."""
+    boxes = grid.boxes()
+    mpp = np.array(grid.source.mpp)
+    centres: NDArray[np.float32] = ((boxes[:, :2] + boxes[:, 2:] / 2) * mpp).astype(np.float32)
+    return centres
