@@ -5,24 +5,22 @@ import pickle
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning
 import torch
-from timm.optim import param_groups_weight_decay
-from timm.utils.agc import adaptive_clip_grad
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score, MulticlassRecall
 
 from bcos_vit.errors import WeightsError
-from bcos_vit.layers import default_logit_bias, synchronise_batch_norm
+from bcos_vit.layers import default_logit_bias
 from bcos_vit.losses import OneHotBCE
 from bcos_vit.models import create_model
 from bcos_vit.models.base import BcosModel
 from bcos_vit.models.convert import Homotopy, bcosify
+from pathology.tasks.base import Task
 from pathology.tasks.encoding import TileEncoding
 
 
-class TileClassification(lightning.LightningModule):
+class TileClassification(Task):
     """Trains any timm model, B-cos or conventional, on labelled tiles.
 
     B-cos models are trained as published: binary cross-entropy on each logit, Adam, adaptive
@@ -35,10 +33,6 @@ class TileClassification(lightning.LightningModule):
         classes: class names, in the order of the logits; taken from the data when run by config.
         model_args: further arguments of the model, e.g. ``{"img_size": 96}``.
         loss: ``"bce"`` or ``"ce"``; by the kind of model when omitted.
-        lr: highest learning rate.
-        weight_decay: AdamW's; norm scales are spared.
-        warmup_epochs: linear warm-up from 1 % of ``lr``; cosine decay to 0 follows.
-        agc: adaptive gradient clipping factor; 0 for none.
         init_from: checkpoint of another run of the same model and encoding, whose weights to start
             from; the head starts anew, since classes differ. The other run may have been
             conventional, or converted itself (then ``bcosify_epochs`` is 0).
@@ -48,6 +42,7 @@ class TileClassification(lightning.LightningModule):
         bcosify_b: exponent at the end of that way.
         stain_space: stains and glass of a model with ``encoding: stain``, see
             :class:`bcos_vit.stain_space.StainSpace`.
+        optimisation: see :class:`~pathology.tasks.base.Task`.
 
     Raises:
         WeightsError: ``init_from`` cannot be read, or is of another model.
@@ -60,21 +55,13 @@ class TileClassification(lightning.LightningModule):
         classes: list[str],
         model_args: dict[str, Any] | None = None,
         loss: Literal["bce", "ce"] | None = None,
-        lr: float = 1e-3,
-        weight_decay: float = 0.0,
-        warmup_epochs: float = 1.0,
-        agc: float = 0.01,
         init_from: str | None = None,
         bcosify_epochs: float | None = None,
         bcosify_b: float = 2.0,
         stain_space: dict[str, Any] | None = None,
+        **optimisation: Any,
     ) -> None:
-        super().__init__()
-        if not lr > 0:
-            raise ValueError(f"lr must be positive, got {lr}")
-        if agc < 0 or warmup_epochs < 0 or weight_decay < 0:
-            raise ValueError("agc, warmup_epochs and weight_decay must be at least 0")
-        self.save_hyperparameters()
+        super().__init__(**optimisation)
         self.classes = list(classes)
         if bcosify_epochs is None and bcosify_b != 2.0:
             raise ValueError("bcosify_b is for conversion; give bcosify_epochs, too")
@@ -144,10 +131,9 @@ class TileClassification(lightning.LightningModule):
             if theirs != ours:
                 raise WeightsError(f"{path} was trained with {what} {theirs}, this run has {ours}")
 
-    @property
-    def has_arrived(self) -> bool:
-        """Whether the model is what it is to become: always, unless it is being converted."""
-        return self.homotopy is None or self.homotopy.progress(self.global_step) == 1.0
+    def has_arrived_by(self, step: int) -> bool:
+        """Whether the model is B-cos by then, if it is to be converted."""
+        return self.homotopy is None or self.homotopy.progress(step) == 1.0
 
     def check_length(self, max_epochs: int | None) -> None:
         """Refuse a training that ends before the model is a B-cos model.
@@ -164,9 +150,7 @@ class TileClassification(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Work out in how many steps the model becomes a B-cos model; share batch statistics."""
-        if getattr(self.trainer.strategy, "_layer_sync", None) is not None:
-            # Lightning's sync_batchnorm knows torch's norms only.
-            synchronise_batch_norm(self.model)
+        super().on_train_start()
         epochs = self.hparams["bcosify_epochs"]
         if self.homotopy is not None and epochs:
             self.check_length(self.trainer.max_epochs)
@@ -180,7 +164,13 @@ class TileClassification(lightning.LightningModule):
             self.homotopy.apply(self.model, self.global_step)
 
     def on_train_batch_start(self, *_: Any) -> None:
+        super().on_train_batch_start()
         self._go_on()
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> Tensor:
+        """Logits ``(batch, classes)`` of a batch of tiles."""
+        logits: Tensor = self(batch["image"])
+        return logits.float()
 
     def forward(self, tiles: Tensor) -> Tensor:
         """uint8 tiles ``(batch, 3, height, width)`` to logits ``(batch, classes)``."""
@@ -219,42 +209,10 @@ class TileClassification(lightning.LightningModule):
                 self.log(self.monitor, score, sync_dist=True)
         self.val_metrics.reset()
 
-    def configure_gradient_clipping(
-        self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any
-    ) -> None:
-        """Unit-wise clipping (Brock et al., 2021, arXiv:2102.06171), head included."""
-        if self.hparams["agc"]:
-            adaptive_clip_grad(self.model.parameters(), clip_factor=self.hparams["agc"], eps=1e-3)
-
-    def configure_optimizers(self) -> Any:
-        spare: Any = getattr(self.model, "no_weight_decay", set)
-        groups = param_groups_weight_decay(
-            self.model, self.hparams["weight_decay"], no_weight_decay_list=spare()
-        )
-        optimizer = torch.optim.AdamW(groups, lr=self.hparams["lr"])
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        per_epoch = total / max(1, self.trainer.max_epochs or 1)
-        warmup = min(total - 1, int(self.hparams["warmup_epochs"] * per_epoch))
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, total - warmup))
-        if not warmup:
-            schedule: torch.optim.lr_scheduler.LRScheduler = cosine
-        else:
-            rise = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, 1.0, warmup)
-            schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, cosine], [warmup])
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other classes before its tensors meet ours."""
+        """Refuse a checkpoint of other classes or another model before its tensors meet ours."""
+        super().on_load_checkpoint(checkpoint)
         stored = checkpoint.get("hyper_parameters", {})
-        if list(stored.get("classes", self.classes)) != self.classes:
-            raise WeightsError(
-                f"the checkpoint was trained for {len(stored['classes'])} classes"
-                f" ({', '.join(stored['classes'])}), this run has {len(self.classes)}"
-                f" ({', '.join(self.classes)}); train anew, or correct the list of classes"
-            )
         if stored.get("model", self.hparams["model"]) != self.hparams["model"]:
             raise WeightsError(
                 f"the checkpoint is of model {stored['model']!r}, this run's is"
