@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from bcos_vit.layers import BcosLayerNorm, BcosLayerScale, BcosLinear, Logits
 from pathology.aggregators.aggregator import Aggregator
+from pathology.aggregators.subsets import Finish, Subsets
 
 
 class ExactAggregator(Aggregator):
@@ -43,6 +44,21 @@ class ExactAggregator(Aggregator):
         """``(B, N, D)`` to ``(B, C)``, no constant in it."""
         raise NotImplementedError
 
+    def subsets(self, features: Tensor, target: int) -> Subsets | None:
+        """Logits of any of a bag's tiles by closed form; None where there is none.
+
+        Args:
+            features: ``(N, D)`` of the bag's tiles.
+            target: the output.
+        """
+        return None
+
+    def finish(self, target: int) -> Finish:
+        """What makes an output's logits, float64, of its evidence ``(S, 1)``."""
+        bias = self.logits.bias.double()[target]
+        temperature = self.logits.temperature.double().expand(self.outputs)[target]
+        return lambda evidence: evidence[:, 0] / temperature + bias
+
 
 def evidence_layers(
     in_features: int,
@@ -65,7 +81,8 @@ def evidence_layers(
         outputs: evidence of each vector.
         hidden: size between layers.
         layers: how many come before the one that gives evidence.
-        b, max_out: of every B-cos layer.
+        b: exponent of every B-cos layer.
+        max_out: linear units behind each B-cos output.
         drop: dropout of what each layer before the last takes.
         gain: what the scale of each output starts as.
 

@@ -4,10 +4,17 @@ import difflib
 from typing import Any
 
 from pathology.aggregators.aggregator import Aggregator
-from pathology.aggregators.local_logits import BcosMean
+from pathology.aggregators.local_logits import BcosAttended, BcosGatedSum, BcosMean, BcosTop
+from pathology.aggregators.pooled import BcosPooled
+from pathology.aggregators.transformer import BcosTransformer
 
 AGGREGATORS: dict[str, type[Aggregator]] = {
     "bcos_mean": BcosMean,
+    "bcos_top": BcosTop,
+    "bcos_attention": BcosAttended,
+    "bcos_pooled": BcosPooled,
+    "bcos_gated_sum": BcosGatedSum,
+    "bcos_transformer": BcosTransformer,
 }
 """Exact ones begin with ``bcos``; the others are baselines."""
 
