@@ -61,3 +61,41 @@ def test_temperatures_that_are_not_positive_are_refused(temperature):
 
 def test_repr_names_the_number_of_classes():
     assert repr(Logits(3)) == "Logits(3)"
+
+
+def test_rescaled_logits_are_divided_and_shifted_per_class():
+    layer = Logits(3, bias=-1.5, temperature=4.0).double()
+    x, by = torch.randn(2, 3, dtype=torch.float64), torch.tensor([0.5, 1.0, 3.0]).double()
+    before = layer(x)
+    layer.rescale(by.tolist())
+    torch.testing.assert_close(layer(x), before / by, rtol=0, atol=1e-12)
+    layer.rescale([1.0] * 3, [1.0, 0.0, -1.0])
+    shifted = before / by + torch.tensor([1.0, 0.0, -1.0])
+    torch.testing.assert_close(layer(x), shifted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_temperatures_per_class_are_stored_and_read_by_any_other(turned):
+    one, other = Logits(3, temperature=2.0), Logits(3)
+    other.rescale([2.0, 3.0, 4.0])
+    x = torch.randn(2, 3)
+    old, new = (other, one) if turned else (one, other)
+    new.load_state_dict(old.state_dict())
+    assert torch.equal(new(x), old(x))
+
+
+def test_rescaling_keeps_dtype_and_does_not_touch_the_given_tensors():
+    layer = Logits(2).to(torch.bfloat16)
+    bias = layer.bias
+    layer.rescale([2.0, 4.0])
+    assert layer.bias.dtype == layer.temperature.dtype == torch.bfloat16
+    assert torch.equal(bias, torch.full((2,), -3.0, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "match"),
+    [([1.0], "one per class"), ([1.0, 0.0], "positive"), ([1.0, math.inf], "positive")],
+)
+def test_rescaling_by_what_is_no_temperature_per_class_is_refused(temperatures, match):
+    with pytest.raises(ValueError, match=match):
+        Logits(2).rescale(temperatures)
