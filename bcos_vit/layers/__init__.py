@@ -4,7 +4,7 @@ from bcos_vit.layers.activation import GatedGelu
 from bcos_vit.layers.attention import BcosAttention
 from bcos_vit.layers.block import BcosBlock
 from bcos_vit.layers.conv import BcosConv2d
-from bcos_vit.layers.head import Logits, default_logit_bias
+from bcos_vit.layers.head import Logits, default_logit_bias, prior_logit_bias
 from bcos_vit.layers.kit import BCOS, LayerKit
 from bcos_vit.layers.layer_scale import BcosLayerScale
 from bcos_vit.layers.linear import BcosLinear, PlainLinear
@@ -55,5 +55,6 @@ __all__ = [
     "explanation_mode",
     "held",
     "is_explaining",
+    "prior_logit_bias",
     "synchronise_batch_norm",
 ]

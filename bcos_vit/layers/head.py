@@ -31,9 +31,7 @@ def default_logit_bias(num_classes: int) -> float:
     (0 for two) makes zero evidence the best answer before anything is learnt, and training stays
     there; at -3 no evidence means no class (5 %), and evidence has to be found for each.
     """
-    return (
-        min(HIGHEST_BIAS, -math.log(num_classes - 1)) if num_classes > 1 else HIGHEST_BIAS
-    )
+    return min(HIGHEST_BIAS, -math.log(num_classes - 1)) if num_classes > 1 else HIGHEST_BIAS
 
 
 def prior_logit_bias(shares: Tensor) -> Tensor:

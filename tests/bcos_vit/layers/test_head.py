@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bcos_vit.layers import Logits, default_logit_bias, explanation_mode
+from bcos_vit.layers import Logits, default_logit_bias, explanation_mode, prior_logit_bias
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,20 @@ def test_default_bias_gives_each_of_many_classes_its_chance(classes):
     probability = torch.tensor(default_logit_bias(classes)).sigmoid()
     # float32 sigmoid.
     assert probability.item() == pytest.approx(1 / classes, abs=1e-6)
+
+
+def test_prior_bias_is_the_log_odds_of_each_class_but_at_most_minus_three():
+    shares = torch.tensor([0.94, 0.05, 0.009, 0.001], dtype=torch.float64)
+    found = prior_logit_bias(shares)
+    expected = [-3, -3, math.log(0.009 / 0.991), math.log(0.001 / 0.999)]
+    torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[2:].sigmoid(), shares[2:], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.0], [0.5, 1.5], [math.nan, 0.5]])
+def test_priors_that_are_no_shares_are_refused(shares):
+    with pytest.raises(ValueError, match=r"shares of classes must be in \(0, 1\]"):
+        prior_logit_bias(torch.tensor(shares))
 
 
 def test_temperature_divides_the_evidence_and_not_the_bias():
