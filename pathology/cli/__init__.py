@@ -16,6 +16,7 @@ VERBS = {
     "annotations": "say what was drawn on slides, and write it for QuPath",
     "stain": "fit the colours of slides, to normalise them",
     "pack": "pack tiles into shards, to train without the slides",
+    "features": "write what an encoder returns for each tile, to train on whole slides",
     "train": "train a model on labelled tiles",
     "evaluate": "measure a trained model, with intervals",
     "explain": "write exact slide-level heatmaps of a trained model",
