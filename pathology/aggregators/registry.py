@@ -3,10 +3,15 @@
 import difflib
 from typing import Any
 
+from pathology.aggregators.abmil import AttentionMIL, LinearAttentionMIL
+from pathology.aggregators.additive import AdditiveMIL
 from pathology.aggregators.aggregator import Aggregator
+from pathology.aggregators.clam import ClassAttentionMIL
 from pathology.aggregators.local_logits import BcosAttended, BcosGatedSum, BcosMean, BcosTop
 from pathology.aggregators.pooled import BcosPooled
+from pathology.aggregators.pooled_features import MaximumFeatures, MeanFeatures
 from pathology.aggregators.transformer import BcosTransformer
+from pathology.aggregators.transmil import TransMIL
 
 AGGREGATORS: dict[str, type[Aggregator]] = {
     "bcos_mean": BcosMean,
@@ -15,6 +20,13 @@ AGGREGATORS: dict[str, type[Aggregator]] = {
     "bcos_pooled": BcosPooled,
     "bcos_gated_sum": BcosGatedSum,
     "bcos_transformer": BcosTransformer,
+    "abmil": AttentionMIL,
+    "abmil_linear": LinearAttentionMIL,
+    "additive": AdditiveMIL,
+    "clam": ClassAttentionMIL,
+    "transmil": TransMIL,
+    "mean": MeanFeatures,
+    "max": MaximumFeatures,
 }
 """Exact ones begin with ``bcos``; the others are baselines."""
 

@@ -143,7 +143,8 @@ def has(digits: Digits, digit: int) -> NDArray[np.bool_]:
 
 def four_bags_label(digits: Digits) -> Digits:
     """Both, eights, nines or neither."""
-    return has(digits, 8) + 2 * has(digits, 9).astype(np.int64)
+    label: Digits = has(digits, 8).astype(np.int64) + 2 * has(digits, 9)
+    return label
 
 
 def four_bags_evidence(digits: Digits) -> Digits:
@@ -154,8 +155,10 @@ def four_bags_evidence(digits: Digits) -> Digits:
 
 def pos_neg_label(digits: Digits) -> Digits:
     """Whether more kinds of positive than of negative digits are there."""
-    balance = sum(has(digits, a).astype(np.int64) - has(digits, b) for a, b in SIGNS)
-    return (np.asarray(balance) > 0).astype(np.int64)
+    positive, negative = (
+        np.stack([has(digits, digit) for digit in kinds]).sum(0) for kinds in (POSITIVE, NEGATIVE)
+    )
+    return (positive > negative).astype(np.int64)
 
 
 def pos_neg_evidence(digits: Digits) -> Digits:
@@ -181,8 +184,6 @@ def for_the_second(evidence: Digits) -> Digits:
     """Of two classes, ``(..., 2)``: what argues for one argues against the other."""
     return np.stack([-evidence, evidence], axis=-1)
 
-
-SIGNS = tuple(zip(POSITIVE, NEGATIVE, strict=True))
 
 TOYS = {
     "four_bags": Toy(4, four_bags_label, four_bags_evidence),

@@ -1,0 +1,66 @@
+"""Additive multiple-instance learning: a classifier of each weighted tile, then a sum."""
+
+from torch import Tensor, nn
+
+from pathology.aggregators.abmil import embedding
+from pathology.aggregators.aggregator import Aggregator
+from pathology.aggregators.gated_attention import GatedAttention
+from pathology.aggregators.scorer import softmax_of_tiles
+
+
+class AdditiveMIL(Aggregator):
+    """``sum_i classifier(a_i e_i)`` of embedded tiles ``e_i`` under gated attention ``a_i``.
+
+    A tile's contribution is its term of the sum, as the paper defines it. It is complete down to
+    tiles and no further: the classifier has biases, which are part of every tile's term, and
+    activations, so there is no ``g_i . h_i``; hence ``exact`` is False.
+
+    Args:
+        in_features, outputs: as in :class:`Aggregator`.
+        hidden: size of an embedded tile and of the classifier's hidden layer.
+        attention_hidden: hidden size of the attention.
+        drop: dropout of embedded tiles, while training.
+
+    Source:
+        Javed et al., NeurIPS 2022 (arXiv:2206.01794), section 3.2.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        outputs: int,
+        *,
+        hidden: int = 256,
+        attention_hidden: int = 128,
+        drop: float = 0.0,
+    ) -> None:
+        super().__init__(in_features, outputs)
+        self.embed = embedding(in_features, hidden, drop)
+        self.scores = GatedAttention(hidden, attention_hidden)
+        self.classifier = nn.Sequential(
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
+        )
+
+    def bag_logits(
+        self, features: Tensor, present: Tensor | None, positions: Tensor | None
+    ) -> Tensor:
+        return self.terms(features, present).sum(1)
+
+    def terms(self, features: Tensor, present: Tensor | None) -> Tensor:
+        """``(bags, tiles, outputs)``, 0 for absent tiles."""
+        embedded = self.embed(features)
+        weights = softmax_of_tiles(self.scores(embedded), present).to(embedded.dtype)
+        terms: Tensor = self.classifier(weights * embedded)
+        return terms if present is None else terms.masked_fill(~present[..., None], 0)
+
+    def tile_contributions(
+        self, features: Tensor, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The terms of the sum, and no constant."""
+        terms = self.terms(self.checked(features, present), present)
+        return terms, terms.new_zeros(self.outputs)
+
+    def attention(self, features: Tensor, present: Tensor | None = None) -> Tensor:
+        """``(bags, tiles)``, sums to 1 over a bag."""
+        features = self.checked(features, present)
+        return softmax_of_tiles(self.scores(self.embed(features)), present)[..., 0]
