@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from pathology.aggregators.subsets import Subsets
+
 
 class Aggregator(nn.Module):
     """Logits of bags of tile features.
@@ -87,6 +89,15 @@ class Aggregator(nn.Module):
         Returns:
             Contributions ``(B, N, C)`` and constants ``(C,)``, which together make the logits; None
             where there is no such form.
+        """
+        return None
+
+    def subsets(self, features: Tensor, target: int) -> Subsets | None:
+        """Logits of any of a bag's tiles by closed form; None where there is none.
+
+        Args:
+            features: ``(N, D)`` of the bag's tiles.
+            target: the output.
         """
         return None
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from bcos_vit.layers import BcosLayerNorm, BcosLayerScale, BcosLinear, Logits
 from pathology.aggregators.aggregator import Aggregator
-from pathology.aggregators.subsets import Finish, Subsets
+from pathology.aggregators.subsets import Finish
 
 
 class ExactAggregator(Aggregator):
@@ -43,15 +43,6 @@ class ExactAggregator(Aggregator):
     ) -> Tensor:
         """``(B, N, D)`` to ``(B, C)``, no constant in it."""
         raise NotImplementedError
-
-    def subsets(self, features: Tensor, target: int) -> Subsets | None:
-        """Logits of any of a bag's tiles by closed form; None where there is none.
-
-        Args:
-            features: ``(N, D)`` of the bag's tiles.
-            target: the output.
-        """
-        return None
 
     def finish(self, target: int) -> Finish:
         """What makes an output's logits, float64, of its evidence ``(S, 1)``."""

@@ -6,6 +6,7 @@
 Shapes: B bags, N tiles, D features, C outputs, K branches of attention.
 """
 
+import torch
 from torch import Tensor
 
 from bcos_vit.layers import BcosLayerNorm, held
@@ -70,8 +71,12 @@ class BcosPooled(ExactAggregator):
         scores = self.scorer(features)
         branch = target if scores.shape[1] > 1 else 0
         normed: Tensor = self.norm(features)
+        to_logits = self.finish(target)
 
+        @torch.no_grad()
         def finish(pooled: Tensor) -> Tensor:
-            return self.finish(target)(self.bag(pooled.to(normed.dtype))[:, target, None].double())
+            with torch.autocast(pooled.device.type, enabled=False):
+                evidence = self.bag(pooled.to(normed.dtype))[:, target, None]
+            return to_logits(evidence.double())
 
         return NormalisedSum(normed.double(), scores[:, branch].double(), finish)

@@ -48,7 +48,7 @@ class WeightedSum:
     closed_form = True
 
     def __init__(self, values: Tensor, masses: Tensor, finish: Finish) -> None:
-        self.values, self.masses, self.finish = values, masses, finish
+        self.values, self.masses, self.finish = values.detach(), masses.detach(), finish
 
     def logits(self, kept: Tensor) -> Tensor:
         return self._finished((kept * self.masses) @ self.values)
@@ -76,7 +76,7 @@ class NormalisedSum(WeightedSum):
     """
 
     def __init__(self, values: Tensor, scores: Tensor, finish: Finish) -> None:
-        self.values, self.scores, self.finish = values, scores, finish
+        self.values, self.scores, self.finish = values.detach(), scores.detach(), finish
 
     def logits(self, kept: Tensor) -> Tensor:
         return self._finished(self._weights(kept) @ self.values)
@@ -119,7 +119,7 @@ class TopMean:
     closed_form = True
 
     def __init__(self, values: Tensor, chosen: Callable[[int], int], finish: Finish) -> None:
-        self.values, self.chosen, self.finish = values, chosen, finish
+        self.values, self.chosen, self.finish = values.detach(), chosen, finish
 
     def logits(self, kept: Tensor) -> Tensor:
         ranked = self.values.masked_fill(~kept, -torch.inf).sort(-1, descending=True).values
