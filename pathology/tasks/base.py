@@ -24,6 +24,7 @@ from pathology.tasks.optimisation import (
     make_optimizer,
     rest_frozen,
 )
+from pathology.tasks.training_loss import TrainingLoss
 
 
 class Task(lightning.LightningModule):
@@ -128,6 +129,20 @@ class Task(lightning.LightningModule):
         """Logits ``(examples, outputs)`` of a batch of the data module."""
         raise NotImplementedError
 
+    def class_shares(self) -> Tensor:
+        """Share ``(classes,)`` of training examples that show each class, as the data draws them.
+
+        Raises:
+            ValueError: the data module does not say.
+        """
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(data, "class_shares"):
+            raise ValueError(
+                "logit_bias prior and class_weights balanced need data that has classes"
+            )
+        shares: Tensor = torch.as_tensor(data.class_shares(), dtype=torch.float64)
+        return shares
+
     # --- a model that becomes another one while it is trained ------------------------------------
 
     def has_arrived_by(self, step: int) -> bool:
@@ -183,9 +198,10 @@ class Task(lightning.LightningModule):
         torch.manual_seed(step_seed(self.trainer.global_rank, number))
 
     def configure_callbacks(self) -> list[Callback]:
-        """The moving average, if any."""
-        decay = self.hparams["ema_decay"]
-        return [] if decay is None else [MovingAverage(decay, self.hparams["ema_every"])]
+        """The curve of the loss, and the moving average, if any."""
+        decay, every = self.hparams["ema_decay"], self.hparams["ema_every"]
+        average = [] if decay is None else [MovingAverage(decay, every)]
+        return [TrainingLoss(), *average]
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any

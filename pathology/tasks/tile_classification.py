@@ -3,21 +3,38 @@
 import copy
 import pickle
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score, MulticlassRecall
+from torchmetrics.classification import (
+    MulticlassAUROC,
+    MulticlassF1Score,
+    MulticlassRecall,
+    MultilabelAUROC,
+    MultilabelAveragePrecision,
+    MultilabelF1Score,
+)
 
 from bcos_vit.errors import WeightsError
-from bcos_vit.layers import default_logit_bias
-from bcos_vit.losses import OneHotBCE
+from bcos_vit.layers import Logits, default_logit_bias, prior_logit_bias
+from bcos_vit.losses import (
+    ClassCrossEntropy,
+    LabelBCE,
+    OneHotBCE,
+    as_shares,
+    balanced_weights,
+)
 from bcos_vit.models import create_model
 from bcos_vit.models.base import BcosModel
 from bcos_vit.models.convert import Homotopy, bcosify
 from pathology.tasks.base import Task
 from pathology.tasks.encoding import TileEncoding
+from pathology.tasks.mixing import Mixing
+
+TileOutcome = Literal["classes", "labels"]
+TileLoss = OneHotBCE | ClassCrossEntropy | LabelBCE
 
 
 class TileClassification(Task):
@@ -32,7 +49,19 @@ class TileClassification(Task):
         model: name in timm's registry.
         classes: class names, in the order of the logits; taken from the data when run by config.
         model_args: further arguments of the model, e.g. ``{"img_size": 96}``.
-        loss: ``"bce"`` or ``"ce"``; by the kind of model when omitted.
+        outcome: ``classes``, one per tile, or ``labels``, any number; taken from the data when run
+            by config.
+        loss: ``bce`` or ``ce``; by the kind of model when omitted, ``bce`` for labels.
+        off_target: lowest target of ``bce`` for classes; the B-cos papers have 1 / classes.
+        label_smoothing: share of labels that is spread, see :mod:`bcos_vit.losses`.
+        class_weights: how much tiles of each class count, or labels that are there; ``balanced`` so
+            that all classes count the same, by how often training shows them.
+        logit_bias: constant of a B-cos model's logits: ``default`` (see
+            :func:`bcos_vit.layers.default_logit_bias`), ``prior`` for the log-odds of how often
+            training shows each class, at most -3, or a number. Explanations report it.
+        temperature: that a B-cos model's evidence is divided by.
+        mixup: a of mixup's Beta(a, a); 0 for none.
+        cutmix: a of CutMix's Beta(a, a); 0 for none. With both, half of the batches get each.
         init_from: checkpoint of another run of the same model and encoding, whose weights to start
             from; the head starts anew, since classes differ. The other run may have been
             conventional, or converted itself (then ``bcosify_epochs`` is 0).
@@ -54,7 +83,15 @@ class TileClassification(Task):
         model: str,
         classes: list[str],
         model_args: dict[str, Any] | None = None,
+        outcome: TileOutcome = "classes",
         loss: Literal["bce", "ce"] | None = None,
+        off_target: float = 0.0,
+        label_smoothing: float = 0.0,
+        class_weights: list[float] | Literal["balanced"] | None = None,
+        logit_bias: float | Literal["default", "prior"] = "default",
+        temperature: float = 1.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         init_from: str | None = None,
         bcosify_epochs: float | None = None,
         bcosify_b: float = 2.0,
@@ -62,7 +99,10 @@ class TileClassification(Task):
         **optimisation: Any,
     ) -> None:
         super().__init__(**optimisation)
-        self.classes = list(classes)
+        self.classes, self.outcome = list(classes), outcome
+        if outcome not in get_args(TileOutcome):
+            raise ValueError(f"outcome of tiles must be classes or labels, got {outcome!r}")
+        self.mixing = Mixing(mixup, cutmix)
         if bcosify_epochs is None and bcosify_b != 2.0:
             raise ValueError("bcosify_b is for conversion; give bcosify_epochs, too")
         if bcosify_epochs is not None and not bcosify_epochs >= 0:
@@ -89,20 +129,98 @@ class TileClassification(Task):
                     f"{init_from} is of a model that was converted; give bcosify_epochs 0"
                 )
             load_backbone(self.model, start, init_from)
+        self._set_logits(logit_bias, temperature)
         self.encoding = TileEncoding(self.model, stain_space)
         if start is not None:
             self._check_same_input(start, init_from)
         is_bcos = isinstance(self.model, BcosModel) and not self.model.kit.conventional
-        self.loss_name = loss or ("bce" if is_bcos or self.homotopy else "ce")
-        self.loss: nn.Module = OneHotBCE() if self.loss_name == "bce" else nn.CrossEntropyLoss()
-        metrics = MetricCollection(
+        by_itself = is_bcos or self.homotopy is not None or outcome == "labels"
+        self.loss_name = loss or ("bce" if by_itself else "ce")
+        self.loss = self._make_loss(off_target, label_smoothing)
+        self.plain_loss = self._make_loss(0.0, 0.0)
+        if isinstance(class_weights, list):
+            if len(class_weights) != len(classes):
+                raise ValueError(
+                    f"class_weights must be {len(classes)}, one per class; got {len(class_weights)}"
+                )
+            self.loss.weigh(torch.tensor(class_weights))
+        elif class_weights not in (None, "balanced"):
+            raise ValueError(f"class_weights must be numbers or balanced, got {class_weights!r}")
+        self.val_metrics = self._make_metrics().clone(prefix="val_")
+
+    def _make_loss(self, off_target: float, label_smoothing: float) -> TileLoss:
+        if self.outcome == "labels":
+            if self.loss_name != "bce":
+                raise ValueError(f"labels are trained by loss bce, got {self.loss_name!r}")
+            if off_target:
+                raise ValueError("off_target is for classes; labels have label_smoothing")
+            return LabelBCE(label_smoothing)
+        if self.loss_name == "bce":
+            return OneHotBCE(off_target, label_smoothing)
+        if self.loss_name != "ce":
+            raise ValueError(f"loss must be bce or ce, got {self.loss_name!r}")
+        if off_target:
+            raise ValueError("off_target is for loss bce; cross-entropy has label_smoothing")
+        return ClassCrossEntropy(label_smoothing)
+
+    def _make_metrics(self) -> MetricCollection:
+        count = len(self.classes)
+        if self.outcome == "labels":
+            return MetricCollection(
+                {
+                    "auroc": MultilabelAUROC(count, average="macro"),
+                    "auprc": MultilabelAveragePrecision(count, average="macro"),
+                    "f1": MultilabelF1Score(count, average="macro"),
+                }
+            )
+        return MetricCollection(
             {
-                "auroc": MulticlassAUROC(len(classes)),
-                "balanced_accuracy": MulticlassRecall(len(classes), average="macro"),
-                "f1": MulticlassF1Score(len(classes), average="macro"),
+                "auroc": MulticlassAUROC(count),
+                "balanced_accuracy": MulticlassRecall(count, average="macro"),
+                "f1": MulticlassF1Score(count, average="macro"),
             }
         )
-        self.val_metrics = metrics.clone(prefix="val_")
+
+    def _set_logits(self, bias: float | str, temperature: float) -> None:
+        """Give a B-cos head its constants; ``prior`` is known when training starts.
+
+        Raises:
+            ValueError: the model has no such head, or ``bias`` is neither a number nor a word.
+        """
+        if isinstance(bias, str) and bias not in ("default", "prior"):
+            raise ValueError(f"logit_bias must be default, prior or a number, got {bias!r}")
+        if bias == "default" and temperature == 1.0:
+            return
+        given = self.hparams["model_args"] or {}
+        if not isinstance(self.model, BcosModel):
+            raise ValueError("logit_bias and temperature are of B-cos models")
+        twice = [name for name in ("logit_bias", "temperature") if name in given]
+        if twice:
+            raise ValueError(f"give {twice[0]} once: here or in model_args")
+        if not isinstance(bias, str):
+            self.model.logit_bias = float(bias)
+        self.model.temperature = temperature
+        self.model.logits = Logits(len(self.classes), self.model.logit_bias, temperature)
+
+    def setup(self, stage: str) -> None:
+        """Find out what depends on how often training shows each class.
+
+        Raises:
+            ValueError: see :meth:`Task.setup <pathology.tasks.base.Task.setup>`.
+        """
+        super().setup(stage)
+        prior = self.hparams["logit_bias"] == "prior"
+        balanced = self.hparams["class_weights"] == "balanced"
+        if stage != "fit" or not (prior or balanced):
+            return
+        shares = self.class_shares()
+        if balanced:
+            odds = (1 - shares) / shares
+            self.loss.weigh(odds if self.outcome == "labels" else balanced_weights(shares))
+        if prior:
+            assert isinstance(self.model, BcosModel)
+            assert isinstance(self.model.logits, Logits)
+            self.model.logits.bias.copy_(prior_logit_bias(shares))
 
     @property
     def monitor(self) -> str:
@@ -182,17 +300,23 @@ class TileClassification(Task):
         return logits.sigmoid() if self.loss_name == "bce" else logits.softmax(-1)
 
     def training_step(self, batch: dict[str, Tensor]) -> Tensor:
-        loss: Tensor = self.loss(self(batch["image"]), batch["label"])
-        self.log("train_loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True)
+        tiles, labels = batch["image"], batch["label"]
+        if self.mixing:
+            shares = as_shares(labels, torch.empty(0, len(self.classes), device=labels.device))
+            tiles, labels = self.mixing(tiles, shares)
+        loss: Tensor = self.loss(self(tiles).float(), labels)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor]) -> None:
-        logits = self(batch["image"]).float()
-        size = len(logits)
-        loss = self.loss(logits, batch["label"])
-        self.log("val_loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
-        # Differences between logits rank two classes; probabilities may both saturate.
-        self.val_metrics.update(logits.softmax(-1), batch["label"])
+        logits, labels = self(batch["image"]).float(), batch["label"]
+        loss = self.plain_loss(logits, labels)
+        self.log("val_loss", loss, prog_bar=True, batch_size=len(logits), sync_dist=True)
+        if self.outcome == "labels":
+            # Ordered and signed as logits are, but without the ties where a sigmoid is 1.
+            self.val_metrics.update((1 + logits / (1 + logits.abs())) / 2, labels.long())
+        else:
+            # Differences between logits rank two classes; probabilities may both saturate.
+            self.val_metrics.update(logits.softmax(-1), labels)
 
     def on_validation_epoch_start(self) -> None:
         if not self.trainer.sanity_checking:
