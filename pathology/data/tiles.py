@@ -122,7 +122,8 @@ class SlideTiles(Dataset[Sample]):
     Args:
         table: rows with ``slide_id``, ``path`` and possibly ``mpp``, see ``read_slide_manifest``.
         tiles: folder of ``<slide_id>.parquet`` grids with a ``label`` column.
-        classes: class names; tiles with another or no label are left out.
+        classes: class names; tiles with another or no label are left out. All tiles are there, with
+            label 0, when there are no classes.
         transform: applied to ``{"image", "label"}``.
         stains: folder that ``pathology stain`` wrote, to normalise tiles by.
 
@@ -137,7 +138,7 @@ class SlideTiles(Dataset[Sample]):
         self,
         table: pd.DataFrame,
         tiles: str | Path,
-        classes: Sequence[str],
+        classes: Sequence[str] | None,
         transform: Transform | None = None,
         stains: str | Path | None = None,
     ) -> None:
@@ -168,7 +169,7 @@ class SlideTiles(Dataset[Sample]):
         self.x = np.concatenate([part.x for part in parts])
         self.y = np.concatenate([part.y for part in parts])
         self.labels = np.concatenate([part.labels for part in parts])
-        if not len(self.labels):
+        if classes is not None and not len(self.labels):
             raise ManifestError(
                 f"{tiles}: no tile is labelled as one of {', '.join(classes)}; check the regions"
             )
@@ -222,10 +223,12 @@ class _Part:
         self.owner = np.empty(0, np.int32)
 
 
-def _index_slide(record: Mapping[Any, Any], tiles: Path, classes: Sequence[str]) -> _Part:
+def _index_slide(record: Mapping[Any, Any], tiles: Path, classes: Sequence[str] | None) -> _Part:
     """The labelled tiles of a slide, whose file is known to be the one that was tiled."""
     path = grid_path(tiles, record)
     grid = load_grid(path, record)
+    if classes is None:
+        return _Part(grid, np.zeros(len(grid), np.int16))
     if "label" not in grid.columns:
         raise ManifestError(
             f"{path}: tiles have no labels; give the manifest a `regions` column and run"
