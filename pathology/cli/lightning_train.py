@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,74 +10,159 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
+from pathology.cli.run_checkpoints import ResumePoints, Stopped, WholeFiles, point_to_resume
+from pathology.cli.run_logs import curve_loggers
+from pathology.cli.run_record import note_session, write_metrics
 from pathology.cli.trained import OriginInCheckpoints, TileKind, write_origin
-from pathology.data.modules import TileDataModule
 from pathology.errors import StampMismatchError
 from pathology.outputs import complete_file, writable_folder
 from pathology.stain import StainFolder
 from pathology.tasks.checkpoint import Run
-from pathology.tasks.tile_classification import TileClassification
+from pathology.tasks.registry import DEFAULT_TASK, TASKS, task_classes
+from pathology.tasks.tile_classification import read_checkpoint
 
-HOW_READ = ("num_workers", "multiprocessing_context")  # whatever they are, tiles are the same
+# What a model takes over from its data.
+LINKS = {"tiles": ("classes",), "slides": ("classes", "outcome")}
+
+# What loggers need is not installed with us.
+PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "mlflow_skinny": "mlflow-skinny"}
+
+# Whatever these are, a run comes to the same: how often it saves, how it reads, what it shows.
+FREE = {
+    "": ("checkpoint_minutes",),
+    "data": ("num_workers", "multiprocessing_context", "pin_memory"),
+    "trainer": ("enable_progress_bar", "enable_model_summary", "logger", "profiler"),
+}
 
 
 class StopEarly(EarlyStopping):
     """Early stopping that starts counting once the model is what it is to become."""
 
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        """A run that was killed between its last epoch and its end is at its end."""
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
     def _run_early_stopping_check(self, trainer: Trainer) -> None:
-        task = trainer.lightning_module
-        if not isinstance(task, TileClassification) or task.has_arrived:
+        if getattr(trainer.lightning_module, "has_arrived", True):
             super()._run_early_stopping_check(trainer)
 
 
 class TrainCLI(LightningCLI):
-    """Training by config; ``--out`` says where the run goes."""
+    """Training by config; ``--out`` says where the run goes.
+
+    Args:
+        task: what is trained; a key of ``TASKS``.
+        **options: LightningCLI's.
+    """
+
+    def __init__(self, task: str, **options: Any) -> None:
+        self.task = task
+        super().__init__(**options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out", type=str, required=True, help="folder of the run")
         parser.add_argument(
             "--patience", type=int, default=0, help="epochs without gain before stopping; 0: never"
         )
-        parser.link_arguments("data.classes", "model.classes")
+        parser.add_argument(
+            "--checkpoint_minutes",
+            type=float,
+            default=15.0,
+            help="minutes between saves within an epoch; 0: at its end only",
+        )
+        parser.add_argument(
+            "--task", type=str, default=DEFAULT_TASK, help=f"what is trained: {', '.join(TASKS)}"
+        )
+        for name in LINKS[self.task]:
+            parser.link_arguments(f"data.{name}", f"model.{name}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ModuleNotFoundError as error:
+            package = PACKAGES.get(str(error.name), str(error.name or error).split("[")[0])
+            raise ValueError(
+                f"the config names a class that needs the package {package!r};"
+                f" pip install {package}"
+            ) from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         run = Run(Path(self.config["out"]))
-        monitor = self.model.monitor
+        self.resume = point_to_resume(run)
+        step = read_checkpoint(self.resume)["global_step"] if self.resume else 0
+        given = self.config_init["trainer"]
         callbacks: list[Any] = [
-            ModelCheckpoint(run.checkpoints, "best", monitor=monitor, mode="max",
+            ModelCheckpoint(run.checkpoints, "best", monitor=self.model.monitor, mode="max",
                             enable_version_counter=False),
-            # By itself: the other one writes only when there is a new best.
-            ModelCheckpoint(run.checkpoints, "last", enable_version_counter=False),
-            LearningRateMonitor("step"),
-            OriginInCheckpoints(run),
+            # Behind it, so that what is the best so far is part of what is resumed.
+            ResumePoints(run, self.config["checkpoint_minutes"]),
         ]  # fmt: skip
         if self.config["patience"]:
-            callbacks.append(StopEarly(monitor, mode="max", patience=self.config["patience"]))
-        loggers = [
-            CSVLogger(run.folder, name="", version="logs"),
-            TensorBoardLogger(run.folder, name="", version="logs"),
-        ]
+            patience = self.config["patience"]
+            callbacks.append(StopEarly(self.model.monitor, mode="max", patience=patience))
         return super().instantiate_trainer(
-            logger=loggers,
-            callbacks=[*(self.config_init["trainer"]["callbacks"] or []), *callbacks],
+            logger=[*curve_loggers(run, step), *_loggers(given["logger"])],
+            callbacks=[*(given["callbacks"] or []), *callbacks],
+            plugins=[*_several(given["plugins"]), WholeFiles(run)],
             default_root_dir=str(run.folder),
             **kwargs,
         )
 
 
+def _several(given: Any) -> list[Any]:
+    return [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def _loggers(given: Any) -> list[Logger]:
+    """Those that a config adds to what every run has."""
+    return [logger for logger in _several(given) if isinstance(logger, Logger)]
+
+
+def chosen_task(arguments: Sequence[str]) -> str:
+    """The task that these words of a command line choose; as everywhere, the last one counts.
+
+    It is read before all else, since the other settings are those of its classes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    chosen: Any = DEFAULT_TASK
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in ("--task", "--config"):
+            continue
+        value = value if equals else next(words, "")
+        chosen = value if name == "--task" else _task_in(Path(value)) or chosen
+    task_classes(chosen)
+    return str(chosen)
+
+
+def _task_in(path: Path) -> Any:
+    """The task that a config names, if any; what is wrong with the file is said when it is read."""
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return config.get("task") if isinstance(config, dict) else None
+
+
 def make_parser_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     """What :class:`TrainCLI` is made with, for these words of a command line."""
+    task = chosen_task(arguments)
+    classes = task_classes(task)
     return {
-        "model_class": TileClassification,
-        "datamodule_class": TileDataModule,
+        "task": task,
+        "model_class": classes.task,
+        "datamodule_class": classes.data,
         "args": list(arguments),
         "run": False,
         "save_config_callback": None,  # config.yaml is written by train(), also when resuming
@@ -88,7 +174,7 @@ def make_parser_arguments(arguments: Sequence[str]) -> dict[str, Any]:
         },
         "parser_kwargs": {
             "prog": "pathology train",
-            "description": "Train a model on labelled tiles.",
+            "description": f"Train a model on labelled {task}.",
         },
         "auto_configure_optimizers": False,
         "load_from_checkpoint_support": False,
@@ -98,6 +184,7 @@ def make_parser_arguments(arguments: Sequence[str]) -> dict[str, Any]:
 def train(arguments: Sequence[str]) -> int:
     """Train, or go on with, or recognise as finished, the run that ``--out`` names."""
     torch.set_float32_matmul_precision("high")
+    arguments = [_underscored(word) for word in arguments]
     try:
         cli = TrainCLI(**make_parser_arguments(arguments))
     except MisconfigurationException as error:
@@ -113,33 +200,48 @@ def train(arguments: Sequence[str]) -> int:
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
     for word in ("config", "out"):  # where it stands is not part of what it is
         config.pop(word, None)
-    tiles, shown = (TileKind.of(cli.datamodule.dataset(split)) for split in ("train", "val"))
-    if tiles != shown:
-        raise StampMismatchError(
-            f"{cli.datamodule.manifest}: training tiles of {tiles}, those of validation of {shown};"
-            " cut both alike"
-        )
+    origin = _origin(cli.task, cli.datamodule, config["model"].get("init_from"))
     if run.config.is_file():
-        _check_same(yaml.safe_load(run.config.read_text()), config, run)
-    else:
-        with complete_file(run.config) as draft:
-            draft.write_text(yaml.safe_dump(config, sort_keys=False))
-    digest = _digest(cli.datamodule, config["model"]["init_from"])
-    stains = cli.datamodule.stains
-    target = StainFolder(stains).target.digest() if stains else None
-    write_origin(run, tiles, digest, target)
+        _check_same(run.settings(), config, run)
+    is_first = cli.trainer.is_global_zero
+    if is_first:
+        if not run.config.is_file():
+            with complete_file(run.config) as draft:
+                draft.write_text(yaml.safe_dump(config, sort_keys=False))
+        write_origin(run, origin)
     if run.finished.exists():
-        print(f"{run.folder}: already trained by this config; nothing to do")
+        if is_first:
+            print(f"{run.folder}: already trained by this config; nothing to do")
         return 0
-    resume = str(run.last) if run.last.is_file() else None
-    if resume:
-        print(f"{run.folder}: resuming from {run.last.name}")
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
-    if cli.trainer.interrupted:
-        raise KeyboardInterrupt
-    best = cli.trainer.checkpoint_callback
-    assert isinstance(best, ModelCheckpoint)
-    score = float("nan") if best.best_model_score is None else float(best.best_model_score)
+    if is_first:
+        step = read_checkpoint(cli.resume)["global_step"] if cli.resume else 0
+        note_session(run, arguments, cli.trainer, step)
+        if cli.resume:
+            print(f"{run.folder}: resuming from {cli.resume.name}, step {step}", flush=True)
+    cli.trainer.callbacks.insert(0, OriginInCheckpoints(cli.task, origin))  # type: ignore[attr-defined]
+    code = _fit(cli, run)
+    return _conclude(cli, run) if code is None and is_first else code or 0
+
+
+def _fit(cli: TrainCLI, run: Run) -> int | None:
+    """Train; the exit code if something stopped it."""
+    resume = None if cli.resume is None else str(cli.resume)
+    try:
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=resume, weights_only=True)
+    except Stopped as stopped:
+        if not cli.trainer.is_global_zero:
+            return 0  # else the first process would be told that this one failed
+        print(f"{run.folder}: {stopped}, state saved; run it again to go on")
+        return stopped.code
+    except SystemExit:  # which Lightning makes of Ctrl-C
+        if cli.trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    return None
+
+
+def _conclude(cli: TrainCLI, run: Run) -> int:
+    """Write what training came to."""
     if not cli.model.has_arrived:
         raise ValueError(
             f"{run.folder}: training ended before the model was a B-cos model (bcosify_epochs"
@@ -149,6 +251,10 @@ def train(arguments: Sequence[str]) -> int:
     if not run.best.is_file():
         print(f"{run.folder}: no checkpoint was asked for, none was written")
         return 0
+    best = cli.trainer.checkpoint_callback
+    assert isinstance(best, ModelCheckpoint)
+    score = float("nan") if best.best_model_score is None else float(best.best_model_score)
+    write_metrics(run, cli.model.monitor, cli.trainer)
     with complete_file(run.finished) as draft:
         draft.write_text(
             yaml.safe_dump({cli.model.monitor: score, "epochs": cli.trainer.current_epoch})
@@ -157,10 +263,47 @@ def train(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _digest(data: TileDataModule, init_from: str | None) -> str:
-    """Fingerprint of what a run is made from besides its settings: tables and first weights."""
+def _underscored(word: str) -> str:
+    """``--checkpoint-minutes`` as people type it."""
+    name, equals, value = word.partition("=")
+    return (
+        name.replace("-", "_").replace("__", "--", 1) + equals + value
+        if (name.startswith("--"))
+        else word
+    )
+
+
+def _origin(task: str, data: Any, init_from: str | None) -> dict[str, Any]:
+    """What a run is made from besides its settings: kind of input, tables, first weights."""
     first = Path(init_from).read_bytes() if init_from else b""
-    return hashlib.sha256(data.digest().encode() + first).hexdigest()[:16]
+    tables = data.digest()
+    known: dict[str, Any] = (
+        _tile_origin(data) if task == "tiles" else dict(getattr(data, "origin", dict)())
+    )
+    return known | {
+        "digest": hashlib.sha256(tables.encode() + first).hexdigest()[:16],
+        "sha256": {
+            "manifest": hashlib.sha256(Path(data.manifest).read_bytes()).hexdigest(),
+            "manifest_and_tables": tables,
+            "init_from": hashlib.sha256(first).hexdigest() if init_from else None,
+        },
+    }
+
+
+def _tile_origin(data: Any) -> dict[str, Any]:
+    """Kind of tiles, and the target that they are normalised to.
+
+    Raises:
+        StampMismatchError: those of validation are of another kind.
+    """
+    tiles, shown = (TileKind.of(data.dataset(split)) for split in ("train", "val"))
+    if tiles != shown:
+        raise StampMismatchError(
+            f"{data.manifest}: training tiles of {tiles}, those of validation of {shown};"
+            " cut both alike"
+        )
+    target = StainFolder(data.stains).target.digest() if data.stains else None
+    return asdict(tiles) | {"stain": target}
 
 
 def _check_same(stored: dict[str, Any], wanted: dict[str, Any], run: Run) -> None:
@@ -169,10 +312,7 @@ def _check_same(stored: dict[str, Any], wanted: dict[str, Any], run: Run) -> Non
     Raises:
         StampMismatchError: naming the first setting that differs.
     """
-    stored, wanted = (
-        config | {"data": {k: v for k, v in config.get("data", {}).items() if k not in HOW_READ}}
-        for config in (stored, wanted)
-    )
+    stored, wanted = _bound({"task": DEFAULT_TASK} | stored), _bound(wanted)
     difference = _first_difference(stored, wanted)
     if difference:
         name, got, want = difference
@@ -180,6 +320,14 @@ def _check_same(stored: dict[str, Any], wanted: dict[str, Any], run: Run) -> Non
             f"{run.folder}: holds a run with {name}={got!r}, this one has {want!r};"
             " choose another --out, or remove the folder"
         )
+
+
+def _bound(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that tell what a run comes to."""
+    bound = {name: value for name, value in config.items() if name not in FREE[""]}
+    for part in ("data", "trainer"):
+        bound[part] = {k: v for k, v in config.get(part, {}).items() if k not in FREE[part]}
+    return bound
 
 
 def _first_difference(a: Any, b: Any, name: str = "") -> tuple[str, Any, Any] | None:

@@ -10,6 +10,7 @@ that is finished is left as it is.
 
 options:
   --config FILE           YAML; given twice, the later overrules the earlier
+  --task NAME             tiles (default) or slides; a config says it as `task: slides`
   --out DIR               folder of the run: config.yaml, checkpoints/, logs/
   --patience N            stop after N epochs without a better validation AUROC (default: never)
   --seed_everything N     seed of weights, order and augmentation (default: 0)
@@ -26,7 +27,8 @@ options:
                           turn a conventional timm model B-cos over N epochs
   --trainer.max_epochs N  and every other argument of Lightning's Trainer
 
-`pathology train --help-all` lists every setting with its type (slow: it loads PyTorch)."""
+`pathology train --help-all` lists every setting with its type, `--task slides --help-all` those of
+slides (slow: it loads PyTorch)."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,4 +39,4 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     from pathology.cli.lightning_train import train
 
-    return train(["--help"] if words == ["--help-all"] else words)
+    return train(["--help" if word == "--help-all" else word for word in words])

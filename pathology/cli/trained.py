@@ -1,7 +1,8 @@
 """A trained run as the verbs use it: task, checkpoint hash, device, and the tiles it knows."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,12 +15,10 @@ from pathology.errors import ManifestError, StampMismatchError
 from pathology.outputs import complete_file
 from pathology.slides.colour import ColourSpace
 from pathology.stain import StainFolder
-from pathology.tasks.checkpoint import Run, load_task
-from pathology.tasks.tile_classification import TileClassification, read_checkpoint
+from pathology.tasks.checkpoint import Run, load_task, read_trained
 from pathology.tiling import TileSpec
 
 ORIGIN = "made_from"
-ORIGIN_FILE = f"{ORIGIN}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class Trained:
         stains: the folder of stain profiles that its config names.
     """
 
-    task: TileClassification
+    task: Any  # a Task; each kind has attributes of its own
     checkpoint: str
     tiles: TileKind
     stain: str | None = None
@@ -116,39 +115,45 @@ class Trained:
             )
 
 
-def write_origin(run: Run, tiles: TileKind, digest: str, stain: str | None = None) -> None:
-    """Note in a run's folder what tiles it is trained on, and to which stains they are normalised.
+def write_origin(run: Run, origin: Mapping[str, Any]) -> None:
+    """Note in a run's folder what it is trained on.
+
+    Args:
+        run: its folder is there.
+        origin: of tiles their kind (:class:`TileKind`) and ``stain``, the fingerprint of the target
+            they are normalised to; in any case ``digest``, the fingerprint of all that the run
+            is made from besides its settings.
 
     Raises:
         StampMismatchError: the run was begun with other tables or first weights.
     """
-    path = run.folder / ORIGIN_FILE
-    if path.is_file():
-        if json.loads(path.read_text())["digest"] != digest:
+    if run.origin.is_file():
+        if json.loads(run.origin.read_text())["digest"] != origin["digest"]:
             raise StampMismatchError(
                 f"{run.folder}: manifest, tile tables or the weights to start from have changed"
                 " since this run began; choose another --out, or remove the folder"
             )
         return
-    with complete_file(path) as draft:
-        draft.write_text(json.dumps({**asdict(tiles), "digest": digest, "stain": stain}))
+    with complete_file(run.origin) as draft:
+        draft.write_text(json.dumps(dict(origin), indent=2) + "\n")
 
 
 class OriginInCheckpoints(Callback):
-    """Writes the same into checkpoints: one that is moved elsewhere is still known.
+    """Writes into checkpoints what was trained on what: one that is moved elsewhere is still known.
 
     Args:
-        run: the run's folder.
+        task: what is trained.
+        origin: see :func:`write_origin`.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, task: str, origin: Mapping[str, Any]) -> None:
+        self.task, self.origin = task, dict(origin)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what the run is made from."""
-        checkpoint[ORIGIN] = json.loads((self.run.folder / ORIGIN_FILE).read_text())
+        checkpoint["task"] = self.task
+        checkpoint[ORIGIN] = self.origin
 
 
 def load_trained(run: Path, device: str = "auto") -> Trained:
@@ -166,11 +171,11 @@ def load_trained(run: Path, device: str = "auto") -> Trained:
             f"device {device!r} cannot be used: {str(error).splitlines()[0]}"
         ) from error
     folder = Run(run if run.is_dir() else run.parent.parent)
-    path = folder.folder / ORIGIN_FILE
+    path = folder.origin
     if path.is_file():
         known = json.loads(path.read_text())
     else:
-        known = {} if run.is_dir() else read_checkpoint(run).get(ORIGIN, {})
+        known = {} if run.is_dir() else read_trained(run).get(ORIGIN, {})
     # Runs from before there were colours and stain normalisation do not name them.
     before = None if known.get("mpp") is None else "stored"
     tiles = TileKind(known.get("size_px"), known.get("mpp"), known.get("colour", before))

@@ -15,6 +15,7 @@ from pathology.tasks.checkpoint import Run
 from pathology.tiling import TileSpec
 
 SPEC = TileSpec(size_px=64, mpp=0.5)
+ORIGIN = {"size_px": 64, "mpp": 0.5, "colour": "srgb", "digest": "digest", "stain": "target"}
 
 
 def trained_on(kind):
@@ -76,11 +77,9 @@ def test_a_run_names_its_tiles_and_older_runs_showed_them_as_stored(
 
 def test_what_a_run_is_made_from_is_written_once(tmp_path):
     run = Run(tmp_path)
-    write_origin(run, TileKind(64, 0.5, "srgb"), "digest", "target")
+    write_origin(run, ORIGIN)
     first = (tmp_path / "made_from.json").read_text()
-    assert json.loads(first) == {
-        "size_px": 64, "mpp": 0.5, "colour": "srgb", "digest": "digest", "stain": "target"
-    }  # fmt: skip
-    write_origin(run, TileKind(64, 0.5, "srgb"), "digest", "target")
+    assert json.loads(first) == ORIGIN
+    write_origin(run, ORIGIN)
     with pytest.raises(StampMismatchError, match="have changed since this run began"):
-        write_origin(run, TileKind(64, 0.5, "srgb"), "another digest", "target")
+        write_origin(run, ORIGIN | {"digest": "another"})
