@@ -2,7 +2,7 @@
 
 import multiprocessing
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathology.errors import ManifestError, StampMismatchError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from pathology.cli.trained import Trained
     from pathology.data.encoders import Encoder, Precision
@@ -173,8 +174,11 @@ class Extractor:
         speed = len(grid) / (time.perf_counter() - began)
         return f"{path}: {len(grid):,} tiles, {kind.dims} features each, {speed:,.0f} tiles/s"
 
-    def _rows(self, slide: "Slide", grid: "TileGrid", normalise: Any) -> Iterable[Any]:
-        """Features in the order of the grid, batch by batch, the next being read meanwhile."""
+    def _rows(self, slide: "Slide", grid: "TileGrid", normalise: Any) -> "Iterator[Any]":
+        """Features in the order of the grid, batch by batch.
+
+        A batch is read while the one before is encoded, and written while the next one is.
+        """
         import numpy as np
         from tqdm import tqdm
 
@@ -184,14 +188,20 @@ class Extractor:
         batches = read_batches(
             slide, grid, np.arange(len(grid)), self.batch_size, self.readers, device, normalise
         )
-        # Beside other workers' one line each is enough.
+        # Beside other workers one line for each slide is enough.
         alone = multiprocessing.parent_process() is None
+        before: Tensor | None = None
         with tqdm(
             total=len(grid), desc=grid.source.slide_id, unit="tile", leave=False, disable=not alone
         ) as progress:
             for indices, tiles in batches:
-                yield encoder(tiles, self.precision).cpu().numpy()
+                features = encoder(tiles, self.precision)
+                if before is not None:
+                    yield before.cpu().numpy()
+                before = features
                 progress.update(len(indices))
+            if before is not None:
+                yield before.cpu().numpy()
 
     @property
     def made(self) -> str:

@@ -104,9 +104,20 @@ class PooledFeatures(nn.Module):
         model: has ``forward_features`` and ``forward_head``.
     """
 
+    dynamic_linear = True  # where the model is
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+
+    def cuts(self) -> dict[str, Cut]:
+        """Where explanations of features can stop: where the model's own can."""
+        cuts: dict[str, Cut] = getattr(self.model, "cuts", dict)()
+        return {
+            depth: replace(cut, module=f"model.{cut.module}")
+            for depth, cut in cuts.items()
+            if cut.layout != "local logits"  # behind what is pooled
+        }
 
     @property
     def dims(self) -> int:
@@ -220,9 +231,7 @@ def timm_encoder(
     model = _model(name, pretrained, seed or 0, dict(arguments or {}))
     digest = tensors_digest(model) if weights is None else load_weights(model, weights)
     config = resolve_model_data_config(model)
-    side = int(config["input_size"][-1])
-    if config["input_size"][-2] != side:
-        raise ValueError(f"encoder {name} takes {config['input_size']}, tiles are square")
+    side = _side(name, (arguments or {}).get("img_size", config["input_size"][-2:]))
     pooled = _fixed(PooledFeatures(model), device)
     transform = _fixed(_transform(model, config, side if resize else None), device)
     details = "".join(f", {key}={value}" for key, value in sorted((arguments or {}).items()))
@@ -232,6 +241,14 @@ def timm_encoder(
         name + details, pooled, transform, pooled.dims, digest, str(transform),
         None if resize else side,
     )  # fmt: skip
+
+
+def _side(name: str, size: Any) -> int:
+    """The side of the images that a model takes."""
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise ValueError(f"encoder {name} takes images of {size} px, tiles are square")
+    return int(sides.pop())
 
 
 def _model(name: str, pretrained: bool, seed: int, arguments: dict[str, Any]) -> nn.Module:
