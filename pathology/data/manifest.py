@@ -2,11 +2,14 @@
 
 Two kinds, both CSV with a header:
 
-* of tiles: ``path, label, split`` -- one image file a row; with a column ``index`` the file is an
-  array of images (``.h5``, ``.npy``, or ``images.npz#name``) and the index a place in it;
+* of tiles: ``path`` (or ``file``), ``label`` and ``split`` -- one image file a row; with a column
+  ``index`` the file is an array of images (``.h5``, ``.npy``, or ``images.npz#name``) and the index
+  a place in it. Where a tile may have any number of labels, several are joined by ``;``, and one
+  that has none says ``none``. Without ``split`` it can be evaluated as a whole, not trained on;
 * of slides: ``slide_id, path, split`` and, where known, ``patient_id, site, label, mpp, regions``.
 
-Paths are relative to the manifest's own folder unless a root is given. A manifest is checked as a
+Paths are relative to the manifest's own folder, of tiles to its folder ``images`` where they are
+there instead, unless a root is given. A manifest is checked as a
 whole before anything long starts; what is wrong with it is said in one line, with the rows. One
 that ``pathology data split`` wrote is also checked against the checksum that was written with it.
 """
@@ -16,7 +19,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from pathology.outputs import complete_file
 
 SPLITS = ("train", "val", "test")
 CHECKSUMS = "splits.json"  # beside manifests that were made by splitting another one
+IMAGES = "images"  # folder of a tile manifest's images, where they are not beside it
 FILE_COLUMNS = ("path", "regions")
 # Columns that mean something here; of another case they would be passed over without a word.
 KNOWN = ("path", "label", "split", "slide_id", "patient_id")
@@ -38,25 +42,29 @@ _SHOWN = 3
 
 
 def read_tile_manifest(
-    path: str | Path, *, root: str | Path | None = None, path_column: str = "path"
+    path: str | Path, *, root: str | Path | None = None, path_column: str | None = None
 ) -> pd.DataFrame:
     """Read and check a manifest of image files.
 
     Args:
         path: the CSV file.
-        root: folder that image paths are relative to; the manifest's own when omitted.
-        path_column: name of the column that holds the image's path.
+        root: folder that image paths are relative to; when omitted the manifest's own, or its
+            folder ``images`` if the first image is there instead.
+        path_column: name of the column that holds the image's path; ``path``, or ``file``, when
+            omitted.
 
     Returns:
-        One row per image: ``path`` (absolute), ``label``, ``split``, ``index`` (int64) where the
-        file has it, and whatever else it holds.
+        One row per image: ``path`` (absolute), ``label``, where the file has them ``split`` and
+        ``index`` (int64), and whatever else it holds.
 
     Raises:
         ManifestError: unreadable, empty, a column, file or label missing, an unknown split, an
             image under two labels.
         LeakageError: a patient, slide or image in more than one split.
     """
-    table = _read(path, required=(path_column, "label", "split"))
+    if path_column is None:
+        path_column = _path_column(path)
+    table = _read(path, required=(path_column, "label"))
     if path_column != "path" and "path" in table:
         table = table.drop(columns="path")
     table = table.rename(columns={path_column: "path"})
@@ -64,10 +72,24 @@ def read_tile_manifest(
     _check_filled(path, table, "label")
     if "index" in table:
         table["index"] = np.array([_place(path, i, cell) for i, cell in table["index"].items()])
-    _resolve(path, table, "path", root)
+    _resolve(path, table, "path", image_root(path, table["path"]) if root is None else root)
     _check_labels(path, table)
-    _check_splits(path, table)
+    if "split" in table:
+        _check_splits(path, table)
     return table
+
+
+def image_root(path: str | Path, names: Iterable[str]) -> Path:
+    """The folder that a tile manifest's images are in: its own, or its folder ``images``.
+
+    Args:
+        path: the manifest.
+        names: paths as they stand in it.
+    """
+    own = Path(path).parent
+    first = next(iter(names), "")
+    inside = own / IMAGES
+    return inside if not _is_there(str(own / first)) and _is_there(str(inside / first)) else own
 
 
 def read_slide_manifest(
@@ -145,6 +167,16 @@ def _relative(name: str, folder: Path) -> str:
         return Path(os.path.relpath(name, folder)).as_posix() if name else ""
     except ValueError:
         return name
+
+
+def _path_column(path: str | Path) -> str:
+    """The column of images of a table that nobody said it of; ``path`` where there is none."""
+    try:
+        head = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, nrows=0)
+    except (OSError, ValueError):  # said when the table is read
+        return "path"
+    names = {str(name).strip() for name in head.columns}
+    return "file" if "file" in names and "path" not in names else "path"
 
 
 def _line(index: Any) -> int:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from pathology.data.augment import Augment, Augmentation, batch_augmentation
 from pathology.data.loader import TileLoader
-from pathology.data.manifest import SPLITS, read_slide_manifest, read_tile_manifest
+from pathology.data.manifest import SPLITS, image_names, read_slide_manifest, read_tile_manifest
 from pathology.data.samplers import BALANCES, STRETCH, Balance, TileSampler, draw_weights
 from pathology.data.shard_tiles import ShardTiles
-from pathology.data.tiles import Crop, ImageTiles, SlideTiles
+from pathology.data.tiles import Crop, ImageTiles, SlideTiles, TileOutcome
+from pathology.data.truth import NONE
 from pathology.errors import ManifestError
 from pathology.stain import StainFolder
 
@@ -33,11 +34,15 @@ class TileDataModule(lightning.LightningDataModule):
         manifest: CSV of image files (``path, label, split``), or of slides when ``tiles`` or
             ``shards`` is given (``slide_id, path, split``).
         classes: class names, in the order of the model's logits.
+        outcome: ``classes``, one per tile, or, of image files, ``labels``: any number, joined by
+            ``;`` in the manifest, where a tile without any says ``none``.
         tiles: folder of labelled tile tables, one per slide.
         shards: folder that ``pathology pack`` wrote; the manifest's slide files may be elsewhere.
         stains: folder that ``pathology stain`` wrote, to normalise tiles of slides by.
-        root: folder that the manifest's paths are relative to; its own when omitted.
-        path_column: column of a tile manifest that holds the image's path.
+        root: folder that the manifest's paths are relative to; its own when omitted, or of tiles
+            its folder ``images`` where they are there instead.
+        path_column: column of a tile manifest that holds the image's path; ``path`` or ``file``
+            when omitted.
         size_px: side that image files are resized to; slides are read at their grid's size.
         crop: what becomes of image files that are not square: none refuses them, centre keeps the
             largest square in their middle.
@@ -48,7 +53,8 @@ class TileDataModule(lightning.LightningDataModule):
         augment: what is done to training tiles on the model's device: a name, or strengths, see
             ``batch_augmentation``.
         balance: what is drawn equally often while training: none, class, slide or patient; with
-            class+slide or class+patient, within each class. ``true`` is class.
+            class+slide or class+patient, within each class. ``true`` is class. Of labels each set
+            of them that occurs is a class.
         stretch: tiles drawn together from one place of a slide, so that open files and decoded
             pixels are used again; 1 shuffles everything.
     """
@@ -61,7 +67,7 @@ class TileDataModule(lightning.LightningDataModule):
         shards: str | None = None,
         stains: str | None = None,
         root: str | None = None,
-        path_column: str = "path",
+        path_column: str | None = None,
         size_px: int | None = None,
         crop: Crop = "none",
         batch_size: int = 64,
@@ -70,10 +76,19 @@ class TileDataModule(lightning.LightningDataModule):
         augment: Augment | Augmentation = "turns+colour",
         balance: bool | Balance = "none",
         stretch: int = STRETCH,
+        outcome: TileOutcome = "classes",
     ) -> None:
         super().__init__()
-        if len(set(classes)) != len(classes) or len(classes) < 2:
-            raise ValueError(f"classes must be at least two different names, got {classes}")
+        if outcome not in get_args(TileOutcome):
+            raise ValueError(f"outcome of tiles must be classes or labels, got {outcome!r}")
+        if len(set(classes)) != len(classes) or len(classes) < 2 - (outcome == "labels"):
+            least = "two different names" if outcome == "classes" else "one name"
+            raise ValueError(f"classes must be at least {least}, got {classes}")
+        if outcome == "labels":
+            if tiles is not None or shards is not None:
+                raise ValueError("tiles of slides have one class each; labels are of image files")
+            if any(name == NONE or ";" in name for name in classes):
+                raise ValueError(f"labels must not be called {NONE} nor hold ;, got {classes}")
         if batch_size < 1 or (num_workers is not None and num_workers < 0) or stretch < 1:
             raise ValueError(
                 "batch_size and stretch must be positive and num_workers at least 0,"
@@ -92,6 +107,7 @@ class TileDataModule(lightning.LightningDataModule):
         self.manifest, self.tiles, self.shards, self.root = manifest, tiles, shards, root
         self.stains = stains
         self.classes, self.path_column, self.size_px = classes, path_column, size_px
+        self.outcome = outcome
         self.crop = crop
         self.batch_size, self.num_workers = batch_size, num_workers
         self.multiprocessing_context = multiprocessing_context
@@ -125,18 +141,61 @@ class TileDataModule(lightning.LightningDataModule):
             ValueError: no such split.
             ManifestError: it has no tiles, or none of some class.
         """
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
         if split not in self._datasets:
             self._datasets[split] = self._index(self.rows(split), split)
         return self._datasets[split]
 
     def rows(self, split: str) -> pd.DataFrame:
-        """The manifest's rows of a split, numbered from 0."""
+        """The manifest's rows of a split, or ``all`` of them, numbered from 0.
+
+        Raises:
+            ValueError: no such split.
+            ManifestError: the manifest has no splits.
+        """
+        if split not in (*SPLITS, "all"):
+            raise ValueError(f"split must be one of {', '.join((*SPLITS, 'all'))}; got {split!r}")
         table = self.table()
+        if split == "all":
+            return table
         if "split" not in table:
-            raise ManifestError(f"{self.manifest}: column 'split' is missing")
+            raise ManifestError(
+                f"{self.manifest}: column 'split' is missing; got {', '.join(table.columns)}"
+            )
         return table[table["split"] == split].reset_index(drop=True)
+
+    def truth(self, split: str) -> pd.DataFrame:
+        """What is known of the tiles of a split, a row each in the order of ``loader(split)``.
+
+        Returns:
+            ``name``: the image's path in its folder, with ``#`` and its place in an array of
+            images, or ``slide_id#x,y`` in level-0 pixels, of shards its place in them; ``label``:
+            the class, or labels joined by ``;``; the manifest's other columns.
+        """
+        dataset, table = self.dataset(split), self.rows(split)
+        if isinstance(dataset, ImageTiles):
+            folder = Path(self.manifest).parent if self.root is None else Path(self.root)
+            names = [_inside(name, folder) for name in image_names(table)]
+        else:
+            table = table.iloc[dataset.owner].reset_index(drop=True)
+            names = [f"{row}#{at}" for row, at in zip(table["slide_id"], _at(dataset), strict=True)]
+        if self.outcome == "labels":
+            labels = [
+                ";".join(name for name, there in zip(self.classes, row, strict=True) if there)
+                for row in dataset.labels
+            ]
+        else:
+            labels = [self.classes[i] for i in dataset.labels]
+        others = table.drop(columns=["label", "path", "name", "regions"], errors="ignore")
+        return pd.concat([pd.DataFrame({"name": names, "label": labels}), others], axis=1)
+
+    def class_shares(self) -> NDArray[np.float64]:
+        """Share ``(classes,)`` of the tiles that training draws which show each class."""
+        dataset = self.dataset("train")
+        labels = np.asarray(dataset.labels)
+        shown = labels if labels.ndim == 2 else np.eye(len(self.classes))[labels]
+        weights = self._weights("train", dataset)
+        shares: NDArray[np.float64] = np.average(shown.astype(np.float64), 0, weights)
+        return shares
 
     def _index(self, table: pd.DataFrame, split: str) -> TileDataset:
         if table.empty:
@@ -147,15 +206,31 @@ class TileDataModule(lightning.LightningDataModule):
         elif self.tiles is not None:
             dataset = SlideTiles(table, Path(self.tiles), self.classes, stains=self.stains)
         else:
-            dataset = ImageTiles(table, self.classes, self.size_px, crop=self.crop)
-        counts = np.bincount(dataset.labels, minlength=len(self.classes))
-        if not counts.all():
-            # A metric over classes that are not there would be a number that means nothing.
-            raise ManifestError(
-                f"{self.manifest}: split {split!r} has no tile of class"
-                f" {self.classes[int(counts.argmin())]!r}; add some, or correct the classes"
+            dataset = ImageTiles(
+                table, self.classes, self.size_px, crop=self.crop, outcome=self.outcome
             )
+        self._check_classes(dataset, split)
         return dataset
+
+    def _check_classes(self, dataset: TileDataset, split: str) -> None:
+        """Refuse tiles that say nothing of a class: a metric over it would mean nothing."""
+        where = f"{self.manifest}: " + ("no" if split == "all" else f"split {split!r} has no")
+        labels = np.asarray(dataset.labels)
+        if self.outcome == "labels":
+            counts = labels.sum(0)
+            for what, there in (("with", counts), ("without", len(labels) - counts)):
+                if not there.all():
+                    raise ManifestError(
+                        f"{where} tile {what} label {self.classes[int(there.argmin())]!r}; add"
+                        " some, or take the label off the classes"
+                    )
+            return
+        counts = np.bincount(labels, minlength=len(self.classes))
+        if not counts.all():
+            raise ManifestError(
+                f"{where} tile of class {self.classes[int(counts.argmin())]!r}; add some, or"
+                " correct the classes"
+            )
 
     def digest(self) -> str:
         """SHA-256 over manifest, tile tables or shards, and stains: what a run is made from."""
@@ -171,6 +246,8 @@ class TileDataModule(lightning.LightningDataModule):
 
     def loader(self, split: str, training: bool = False) -> DataLoader:
         """Batches of ``{"image": uint8 (batch, 3, h, w), "label": (batch,)}``.
+
+        Where tiles have any number of labels, these are float ``(batch, classes)``.
 
         Each tile once and in the manifest's order, unless for training: then shuffled or balanced,
         and without a last batch that is too small. On several devices Lightning gives all equally
@@ -212,11 +289,6 @@ class TileDataModule(lightning.LightningDataModule):
         Raises:
             ManifestError: the manifest lacks the column to balance by.
         """
-        by = set(self.balance.split("+"))
-        groups = self._groups(split, dataset, by)
-        labels = np.asarray(dataset.labels)
-        classes = labels if "class" in by else np.zeros(len(labels), np.int64)
-        weights = None if by == {"none"} else draw_weights(classes, groups)
         places: dict[str, Any]
         if isinstance(dataset, ImageTiles):
             places = {"slides": dataset.file, "stretch": 1}
@@ -227,12 +299,21 @@ class TileDataModule(lightning.LightningDataModule):
         trainer = self.trainer
         return TileSampler(
             **places,
-            weights=weights,
-            strata=labels,
+            weights=self._weights(split, dataset),
+            strata=_kinds(dataset),
             seed=_seed(),
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
+
+    def _weights(self, split: str, dataset: TileDataset) -> NDArray[np.float64] | None:
+        """How often each tile is drawn in relation to the others; None where each once."""
+        by = set(self.balance.split("+"))
+        if by == {"none"}:
+            return None
+        kinds = _kinds(dataset)
+        classes = kinds if "class" in by else np.zeros(len(kinds), np.int64)
+        return draw_weights(classes, self._groups(split, dataset, by))
 
     def _groups(self, split: str, dataset: TileDataset, by: set[str]) -> NDArray[np.integer] | None:
         """Slide or patient of each tile."""
@@ -282,6 +363,28 @@ class TileDataModule(lightning.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         return self.loader("test")
+
+
+def _kinds(dataset: TileDataset) -> NDArray[np.integer]:
+    """Class, or set of labels, of each tile."""
+    labels = np.asarray(dataset.labels)
+    if labels.ndim == 1:
+        return labels
+    kinds: NDArray[np.integer] = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+    return kinds
+
+
+def _at(dataset: SlideTiles | ShardTiles) -> list[str]:
+    """Where each tile is on its slide, or in its shards."""
+    if isinstance(dataset, SlideTiles):
+        return [f"{x:g},{y:g}" for x, y in zip(dataset.x, dataset.y, strict=True)]
+    owner = pd.Series(dataset.owner)
+    return list(owner.groupby(owner).cumcount().astype(str))
+
+
+def _inside(name: str, folder: Path) -> str:
+    """A path as seen from the folder that it is in, or as it is."""
+    return Path(name).relative_to(folder).as_posix() if Path(name).is_relative_to(folder) else name
 
 
 def _seed() -> int:

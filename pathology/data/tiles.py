@@ -25,6 +25,7 @@ from pathology.data.grids import (
 from pathology.data.image_files import image_size, read_image
 from pathology.data.slide_pool import SlidePool
 from pathology.data.stains import TileStains
+from pathology.data.truth import NONE
 from pathology.errors import ManifestError, StampMismatchError
 from pathology.geometry import Box, Size, level0_length
 from pathology.slides import Slide, open_slide
@@ -34,6 +35,7 @@ Sample = dict[str, Any]
 Transform = Callable[[Sample], Sample]
 
 Crop = Literal["none", "centre"]
+TileOutcome = Literal["classes", "labels"]  # one of them a tile, or any number
 
 BLOCK_TILES = 6  # neighbours share stored tiles along both sides: go through blocks, not rows
 
@@ -44,6 +46,8 @@ class ImageTiles(Dataset[Sample]):
     Args:
         table: rows with ``path``, ``label`` and possibly ``index``, see ``read_tile_manifest``.
         classes: class names; a label's index is its place here.
+        outcome: what rows say: ``classes``, one each, or ``labels``, any number, joined by ``;``,
+            and ``none`` for none. Then ``labels`` is float32 ``(tiles, classes)``.
         size_px: side to resize to (bicubic, antialiased); images keep their size when omitted.
         transform: applied to ``{"image", "label"}``.
         crop: what becomes of images that are not square: ``none`` refuses them, ``centre`` keeps
@@ -60,6 +64,7 @@ class ImageTiles(Dataset[Sample]):
         size_px: int | None = None,
         transform: Transform | None = None,
         crop: Crop = "none",
+        outcome: TileOutcome = "classes",
     ) -> None:
         # One copy of each path, for a million rows may lie in one file; and none a Python object,
         # for a forked worker that looks at one copies the page it is on.
@@ -67,7 +72,8 @@ class ImageTiles(Dataset[Sample]):
         self.files = np.array([os.fsencode(path) for path in paths])
         self.file = places.astype(np.int32)
         self.row = table["index"].to_numpy(np.int64) if "index" in table else None
-        self.labels = label_indices(table["label"], classes)
+        read = label_indices if outcome == "classes" else label_flags
+        self.labels: NDArray[Any] = read(table["label"], classes)
         self.size_px = size_px
         self.transform, self.crop = transform, crop
         path, row = self._place(0)
@@ -80,7 +86,9 @@ class ImageTiles(Dataset[Sample]):
         path, row = self._place(index)
         pixels = self._fitted(path, read_image(path, row))
         image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-        return _transformed({"image": image, "label": int(self.labels[index])}, self.transform)
+        label = self.labels[index]
+        told = torch.from_numpy(label.copy()) if label.ndim else int(label)
+        return _transformed({"image": image, "label": told}, self.transform)
 
     def _place(self, index: int) -> tuple[str, int | None]:
         row = None if self.row is None else int(self.row[index])
@@ -252,6 +260,24 @@ def label_indices(labels: pd.Series, classes: Sequence[str]) -> NDArray[np.int64
         )
     indices: NDArray[np.int64] = np.asarray(labels.map(places), np.int64)
     return indices
+
+
+def label_flags(labels: pd.Series, classes: Sequence[str]) -> NDArray[np.float32]:
+    """Which of ``classes`` each row names, ``(rows, classes)`` of 0 and 1.
+
+    Raises:
+        ManifestError: a name that is no class.
+    """
+    kinds, cells = pd.factorize(labels)
+    named = [{name.strip() for name in str(cell).split(";")} - {"", NONE} for cell in cells]
+    unknown = sorted(set().union(*named) - set(classes))
+    if unknown:
+        raise ManifestError(
+            f"label {unknown[0]!r} is not one of {', '.join(classes)}; several are joined by ;"
+            f" and a tile without any says {NONE}; correct the manifest or the list of classes"
+        )
+    flags = np.array([[name in names for name in classes] for names in named], np.float32)
+    return flags.reshape(-1, len(classes))[kinds]
 
 
 def _transformed(sample: Sample, transform: Transform | None) -> Sample:

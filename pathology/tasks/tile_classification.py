@@ -29,11 +29,11 @@ from bcos_vit.losses import (
 from bcos_vit.models import create_model
 from bcos_vit.models.base import BcosModel
 from bcos_vit.models.convert import Homotopy, bcosify
+from pathology.data.tiles import TileOutcome
 from pathology.tasks.base import Task
 from pathology.tasks.encoding import TileEncoding
 from pathology.tasks.mixing import Mixing
 
-TileOutcome = Literal["classes", "labels"]
 TileLoss = OneHotBCE | ClassCrossEntropy | LabelBCE
 
 
