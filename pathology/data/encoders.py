@@ -10,7 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from bcos_vit.encodings import check_encoding
 from bcos_vit.errors import BcosError, WeightsError
+from bcos_vit.layers.cut import Cut
 from bcos_vit.models import create_model
 from bcos_vit.transforms import encode, to_unit_range
 from pathology.errors import StampMismatchError
