@@ -1,144 +1,240 @@
-"""``pathology evaluate``: a trained model's metrics on a split, with intervals."""
+"""``pathology evaluate``: a trained model's measures on a split, with intervals and a page."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathology.cli.run_function import run_function
-from pathology.errors import ManifestError, StampMismatchError
+from pathology.errors import StampMismatchError
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from numpy.typing import NDArray
-
-    from pathology.data.modules import TileDataset
+    from pathology.cli.predicted import Source
+    from pathology.cli.trained import Trained
+    from pathology.metrics import Calibration, Predictions
 
 
 def evaluate(
     run: Path,
-    split: str = "val",
+    split: str | None = None,
     manifest: str | None = None,
     root: str | None = None,
     tiles: str | None = None,
     shards: str | None = None,
+    features: str | None = None,
     stains: str | None = None,
     group_column: str | None = None,
+    calibrated: bool = False,
+    bins: int = 15,
+    adaptive_bins: bool = False,
+    repeats: int = 1000,
     out: Path | None = None,
     device: str = "auto",
     batch_size: int = 64,
 ) -> int:
-    """Measure a trained model on one split: AUROC, balanced accuracy, F1 with 95 % intervals.
+    """Measure a trained model on one split: measures with 95 % intervals, predictions, a page.
+
+    Writes SPLIT.json, SPLIT.parquet and SPLIT.html (SPLIT_calibrated with --calibrated).
 
     Args:
         run: folder of a trained run.
-        split: train, val or test.
-        manifest: another manifest than the run's own, of the same classes.
+        split: train, val, test or all; when omitted val, or all rows of a manifest without splits.
+        manifest: another manifest than the run's own, of the same classes; of images it needs the
+            columns file (or path) and label.
         root: folder of that manifest's images; its own folder when omitted.
         tiles: folder of that manifest's tile tables, when it is one of slides.
         shards: folder of that manifest's packed tiles, instead of tiles.
+        features: folder of that manifest's features, when the run is of slides.
         stains: folder of its slides' stain profiles, when the run was trained on normalised tiles.
         group_column: column of the manifest drawn as a whole by the bootstrap; patient_id, else
-            slide_id, else each tile by itself when omitted. Rows without an entry stand alone.
-        out: folder for metrics and predictions; RUN/evaluation when omitted.
+            slide_id, else each example by itself when omitted. Rows without an entry stand alone.
+        calibrated: use the temperatures and thresholds that `pathology calibrate` stored.
+        bins: of the expected calibration error.
+        adaptive_bins: bins of equally many examples rather than of equal width.
+        repeats: bootstrap draws.
+        out: folder for measures, predictions and page; RUN/evaluation when omitted.
         device: auto, cpu, cuda, ...
         batch_size: tiles per pass through the model.
     """
-    import numpy as np
-    import pandas as pd
-    import torch
-    from tqdm import tqdm
-
+    from pathology.cli.predicted import open_source, predict
     from pathology.cli.trained import load_trained
-    from pathology.data.modules import TileDataModule
+    from pathology.metrics import Calibration, measure
+    from pathology.metrics.calibration import FILE
+    from pathology.metrics.report import absence_note
     from pathology.outputs import complete_file, writable_folder
-    from pathology.tasks.checkpoint import Run
-    from pathology.tasks.intervals import measure
 
     trained = load_trained(run, device)
-    task = trained.task
-    arguments = Run(run).data_arguments()
-    others = {"root": root, "tiles": tiles, "shards": shards, "stains": stains}
-    if manifest is not None:
-        arguments |= {"manifest": manifest, **others}
-    elif given := [name for name, value in others.items() if value is not None]:
-        raise ValueError(f"--{given[0]} is of another manifest; give --manifest, too")
-    trained.check_stains(arguments.get("stains"))  # type: ignore[arg-type]
-    data = TileDataModule(**arguments | {"classes": task.classes, "batch_size": batch_size})  # type: ignore[arg-type]
-    dataset = data.dataset(split)
-    trained.check_tiles(dataset, str(data.tiles or data.shards or data.manifest))
-    table = data.table()
-    table = table[table["split"] == split].reset_index(drop=True)
-    column, groups = _groups(table, dataset, group_column, data.manifest)
+    calibration = None
+    if calibrated:
+        calibration = Calibration.load(run / FILE, trained.checkpoint, trained.task.classes)
+    source = open_source(
+        run,
+        trained,
+        split,
+        group_column=group_column,
+        batch_size=batch_size,
+        manifest=manifest,
+        root=root,
+        tiles=tiles,
+        shards=shards,
+        features=features,
+        stains=stains,
+    )
     folder = writable_folder(out or run / "evaluation")
-    made_from = {"manifest": data.manifest, "digest": data.digest(), "group_column": column}
-    _check_same(folder / f"{split}.json", made_from)
+    stem = source.split + ("_calibrated" if calibrated else "")
+    _check_same(folder / f"{stem}.json", source.made_from)
 
-    logits = []
-    with torch.no_grad():
-        loader = data.loader(split)
-        for batch in tqdm(loader, desc=f"evaluating {split}", unit="batch", leave=False):
-            logits.append(task(batch["image"].to(task.device)).double().cpu().numpy())
-    scores = np.concatenate(logits)
-    assert len(scores) == len(dataset.labels)
-    if not np.isfinite(scores).all():
-        raise ManifestError(f"{run}: the model returns NaN or infinite logits; train it again")
-    estimates = measure(scores, dataset.labels, groups)
-
-    predictions = pd.DataFrame(scores, columns=[f"logit_{name}" for name in task.classes])
-    predictions.insert(0, "label", [task.classes[i] for i in dataset.labels])
-    if groups is not None:
-        predictions.insert(0, str(column), groups)
-    with complete_file(folder / f"{split}.parquet") as draft:
-        predictions.to_parquet(draft)
+    predictions = predict(run, trained, source)
+    before = None
+    if calibration is not None:
+        # The numbers of the calibrated model, without another pass.
+        before, predictions = predictions, calibration.applied(predictions)
+    thresholds = None if calibration is None else calibration.thresholds or None
+    binning: Any = "count" if adaptive_bins else "width"
+    estimates = measure(
+        predictions, repeats=repeats, thresholds=thresholds, bins=bins, binning=binning
+    )
+    notes = [note for note in (absence_note(predictions),) if note]
+    if calibration is not None and calibration.digest == source.digest:
+        if calibration.split == source.split:
+            notes.append(
+                f"Temperatures and thresholds were fitted on this very split, {source.split}: what"
+                " is measured here of calibration and thresholds is too good."
+            )
+    table = predictions.table()
+    with complete_file(folder / f"{stem}.parquet") as draft:
+        table.to_parquet(draft)
     record = {
-        "split": split,
-        "made_from": made_from,
-        "tiles": len(scores),
-        "groups": None if groups is None else len(np.unique(groups)),
+        "split": source.split,
+        "made_from": source.made_from,
+        source.unit: len(predictions),
+        "groups": None if source.groups is None else len(set(source.groups)),
         "checkpoint": trained.checkpoint,
-        # JSON has no NaN; an interval that does not exist is null.
-        "metrics": {
-            name: {k: v if np.isfinite(v) else None for k, v in asdict(estimate).items()}
-            for name, estimate in estimates.items()
-        },
+        "outcome": predictions.outcome,
+        "classes": list(predictions.classes),
+        "link": predictions.link,
+        "calibration": _calibration_record(calibration, before, predictions, bins, binning),
+        "bootstrap": {"repeats": repeats, "level": 0.95, "seed": 0},
+        "ece": {"bins": bins, "binning": binning},
+        "notes": notes,
+        "metrics": {name: estimate.record() for name, estimate in estimates.items()},
     }
-    with complete_file(folder / f"{split}.json") as draft:
+    with complete_file(folder / f"{stem}.json") as draft:
         draft.write_text(json.dumps(record, indent=2))
-    drawn = f"{record['groups']} by {column}" if groups is not None else "tiles one by one"
-    print(f"{run}: {len(scores)} tiles of split {split}, 95 % intervals over {drawn}")
+    page = folder / f"{stem}.html"
+    _write_page(
+        page, run, trained, source, predictions, estimates, before, calibration, notes, bins, binning
+    )
+    drawn = source.unit + " one by one"
+    if source.groups is not None:
+        drawn = f"{record['groups']} by {source.group_column}"
+    print(
+        f"{run}: {len(predictions)} {source.unit} of split {source.split}, 95 % intervals over"
+        f" {drawn}"
+    )
     for name, estimate in estimates.items():
-        print(f"  {name:<18} {estimate}")
+        if "/" not in name:
+            print(f"  {name:<18} {estimate}")
+    for note in notes:
+        print(f"  {note}")
+    print(f"  by class and example: {page}")
     return 0
 
 
-def _groups(
-    table: "pd.DataFrame", dataset: "TileDataset", wanted: str | None, manifest: str
-) -> "tuple[str | None, NDArray[Any] | None]":
-    """The column that is drawn as a whole, and its entry for each tile."""
-    from pathology.data.tiles import ImageTiles
+def _calibration_record(
+    calibration: "Calibration | None",
+    before: "Predictions | None",
+    predictions: "Predictions",
+    bins: int,
+    binning: Any,
+) -> dict[str, Any] | None:
+    """What calibration did here, and what it was fitted on."""
+    from pathology.metrics import measure
 
-    if wanted is not None and wanted not in table:
-        raise ManifestError(f"{manifest}: no column {wanted!r}; got {', '.join(table.columns)}")
-    column = wanted or next((c for c in ("patient_id", "slide_id") if c in table), None)
-    if column is None:
-        return None, None
-    entries = [entry or f"row {i}" for i, entry in enumerate(table[column].astype(str))]
-    named = table[column].to_numpy().copy()
-    named[:] = entries
-    return column, named if isinstance(dataset, ImageTiles) else named[dataset.owner]
+    if calibration is None or before is None:
+        return None
+    compared = {}
+    for name, one in (("before", before), ("after", predictions)):
+        found = measure(one, repeats=0, bins=bins, binning=binning)
+        compared[name] = {key: found[key].value for key in ("nll", "ece", "brier")}
+    return {
+        "temperatures": dict(zip(calibration.classes, calibration.temperatures, strict=True)),
+        "shifts": dict(zip(calibration.classes, calibration.shifts, strict=True)),
+        "thresholds": dict(calibration.thresholds),
+        "fitted_on": {"split": calibration.split, "digest": calibration.digest},
+        **compared,
+    }
+
+
+def _write_page(
+    path: Path,
+    run: Path,
+    trained: "Trained",
+    source: "Source",
+    predictions: "Predictions",
+    estimates: Any,
+    before: "Predictions | None",
+    calibration: "Calibration | None",
+    notes: Sequence[str],
+    bins: int,
+    binning: Any,
+) -> None:
+    """The page of an evaluation."""
+    from datetime import date
+
+    import torch
+
+    from bcos_vit import __version__
+    from pathology.metrics.report import Report, worst, write_report
+
+    provenance = {
+        "run": str(run),
+        "checkpoint": trained.checkpoint,
+        "model": str(trained.task.hparams.get("model", "")),
+        "manifest": source.data.manifest,
+        "split": source.split,
+        "data": source.digest[:16],
+        "calibration error": f"{bins} bins of equal {binning}",
+        "versions": f"bcos-pathology {__version__}, torch {torch.__version__}",
+        "date": date.today().isoformat(),
+    }
+    if calibration is not None:
+        pairs = zip(calibration.classes, calibration.temperatures, strict=True)
+        provenance["temperatures"] = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
+        provenance["fitted on"] = (
+            f"split {calibration.split}, {calibration.examples} examples,"
+            f" thresholds by {calibration.rule or 'none'}"
+        )
+    pictures = {row: source.picture(row) for row in worst(predictions)}
+    write_report(
+        path,
+        Report(
+            f"{run.resolve().name}, {source.split}" + (", calibrated" if calibration else ""),
+            predictions,
+            estimates,
+            {name: value for name, value in provenance.items() if value},
+            source.unit,
+            source.group_name,
+            before=before,
+            thresholds=None if calibration is None else calibration.thresholds or None,
+            notes=notes,
+            pictures={row: pixels for row, pixels in pictures.items() if pixels is not None},
+            bins=bins,
+            binning=binning,
+        ),
+    )
 
 
 def _check_same(path: Path, made_from: dict[str, Any]) -> None:
     """Refuse to replace figures of another manifest."""
     try:
         stored = json.loads(path.read_text())["made_from"]
+        digest, manifest = stored["digest"], stored["manifest"]
     except (OSError, json.JSONDecodeError, KeyError, TypeError):
         return
-    if stored["digest"] != made_from["digest"]:
+    if digest != made_from["digest"]:
         raise StampMismatchError(
-            f"{path}: holds figures for {stored['manifest']}, as it was then; choose another --out"
+            f"{path}: holds figures for {manifest}, as it was then; choose another --out"
         )
 
 

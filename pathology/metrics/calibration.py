@@ -90,7 +90,9 @@ class Calibration:
         try:
             calibration = cls(**json.loads(path.read_text()))
         except OSError:
-            raise ManifestError(f"{path}: no calibration; run `pathology calibrate` first") from None
+            raise ManifestError(
+                f"{path}: no calibration; run `pathology calibrate` first"
+            ) from None
         except (TypeError, ValueError) as error:
             raise ManifestError(
                 f"{path}: not a calibration ({error}); run `pathology calibrate` again"

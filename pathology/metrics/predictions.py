@@ -57,11 +57,15 @@ class Predictions:
         if self.groups is not None and len(self.groups) != rows:
             raise ValueError(f"groups must be ({rows},), got {len(self.groups)}")
         if not np.isfinite(self.logits).all():
-            raise ValueError("logits must be finite, got NaN or infinite ones; train the model again")
+            raise ValueError(
+                "logits must be finite, got NaN or infinite ones; train the model again"
+            )
         outputs, count = self.logits.shape[1], len(self.classes)
         fits = {"grades": outputs in (count - 1, count), "cox": outputs == 1}
         if not fits.get(self.outcome, outputs == count or self.outcome == "hazard"):
-            raise ValueError(f"{outputs} logits do not fit {count} classes of outcome {self.outcome}")
+            raise ValueError(
+                f"{outputs} logits do not fit {count} classes of outcome {self.outcome}"
+            )
         self.check_truth()
 
     def __len__(self) -> int:
@@ -223,6 +227,17 @@ class Predictions:
             return self.logits[:, 0]
         survival = np.exp(np.cumsum(log_expit(-self.logits), axis=1))
         return np.asarray(-survival.sum(1))
+
+    @classmethod
+    def of_table(
+        cls, table: pd.DataFrame, outcome: Outcome, classes: Sequence[str], link: Link
+    ) -> "Predictions":
+        """Predictions from their :meth:`table`."""
+        logits = [name for name in table if str(name).startswith("logit_")]
+        rest = [name for name in table if not str(name).startswith(("logit_", "probability_"))]
+        groups = table["group"].to_numpy() if "group" in table else None
+        truth = table[rest].drop(columns="group", errors="ignore")
+        return cls(outcome, classes, table[logits].to_numpy(), truth, groups, link)
 
     def rescaled(
         self, temperatures: NDArray[np.float64], shifts: NDArray[np.float64] | float = 0.0

@@ -27,8 +27,7 @@ def choose_thresholds(
         ValueError: a sensitivity outside (0, 1].
         ManifestError: a class has no example, or no other class has.
     """
-    if sensitivity is not None and not 0 < sensitivity <= 1:
-        raise ValueError(f"sensitivity must be in (0, 1], got {sensitivity}")
+    check_sensitivity(sensitivity)
     chosen = {}
     for name, scores, positive in zip(
         predictions.classes, predictions.probabilities.T, predictions.positive.T, strict=True
@@ -49,6 +48,16 @@ def choose_thresholds(
         below = at[place + 1] if place + 1 < len(at) else 0.0
         chosen[name] = float((at[place] + below) / 2)
     return chosen
+
+
+def check_sensitivity(sensitivity: float | None) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        ValueError: it is outside (0, 1].
+    """
+    if sensitivity is not None and not 0 < sensitivity <= 1:
+        raise ValueError(f"sensitivity must be in (0, 1], got {sensitivity}")
 
 
 def rule_name(sensitivity: float | None) -> str:
