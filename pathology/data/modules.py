@@ -132,14 +132,14 @@ class TileDataModule(lightning.LightningDataModule):
             ManifestError: a split that is needed has no tiles, or none of some class.
         """
         for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (stage,)):
-            self.dataset(split)
+            self._check_classes(self.dataset(split), split)
 
     def dataset(self, split: str) -> TileDataset:
         """The tiles of a split as they are; indexed on first use.
 
         Raises:
             ValueError: no such split.
-            ManifestError: it has no tiles, or none of some class.
+            ManifestError: it has no tiles.
         """
         if split not in self._datasets:
             self._datasets[split] = self._index(self.rows(split), split)
@@ -209,7 +209,6 @@ class TileDataModule(lightning.LightningDataModule):
             dataset = ImageTiles(
                 table, self.classes, self.size_px, crop=self.crop, outcome=self.outcome
             )
-        self._check_classes(dataset, split)
         return dataset
 
     def _check_classes(self, dataset: TileDataset, split: str) -> None:
