@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bcos_vit.errors import NotExplainableError
 from bcos_vit.explain import Explanation, explain
 from bcos_vit.explain.trace import PIXELS
 from pathology.aggregators.aggregator import Aggregator
 from pathology.aggregators.explain import explain_bag
 from pathology.aggregators.readout import Readout
-from pathology.aggregators.removal import has_closed_form, removal_effects
+from pathology.aggregators.removal import removal_effects
 from pathology.explain.scoring import (
     TILES,
     Batches,
@@ -62,33 +63,37 @@ class AggregatedFeatures:
     def plan(self, grid: TileGrid, batches: Batches, target: str | None) -> Plan:
         features = self._features(len(grid), batches)
         positions = torch.from_numpy(centres_um(grid)).to(features)
+        with torch.no_grad():
+            logits = self.aggregator(features[None], positions=positions[None])[0]
+            attention = self.aggregator.attention(features[None])
+            has_closed_form = self.aggregator.subsets(features, 0) is not None
         if target is None:
-            with torch.no_grad():
-                logits = self.aggregator(features[None], positions=positions[None])[0]
             target = self.classes[int(logits.argmax())]
         place = self.classes.index(target)
         bag = explain_bag(self.aggregator, features, place, positions=positions)
+        if bag.weights is None and self.depth != TILES:
+            raise NotExplainableError(
+                f"{type(self.aggregator).__name__} is a sum over tiles that is not linear in their"
+                f" features: its explanations stop at {TILES}"
+            )
 
         def take_apart(images: Tensor, chosen: list[int]) -> Explanation:
-            weights = bag.weights[chosen]
-            if self.depth == TILES:
-                numbers = (weights.double() * features[chosen].double()).sum(1, keepdim=True)
-                return as_one_place(numbers, 0, 0.0)
-            return explain(Readout(self.encoder, weights), images, target=0, depth=self.depth)
+            if bag.weights is None or self.depth == TILES:
+                return as_one_place(bag.contributions[chosen][:, None], 0, 0.0)
+            readout = Readout(self.encoder, bag.weights[chosen])
+            return explain(readout, images, target=0, depth=self.depth)
 
         columns = {}
-        with torch.no_grad():
-            attention = self.aggregator.attention(features[None])
         if attention is not None:
             columns["attention"] = attention[0].double().cpu().numpy()
-        if has_closed_form(self.aggregator):
-            effects = removal_effects(self.aggregator, features, place)
-            columns["removal_effect"] = effects.effects.double().cpu().numpy()
+        if has_closed_form:
+            effects = removal_effects(self.aggregator, features, place).effects
+            columns["removal_effect"] = effects.cpu().numpy()
         return Plan(
             target,
             np.ones(len(grid)),
             take_apart,
-            score=float(bag.logits[place]),
+            score=float(logits[place]),
             bias=bag.bias,
             constants=bag.constants,
             columns=columns,
