@@ -9,14 +9,16 @@ in a fraction of the time of kornia's way through hue and saturation.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from pathology.data import augment_steps as steps
 
-Augment = Literal["none", "turns", "turns+colour", "turns+stain", "full"]
+Augment = Literal[
+    "none", "turns", "turns+colour", "turns+stain", "full", "trivialaugment", "randaugment"
+]
 
 SOFTEST_PX = 0.3
 """A Gaussian narrower than this leaves pixels as they are."""
@@ -44,6 +46,10 @@ class Augmentation:
         blur_px: their Gaussian's largest standard deviation, in pixels.
         jpeg: share of tiles that are compressed, in [0, 1].
         jpeg_quality: the lowest quality; the highest is 95.
+        policy: what is done to photographs, in torchvision's way: ``trivialaugment`` (one of
+            fourteen things, of any strength) or ``randaugment`` (two of them, of strength 10); they
+            distort, and make colours that no stain has.
+        erase: share of tiles of which a rectangle, 2 to 33 % of the area, is made black.
 
     Raises:
         ValueError: a number outside of its range.
@@ -51,7 +57,9 @@ class Augmentation:
     Source:
         Stains as in Tellez et al., "Whole-slide mitosis detection in H&E breast histology using
         PHH3 as a reference to train distilled stain-invariant convolutional networks", IEEE TMI 37,
-        2018: amounts times 1 + a, plus b, with a and b uniform.
+        2018: amounts times 1 + a, plus b, with a and b uniform. Policies: Müller and Hutter,
+        "TrivialAugment", ICCV 2021, arXiv:2103.10158; Cubuk et al., "RandAugment", CVPRW 2020,
+        arXiv:1909.13719. Erasing: Zhong et al., AAAI 2020, arXiv:1708.04896.
     """
 
     turns: bool = False
@@ -66,6 +74,8 @@ class Augmentation:
     blur_px: float = 1.5
     jpeg: float = 0.0
     jpeg_quality: float = 40.0
+    policy: steps.Policy = "none"
+    erase: float = 0.0
 
     def __post_init__(self) -> None:
         ranges = {
@@ -73,7 +83,12 @@ class Augmentation:
             "contrast": (0, 0.9), "hue": (0, 0.5), "blur_px": (SOFTEST_PX, 20),
             "jpeg_quality": (1, BEST_QUALITY),
         }  # fmt: skip
+        if self.policy not in get_args(steps.Policy):
+            known = ", ".join(get_args(steps.Policy))
+            raise ValueError(f"policy must be one of {known}; got {self.policy!r}")
         for field in fields(self):
+            if field.name == "policy":
+                continue
             value = getattr(self, field.name)
             low, high = ranges.get(field.name, (0, 1))
             if not low <= value <= high:
@@ -91,13 +106,15 @@ AUGMENTATIONS: dict[str, Augmentation] = {
         turns=True, rotation=45, stain=0.2, stain_shift=0.02, brightness=0.1, contrast=0.1,
         saturation=0.1, hue=0.02, blur=0.2, jpeg=0.2,
     ),
+    "trivialaugment": Augmentation(turns=True, policy="trivialaugment", erase=0.1),
+    "randaugment": Augmentation(turns=True, policy="randaugment"),
 }  # fmt: skip
 """What the names stand for."""
 
 _DRAWN = (
     "flip_x", "flip_y", "transpose", "rotation", "haematoxylin", "eosin", "residual",
     "more_haematoxylin", "more_eosin", "more_residual", "brightness", "contrast", "saturation",
-    "hue", "blur", "blur_px", "jpeg", "jpeg_quality",
+    "hue", "blur", "blur_px", "jpeg", "jpeg_quality", "policy", "erase", "erased",
 )  # fmt: skip
 
 
@@ -110,8 +127,9 @@ def batch_augmentation(
         augment: ``"none"``; ``"turns"``: flips and quarter turns; ``"turns+colour"``: also
             brightness, contrast, saturation and hue, as scanners vary; ``"turns+stain"``: also the
             amounts of haematoxylin and eosin, as laboratories vary; ``"full"``: all of these, free
-            rotation, and some tiles blurred or compressed. Strengths may be a mapping, as a run's
-            config keeps them.
+            rotation, and some tiles blurred or compressed; ``"trivialaugment"`` and
+            ``"randaugment"``: as B-cos networks were trained on photographs, with turns. Strengths
+            may be a mapping, as a run's config keeps them.
 
     Raises:
         ValueError: another word, or strengths out of range.
@@ -186,6 +204,8 @@ class BatchAugmentation(nn.Module):
             signed = torch.stack([2 * draws[name] - 1 for name in names], dim=1)
             return strength * (signed if len(names) > 1 else signed[:, 0])
 
+        if own.policy != "none":
+            images = steps.by_policy(images, draws["policy"], own.policy)
         if own.rotation:
             images = steps.rotated(images, within(own.rotation, "rotation"))
         if own.stain or own.stain_shift:
@@ -206,4 +226,8 @@ class BatchAugmentation(nn.Module):
         if own.jpeg:
             quality = own.jpeg_quality + (BEST_QUALITY - own.jpeg_quality) * draws["jpeg_quality"]
             images = steps.for_some(images, draws["jpeg"] < own.jpeg, quality, steps.compressed)
+        if own.erase:
+            images = steps.for_some(
+                images, draws["erase"] < own.erase, draws["erased"], steps.erased
+            )
         return images

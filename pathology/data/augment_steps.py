@@ -5,7 +5,9 @@ the CPU, see :mod:`pathology.data.augment`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +17,8 @@ from pathology.stain.lab import mix
 
 LUMA = (0.299, 0.587, 0.114)
 """How bright red, green and blue are to the eye (ITU-R BT.601)."""
+
+Policy = Literal["none", "trivialaugment", "randaugment"]
 
 
 def turned(tiles: Tensor, flip_x: Tensor, flip_y: Tensor, transpose: Tensor) -> Tensor:
@@ -91,6 +95,46 @@ def compressed(images: Tensor, quality: Tensor) -> Tensor:
         images.clamp(0, 1), quality.to(images.device, images.dtype)
     )
     return coded
+
+
+def by_policy(images: Tensor, draws: Tensor, policy: Policy) -> Tensor:
+    """Through one of torchvision's policies for photographs, which round pixels to eight bits."""
+    from torchvision.transforms import InterpolationMode, RandAugment, TrivialAugmentWide
+
+    smooth = InterpolationMode.BILINEAR
+    if policy == "trivialaugment":
+        step: Callable[[Tensor], Tensor] = TrivialAugmentWide(interpolation=smooth)
+    else:
+        step = RandAugment(num_ops=2, magnitude=10, interpolation=smooth)
+    changed = []
+    for tile, draw in zip(images.mul(255).round().to(torch.uint8), draws, strict=True):
+        with _drawn_from(draw):
+            changed.append(step(tile))
+    return torch.stack(changed).to(images.dtype) / 255
+
+
+def erased(images: Tensor, draws: Tensor) -> Tensor:
+    """A black rectangle in each; torchvision's."""
+    from torchvision.transforms import RandomErasing
+
+    step = RandomErasing(p=1.0)
+    changed = []
+    for image, draw in zip(images, draws, strict=True):
+        with _drawn_from(draw):
+            changed.append(step(image))
+    return torch.stack(changed)
+
+
+@contextmanager
+def _drawn_from(draw: Tensor) -> Iterator[None]:
+    """What draws from torch's generator on the CPU draws what this number in [0, 1) says."""
+    generator = torch.default_generator
+    state = generator.get_state()
+    generator.manual_seed(int(draw.item() * 2**53))
+    try:
+        yield
+    finally:
+        generator.set_state(state)
 
 
 def for_some(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy import ndimage
+from torchvision import transforms
 
 from bcos_vit.stain_space import StainSpace
 from pathology.data import augment_steps as steps
@@ -260,3 +261,43 @@ def test_the_same_on_a_gpu(tiles, name):
     assert difference.abs().float().mean() < 0.1
     if name in ("none", "turns"):
         assert not difference.any()
+
+
+@pytest.mark.parametrize("policy", ["trivialaugment", "randaugment"])
+def test_policies_are_those_of_torchvision_each_tile_by_its_own_draw(tiles, policy):
+    draws = torch.rand(16, dtype=torch.float64, generator=seeded())
+    before = torch.get_rng_state()
+    found = steps.by_policy(tiles / 255, draws, policy)
+    assert torch.equal(torch.get_rng_state(), before)
+    smooth = transforms.InterpolationMode.BILINEAR
+    kinds = {
+        "trivialaugment": transforms.TrivialAugmentWide(interpolation=smooth),
+        "randaugment": transforms.RandAugment(2, 10, interpolation=smooth),
+    }
+    for i in (0, 7, 15):
+        torch.manual_seed(int(draws[i].item() * 2**53))
+        assert torch.equal(found[i], kinds[policy](tiles[i]) / 255)
+    assert sum(not torch.equal(a, b) for a, b in zip(found, tiles / 255, strict=True)) > 8
+
+
+def test_what_is_erased_is_one_black_rectangle_of_a_third_at_most():
+    white = torch.ones(32, 3, 24, 24)
+    dark = steps.erased(white, torch.rand(32, dtype=torch.float64, generator=seeded())) == 0
+    assert (dark == dark[:, :1]).all()
+    for tile in dark[:, 0]:
+        rows, columns = tile.any(1), tile.any(0)
+        assert torch.equal(tile, rows[:, None] & columns)
+        # Sides are rounded to pixels.
+        assert 0.01 < tile.float().mean() < 0.36
+
+
+def test_a_tenth_of_tiles_is_erased():
+    white = torch.full((400, 3, 16, 16), 255, dtype=torch.uint8)
+    dark = (batch_augmentation(Augmentation(erase=0.1))(white, seeded()) == 0).flatten(1).any(1)
+    # Four deviations of a binomial about 40.
+    assert 16 < dark.sum() < 64
+
+
+def test_a_policy_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="policy must be one of none, trivialaugment, randaugment"):
+        Augmentation(policy="autoaugment")
