@@ -27,7 +27,7 @@ from pathology.tasks.registry import DEFAULT_TASK, TASKS, task_classes
 from pathology.tasks.tile_classification import read_checkpoint
 
 # What a model takes over from its data.
-LINKS = {"tiles": ("classes",), "slides": ("classes", "outcome")}
+LINKS = {"tiles": ("classes", "outcome"), "slides": ("classes", "outcome")}
 
 # What loggers need is not installed with us.
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "mlflow_skinny": "mlflow-skinny"}

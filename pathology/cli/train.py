@@ -20,7 +20,8 @@ options:
   --data.manifest FILE    tiles.csv (path,label,split), or slides.csv together with --data.tiles
   --data.tiles DIR        folder that `pathology tile` wrote
   --data.stains DIR       folder that `pathology stain` wrote, to normalise tiles by
-  --data.augment NAME     none, turns, turns+colour, turns+stain or full; or strengths (YAML)
+  --data.augment NAME     none, turns, turns+colour, turns+stain, full, trivialaugment or randaugment;
+                          or strengths (YAML)
   --data.classes LIST     class names, e.g. "[normal, tumour]"
   --model.init_from FILE  checkpoint of another run of the same model to start from
   --model.bcosify_epochs N
