@@ -11,10 +11,9 @@ from pathology.cli.run_function import run_function
 from pathology.errors import ManifestError
 
 if TYPE_CHECKING:
-    from pathology.cli.trained import Trained
+    from pathology.cli.scorers import Explainer
     from pathology.explain.slide import SlideExplanation
     from pathology.slides import Slide
-    from pathology.tasks.encoding import TileEncoding
     from pathology.tiling import TileGrid
 
 
@@ -24,7 +23,14 @@ def explain(
     tiles: Path,
     out: Path,
     target: str | None = None,
-    pooling: str = "mean",
+    pooling: str | None = None,
+    encoder: str | None = None,
+    weights: Path | None = None,
+    pretrained: bool = False,
+    encoder_seed: int | None = None,
+    encoder_args: dict[str, Any] | None = None,
+    resize: bool = False,
+    calibrated: bool = False,
     out_mpp: float = 8.0,
     depth: str = "pixels",
     stains: Path | None = None,
@@ -44,13 +50,22 @@ def explain(
         slides: manifest (slides.csv), folder of slides, or one slide.
         tiles: folder that `pathology tile` wrote.
         out: folder for the explanations.
-        target: class to explain; each slide's class of the highest score when omitted.
-        pooling: how the slide's score weighs tile logits: mean, or e.g. top50.
+        target: class to explain; each slide's class of the highest score when omitted. Of a run on
+            slides that predicts grades `grade`, of survival `risk` or `interval_0`, ...
+        pooling: how the slide's score weighs tile logits: mean (when omitted), or e.g. top50.
+        encoder: for a run on slides, what made its features, as `pathology features` was told;
+            likewise weights, pretrained, encoder_seed, encoder_args and resize.
+        weights: file of weights for a timm name.
+        pretrained: the weights that timm has under that name.
+        encoder_seed: random weights.
+        encoder_args: further arguments of timm.create_model.
+        resize: resize tiles to the size that the encoder takes.
+        calibrated: explain the logits as `pathology calibrate` has made them.
         out_mpp: micrometres per pixel of the heatmap.
-        depth: where the way back through the network stops: pixels, a layer by name, or head (the
-            last map before pooling). The deeper, the quicker and the coarser: a place sees more of
-            the tile than it covers on the map. There are no maps of stains and no colours of W(x)
-            at a depth.
+        depth: where the way back through the network stops: pixels, a layer by name, head (the
+            last map before pooling), or tiles, which any model has. The deeper, the quicker and the
+            coarser: a place sees more of the tile than it covers on the map. There are no maps of
+            stains and no colours of W(x) at a depth.
         stains: folder of the slides' stain profiles, when the run was trained on normalised tiles;
             the run's own when omitted.
         mpp: micrometres per pixel of slides that do not say it themselves.
@@ -60,27 +75,32 @@ def explain(
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
     from pathology.cli.cohort import each_slide
+    from pathology.cli.feature_slide import EncoderChoice
+    from pathology.cli.scorers import make_explainer
     from pathology.cli.slide_list import list_slides, slide_mpp
     from pathology.cli.trained import load_trained
-    from pathology.explain.pooled_logits import PooledLogits
-    from pathology.explain.pooling import parse_pooling
     from pathology.explain.results import check_settings, stored_settings, write_results
     from pathology.explain.slide import explain_slide
+    from pathology.metrics import Calibration
+    from pathology.metrics.calibration import FILE, apply_calibration
     from pathology.outputs import complete_folder, writable_folder
     from pathology.slides import open_slide
     from pathology.tiling import TileGrid
 
-    trained = load_trained(run, device)
-    pool = parse_pooling(pooling)
-    classes = trained.task.classes
-    if target is not None and target not in classes:
-        raise ValueError(f"--target must be one of {', '.join(classes)}; got {target!r}")
-    try:
-        scorer = PooledLogits(trained.task.model, trained.task.encoding, classes, pool, depth)
-    except ValueError as error:
-        raise ValueError(f"--depth: {error}") from error
     if batch_size < 1 or not out_mpp > 0:
         raise ValueError("--batch-size and --out-mpp must be positive")
+    loaded = load_trained(run, device)
+    task, calibration = loaded.task, None
+    if calibrated:
+        calibration = Calibration.load(run / FILE, loaded.checkpoint, task.classes)
+        apply_calibration(getattr(task.model, "aggregator", task), calibration)
+    choice = None
+    if encoder is not None:
+        choice = EncoderChoice(encoder, weights, pretrained, encoder_seed, encoder_args, resize)
+    explainer = make_explainer(loaded, pooling, depth, choice)
+    scorer, trained = explainer.scorer, explainer.trained
+    if target is not None and target not in scorer.classes:
+        raise ValueError(f"--target must be one of {', '.join(scorer.classes)}; got {target!r}")
     profiles = trained.check_stains(stains or trained.stains)
     normaliser = profiles.normaliser() if profiles else None
     table = list_slides(slides, mpp)
@@ -95,10 +115,11 @@ def explain(
         colour = TileGrid.load(path).spec.colour
         with open_slide(row["path"], slide_mpp(row), colour=colour) as slide:
             grid = TileGrid.load(path, slide=slide)
-            trained.check_tiles(grid.spec, str(path))
+            explainer.check_tiles(grid.spec, str(path))
             name = str(row["slide_id"])
             stain = profiles.profile(name, slide.stamp(), colour) if profiles else None
-            settings = _settings(grid, trained, str(pool), out_mpp, depth, target)
+            settings = _settings(grid, explainer, out_mpp, depth, target)
+            settings["calibration"] = calibration and calibration.numbers()
             settings["stain"] = stain and {"target": trained.stain, "profile": stain.digest()}
             # One folder per slide and class asked for; "predicted" when the model chooses.
             folder = out / name / (target or "predicted")
@@ -119,7 +140,7 @@ def explain(
                     progress=_progress,
                     normalise=partial(normaliser, profiles=stain) if normaliser else None,
                 )
-                provenance = _provenance(result, slide, grid, trained, run, settings)
+                provenance = _provenance(result, slide, grid, explainer, run, settings)
                 if profiles and stain:
                     provenance["stains"] = (
                         f"normalised by {stain.method} to {profiles.target.name}, profile"
@@ -134,8 +155,7 @@ def explain(
 
 def _settings(
     grid: "TileGrid",
-    trained: "Trained",
-    pooling: str,
+    explainer: "Explainer",
     out_mpp: float,
     depth: str,
     target: str | None,
@@ -144,13 +164,13 @@ def _settings(
     return {
         "slide": grid.source.stamp,
         "slide_mpp": list(grid.source.mpp),
-        "checkpoint": trained.checkpoint,
+        "checkpoint": explainer.trained.checkpoint,
         "tiles": grid.spec.to_dict(),
         "tile_positions": hashlib.sha256(grid.boxes().tobytes()).hexdigest()[:16],
-        "pooling": pooling,
         "out_mpp": out_mpp,
         "depth": depth,
         "target": target,
+        **explainer.settings,
     }
 
 
@@ -158,7 +178,7 @@ def _provenance(
     result: "SlideExplanation",
     slide: "Slide",
     grid: "TileGrid",
-    trained: "Trained",
+    explainer: "Explainer",
     run: Path,
     settings: dict[str, Any],
 ) -> dict[str, str]:
@@ -169,26 +189,28 @@ def _provenance(
 
     spec = grid.spec
     return {
-        "model": str(trained.task.hparams["model"]),
-        **_input(trained.task.encoding, result),
+        **explainer.words,
+        **_input(explainer.scorer.encoding, result),
         "run": run.name,
-        "checkpoint": trained.checkpoint,
+        "checkpoint": explainer.trained.checkpoint,
         "slide file": slide.path.name if slide.path else "in memory",
         "slide stamp": grid.source.stamp,
         "slide resolution": f"{slide.mpp.x:.5g} x {slide.mpp.y:.5g} µm/px ({slide.mpp_source})",
         "tiles": f"{len(grid)} of {spec.size_px} px at {spec.mpp:g} µm/px,"
         f" overlap {spec.overlap_px} px",
-        "slide score": f"{settings['pooling']} of the tile logits",
         "map": f"{settings['out_mpp']:g} µm/px",
         "depth": _depth(result, spec.mpp * spec.size_px),
         "largest gap of a tile": f"{result.tiles['gap'].max():.1e} logits",
+        **_calibration(settings["calibration"]),
         "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": f"bcos-pathology {bcos_vit.__version__}",
     }
 
 
-def _input(encoding: "TileEncoding", result: "SlideExplanation") -> dict[str, str]:
+def _input(encoding: Any, result: "SlideExplanation") -> dict[str, str]:
     """What the model sees, and what the map says of each stain where it tells them apart."""
+    if not hasattr(encoding, "name"):
+        return {}  # a function of somebody else's
     if encoding.stain_space is None:
         return {"input": encoding.name}
     told = {"input": f"stain space: {encoding.stain_space}"}
@@ -196,6 +218,13 @@ def _input(encoding: "TileEncoding", result: "SlideExplanation") -> dict[str, st
         return told
     parts = [f"{name} {share:+.6f}" for name, share in result.stain_sums.items()]
     return told | {"map and cut off by stain": f"{', '.join(parts)} logits"}
+
+
+def _calibration(numbers: dict[str, Any] | None) -> dict[str, str]:
+    """What the logits were divided by, for the report."""
+    if numbers is None:
+        return {}
+    return {"calibrated": "; ".join(f"{what} {values}" for what, values in numbers.items())}
 
 
 def _depth(result: "SlideExplanation", tile_um: float) -> str:

@@ -119,8 +119,8 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     Raises:
         StampMismatchError: naming the first setting that differs, or that it is no explanation.
     """
-    # What was made before there were depths went down to pixels.
-    stored = {"depth": "pixels", **stored_settings(folder)}
+    # What was made before there were depths went down to pixels, of what the model said.
+    stored = {"depth": "pixels", "calibration": None, **stored_settings(folder)}
     # Through JSON, so that tuples and lists compare equal.
     for name, value in json.loads(json.dumps(settings)).items():
         if stored.get(name) != value:

@@ -104,6 +104,13 @@ class Calibration:
             )
         return calibration
 
+    def numbers(self) -> dict[str, dict[str, float]]:
+        """What it does to the logit of each class."""
+        return {
+            "temperature": dict(zip(self.classes, self.temperatures, strict=True)),
+            "shift": dict(zip(self.classes, self.shifts, strict=True)),
+        }
+
     def applied(self, predictions: Predictions) -> Predictions:
         """Predictions as the calibrated model makes them."""
         return predictions.rescaled(np.array(self.temperatures), np.array(self.shifts))

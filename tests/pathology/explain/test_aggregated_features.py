@@ -94,7 +94,7 @@ def test_in_a_gated_sum_contribution_and_removal_effect_are_the_same(slide, grid
     tiles = result.tiles
     np.testing.assert_allclose(tiles["contribution"], tiles["removal_effect"], rtol=0, atol=1e-5)
     assert tiles["attention"].min() >= 0
-    best = result.tiles_for[0]
+    best = (result.tiles_for + result.tiles_against)[0]
     assert best.removal_effect == pytest.approx(best.contribution, abs=1e-5)
 
 
