@@ -122,6 +122,11 @@ class Course:
 
     def of(self, optimizer: torch.optim.Optimizer) -> Scheduler:
         """A scheduler of timm, set to the first step; ``step_update(n)`` sets it to step n."""
+        if self.schedule == "wsd" and self.decay > self.total - self.warmup:
+            raise ValueError(
+                f"the schedule wsd falls over {self.decay} steps (decay_epochs), training has only"
+                f" {self.total - self.warmup} after warm-up"
+            )
         lr = float(optimizer.defaults["lr"])
         scheduler, _ = create_scheduler_v2(
             optimizer,
