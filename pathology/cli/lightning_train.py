@@ -27,7 +27,7 @@ from pathology.tasks.registry import DEFAULT_TASK, TASKS, task_classes
 from pathology.tasks.tile_classification import read_checkpoint
 
 # What a model takes over from its data.
-LINKS = {"tiles": ("classes", "outcome"), "slides": ("classes", "outcome")}
+LINKS = ("classes", "outcome")
 
 # What loggers need is not installed with us.
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "mlflow_skinny": "mlflow-skinny"}
@@ -78,7 +78,7 @@ class TrainCLI(LightningCLI):
         parser.add_argument(
             "--task", type=str, default=DEFAULT_TASK, help=f"what is trained: {', '.join(TASKS)}"
         )
-        for name in LINKS[self.task]:
+        for name in LINKS:
             parser.link_arguments(f"data.{name}", f"model.{name}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

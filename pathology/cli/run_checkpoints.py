@@ -1,5 +1,6 @@
 """Checkpoints of a run: complete files, of states from which training goes on unchanged."""
 
+import math
 import os
 import signal
 import threading
@@ -65,12 +66,12 @@ class ResumePoints(Checkpoint):
     """Saves the whole state of training every so many minutes, every epoch, and when told to stop.
 
     A state is saved only where Lightning can take it up exactly: between two optimiser steps
-    (gradients that are being accumulated are not part of it), and not behind the last batch of an
-    epoch, whose validation would be skipped; that state is saved once the epoch is over. The state
+    (gradients that are being accumulated are not part of it), and not right before validation,
+    which would be skipped; behind an epoch's last batch, that is once the epoch is over. The state
     before it is kept as ``previous.ckpt``.
 
     Ctrl-C, SIGTERM and SIGUSR1 end training at the next such point, on all devices at the same one;
-    Ctrl-C twice at once. Lightning's own handlers save wherever they interrupt.
+    Ctrl-C twice at once. (Lightning's own handlers save wherever they interrupt.)
 
     Args:
         run: the run's folder.
@@ -79,20 +80,31 @@ class ResumePoints(Checkpoint):
 
     def __init__(self, run: Run, minutes: float) -> None:
         self.run, self.minutes = run, minutes
-        self._saved_at = 0.0
+        self._due = math.inf
         self._asked: int | None = None
         self._handlers: dict[int, Any] = {}
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._listen()  # before reading processes are made, which take over what is done
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_at, self._asked = time.monotonic(), None
-        if threading.current_thread() is threading.main_thread():
+        self._listen()
+        self._wait()
+        if trainer.is_global_zero:
+            names = [path.name for path in (self.run.best, self.run.weights, self.run.last)]
+            remove_drafts(self.run.checkpoints, names)
+            if trainer.ckpt_path == str(self.run.previous):
+                # Cannot be read; it must not take the place of the one that can.
+                self.run.last.unlink(missing_ok=True)
+
+    def _wait(self) -> None:
+        self._due = time.monotonic() + 60 * self.minutes if self.minutes else math.inf
+
+    def _listen(self) -> None:
+        """Take the signals over, from Lightning, too."""
+        if not self._handlers and threading.current_thread() is threading.main_thread():
             numbers = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
             self._handlers = {number: signal.signal(number, self._ask) for number in numbers}
-        if trainer.is_global_zero:
-            remove_drafts(self.run.checkpoints, [path.name for path in self._files()])
-
-    def _files(self) -> tuple[Path, ...]:
-        return self.run.best, self.run.weights, self.run.last
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self._asked is not None and number == signal.SIGINT:
@@ -110,15 +122,25 @@ class ResumePoints(Checkpoint):
         done = batch_idx + 1
         if done % trainer.accumulate_grad_batches or done >= trainer.num_training_batches:
             return
-        is_due = self.minutes > 0 and time.monotonic() - self._saved_at >= 60 * self.minutes
+        every, counted = trainer.val_check_batch, done
+        if trainer.check_val_every_n_epoch is None:
+            counted = trainer.fit_loop.total_batch_idx + 1
+        if every and counted % every == 0:
+            return
+        is_due = time.monotonic() >= self._due
         # Clocks differ, and signals may reach one process only: all do what any wants.
         if trainer.strategy.reduce_boolean_decision(is_due or self._asked is not None, all=False):
             self._save(trainer)
             self._stop_if_asked(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        if trainer.max_steps != -1 and not is_last and trainer.global_step < trainer.max_steps:
+            # Where steps are counted, Lightning would do the epoch's end again; so one step later.
+            self._due = -math.inf
+            return
         self._save(trainer)
-        if trainer.current_epoch + 1 != trainer.max_epochs and not trainer.should_stop:
+        if not is_last:
             self._stop_if_asked(trainer)
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
@@ -131,10 +153,18 @@ class ResumePoints(Checkpoint):
             return
         if trainer.is_global_zero and self.run.last.is_file():
             self.run.last.replace(self.run.previous)
-        trainer.save_checkpoint(self.run.last)
-        self._saved_at = time.monotonic()
+        trainer.save_checkpoint(self.run.last, weights_only=False)
+        self._wait()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._leave()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}

@@ -101,8 +101,8 @@ def write_metrics(run: Run, monitor: str, trainer: Trainer) -> dict[str, Any]:
     """
     epochs: dict[int, dict[str, float]] = {}
     for row in read_curves(run.logs / "metrics.csv"):
-        figures = epochs.setdefault(int(row["epoch"]), {"step": 0})
-        figures["step"] = max(int(figures["step"]), int(row["step"]))
+        figures = epochs.setdefault(int(row["epoch"]), {"steps": 0})
+        figures["steps"] = max(int(figures["steps"]), int(row["step"]) + 1)
         for name, value in row.items():
             if value and name.startswith(("val_", "train_loss")) and name != "train_loss_step":
                 figures[name] = float(value)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from bcos_vit.errors import WeightsError
 from pathology.outputs import complete_file
@@ -38,7 +38,7 @@ def write_weight_file(path: Path, checkpoint: Mapping[str, Any]) -> None:
         for name, value in checkpoint["state_dict"].items()
     }
     with complete_file(path) as draft:
-        save_file(tensors, draft, metadata={"format": "pt", KEY: json.dumps(known)})
+        draft.write_bytes(save(tensors, {"format": "pt", KEY: json.dumps(known)}))
 
 
 def read_weight_file(path: Path) -> dict[str, Any]:

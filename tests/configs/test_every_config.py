@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
 from pathology.cli import main
 from pathology.cli.lightning_train import TrainCLI, make_parser_arguments
@@ -12,8 +14,11 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("train/*.yaml")), ids=lambda p: p.stem)
 def test_it_parses_and_its_classes_can_be_made(path, tmp_path):
-    cli = TrainCLI(**make_parser_arguments(["--config", str(path), "--out", str(tmp_path)]))
+    with torch.device("meta"):  # a network without numbers, made at once
+        cli = TrainCLI(**make_parser_arguments(["--config", str(path), "--out", str(tmp_path)]))
+    assert cli.task == yaml.safe_load(path.read_text()).get("task", "tiles")
     assert cli.model.classes == cli.datamodule.classes
+    assert cli.model.outcome == cli.datamodule.outcome
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("train/*.yaml")), ids=lambda p: p.stem)
