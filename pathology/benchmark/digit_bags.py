@@ -53,8 +53,9 @@ class DigitBags:
     """Bags of one toy.
 
     Args:
-        features: ``(bags, tiles, 128)`` float32 in [0, 1]: the 64 pixels ``p`` of a digit, then
-            ``1 - p``, so that no tile is a vector of zeros and all are of about one length.
+        features: ``(bags, tiles, 128)`` float32 in [-1, 1]: the 64 pixels p of a digit, in [0, 1],
+            as ``2p - 1``, then as ``1 - 2p``. No tile is a vector of zeros, as B-cos networks need
+            it, and they are centred, as conventional ones need it.
         digits: ``(bags, tiles)``.
         labels: ``(bags,)``.
         evidence: ``(bags, tiles, classes)`` of 1, -1 and 0.
@@ -95,7 +96,7 @@ def digit_bags(toy: str, split: str, bags: int, tiles: int = 30, seed: int = 0) 
     picked = torch.from_numpy(pixels[chosen])
     rule = TOYS[toy]
     return DigitBags(
-        torch.cat([picked, 1 - picked], dim=-1),
+        torch.cat([2 * picked - 1, 1 - 2 * picked], dim=-1),
         torch.from_numpy(digits),
         torch.from_numpy(rule.label(digits)),
         torch.from_numpy(rule.evidence(digits)),
@@ -155,10 +156,9 @@ def four_bags_evidence(digits: Digits) -> Digits:
 
 def pos_neg_label(digits: Digits) -> Digits:
     """Whether more kinds of positive than of negative digits are there."""
-    positive, negative = (
-        np.stack([has(digits, digit) for digit in kinds]).sum(0) for kinds in (POSITIVE, NEGATIVE)
-    )
-    return (positive > negative).astype(np.int64)
+    positive = np.stack([has(digits, digit) for digit in POSITIVE], axis=-1)
+    negative = np.stack([has(digits, digit) for digit in NEGATIVE], axis=-1)
+    return (positive.sum(-1) > negative.sum(-1)).astype(np.int64)
 
 
 def pos_neg_evidence(digits: Digits) -> Digits:
