@@ -23,8 +23,8 @@ from pathology.tasks.registry import task_classes
 if TYPE_CHECKING:
     from pathology.data.bag_module import BagDataModule
 
-GROUP_COLUMNS = ("patient_id", "slide_id")
-PLURAL = {"patient_id": "patients", "slide_id": "slides"}
+GROUP_COLUMNS = ("patient_id", "patient", "slide_id")
+PLURAL = {"patient_id": "patients", "patient": "patients", "slide_id": "slides"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ class Source:
     @property
     def group_name(self) -> str | None:
         """The groups in words."""
-        return None if self.group_column is None else PLURAL.get(self.group_column, self.group_column)
+        return (
+            None if self.group_column is None else PLURAL.get(self.group_column, self.group_column)
+        )
 
     @property
     def made_from(self) -> dict[str, Any]:
