@@ -61,6 +61,16 @@ class MovingAverage(WeightAveraging):
             assert self._average_model is not None
             self._average_model.n_averaged.zero_()  # so that the next update copies, too
 
+    def on_save_checkpoint(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        checkpoint: dict[str, Any],
+    ) -> None:
+        if self._average_model is not None:
+            pl_module.put_at_stage(self._average_model.module)  # type: ignore[operator]
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+
     def _begin(self, task: lightning.LightningModule) -> None:
         """Have the average where the model is, and equal to it before the first step."""
         assert self._average_model is not None

@@ -154,6 +154,9 @@ class Task(lightning.LightningModule):
         """Whether the model is what it is to become: always, unless it is being converted."""
         return self.has_arrived_by(self.global_step)
 
+    def put_at_stage(self, other: "Task") -> None:
+        """Set a copy to where this task is on that way, which may be no matter of weights."""
+
     def check_length(self, max_epochs: int | None) -> None:
         """Refuse a training that ends before the model is what it is to become.
 
@@ -177,7 +180,6 @@ class Task(lightning.LightningModule):
             )
         if self.hparams["freeze"] is not None:
             freeze_layers(self.model, self.hparams["freeze"])
-            rest_frozen(self.model)  # Lightning leaves modes as they are
 
     def train(self, mode: bool = True) -> "Task":
         """Training mode, except for what is frozen."""
@@ -187,7 +189,9 @@ class Task(lightning.LightningModule):
         return self
 
     def on_train_start(self) -> None:
-        """Share batch statistics between devices where the trainer was told to."""
+        """Rest what is frozen; share batch statistics between devices if the trainer is to."""
+        if self.hparams["freeze"] is not None:
+            rest_frozen(self.model)  # Lightning leaves modes as they are
         if getattr(self.trainer.strategy, "_layer_sync", None) is not None:
             # Lightning's sync_batchnorm knows torch's norms only.
             synchronise_batch_norm(self.model)

@@ -253,6 +253,13 @@ class TileClassification(Task):
         """Whether the model is B-cos by then, if it is to be converted."""
         return self.homotopy is None or self.homotopy.progress(step) == 1.0
 
+    def put_at_stage(self, other: Task) -> None:
+        """Set a copy of a model that is being converted to the stage of this one."""
+        if self.homotopy is not None:
+            assert isinstance(self.model, BcosModel)
+            assert isinstance(other.model, BcosModel)
+            other.model.set_homotopy(*self.model.stage)
+
     def check_length(self, max_epochs: int | None) -> None:
         """Refuse a training that ends before the model is a B-cos model.
 
