@@ -95,12 +95,11 @@ def evaluate(
         predictions, repeats=repeats, thresholds=thresholds, bins=bins, binning=binning
     )
     notes = [note for note in (absence_note(predictions),) if note]
-    if calibration is not None and calibration.digest == source.digest:
-        if calibration.split == source.split:
-            notes.append(
-                f"Temperatures and thresholds were fitted on this very split, {source.split}: what"
-                " is measured here of calibration and thresholds is too good."
-            )
+    if calibration is not None and calibration.is_of(source.digest, source.split):
+        notes.append(
+            f"Temperatures and thresholds were fitted on this very split, {source.split}: what"
+            " is measured here of calibration and thresholds is too good."
+        )
     table = predictions.table()
     with complete_file(folder / f"{stem}.parquet") as draft:
         table.to_parquet(draft)
@@ -123,7 +122,17 @@ def evaluate(
         draft.write_text(json.dumps(record, indent=2))
     page = folder / f"{stem}.html"
     _write_page(
-        page, run, trained, source, predictions, estimates, before, calibration, notes, bins, binning
+        page,
+        run,
+        trained,
+        source,
+        predictions,
+        estimates,
+        before,
+        calibration,
+        notes,
+        bins,
+        binning,
     )
     drawn = source.unit + " one by one"
     if source.groups is not None:

@@ -23,8 +23,8 @@ def froc(
     """Score detections of lesions: FROC and the CAMELYON16 score, with 95 % intervals.
 
     Lesions closer than 75 um are one. Those under 275 um (isolated tumour cells) count neither way.
-    The score is the mean sensitivity at 1/4, 1/2, 1, 2, 4 and 8 false positives per slide. Intervals
-    are by bootstrap over patients, or slides where none are known.
+    The score is the mean sensitivity at 1/4, 1/2, 1, 2, 4 and 8 false positives per slide, over all
+    slides. Intervals are by bootstrap over patients, or slides where none are known.
 
     Args:
         detections: CSV with columns slide_id, x, y (level-0 pixels) and score (positive; higher is
@@ -50,7 +50,9 @@ def froc(
 
     table = list_slides(slides, mpp)
     if "regions" not in table:
-        raise ManifestError(f"{slides}: no column 'regions'; it says where each slide's lesions are")
+        raise ManifestError(
+            f"{slides}: no column 'regions'; it says where each slide's lesions are"
+        )
     classes = read_classes(slides.parent / "regions.json")
     names = check_names(list(classes), lesions)
     if split is not None:
@@ -135,9 +137,7 @@ def _read_detections(path: Path) -> "pd.DataFrame":
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise ManifestError(f"{path}: cannot be read: {reason}") from error
     if missing := [name for name in wanted if name not in table]:
-        raise ManifestError(
-            f"{path}: column {missing[0]!r} is missing; wanted {', '.join(wanted)}"
-        )
+        raise ManifestError(f"{path}: column {missing[0]!r} is missing; wanted {', '.join(wanted)}")
     for name in wanted[1:]:
         table[name] = pd.to_numeric(table[name], errors="coerce").astype(np.float64)
         wrong = ~np.isfinite(table[name]) | ((table[name] <= 0) & (name == "score"))

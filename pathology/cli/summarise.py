@@ -50,7 +50,9 @@ def summarise(
     shown = table[~table["measure"].str.contains("/")]
     for row in shown.to_dict("records"):
         spread = "" if side.kind == "one" else f"{row['mean']:.3f} ± {row['sd']:.3f}   "
-        print(f"  {row['measure']:<18} {spread}{_interval(row['together'], row['low'], row['high'])}")
+        print(
+            f"  {row['measure']:<18} {spread}{_interval(row['together'], row['low'], row['high'])}"
+        )
     if other is not None:
         differences = compare(side, other, repeats=repeats)
         _print_side(other, stem, "minus ")

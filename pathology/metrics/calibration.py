@@ -111,6 +111,10 @@ class Calibration:
             "shift": dict(zip(self.classes, self.shifts, strict=True)),
         }
 
+    def is_of(self, digest: str, split: str) -> bool:
+        """Whether it was fitted on some of these very examples."""
+        return self.digest == digest and (split == "all" or self.split in (split, "all"))
+
     def applied(self, predictions: Predictions) -> Predictions:
         """Predictions as the calibrated model makes them."""
         return predictions.rescaled(np.array(self.temperatures), np.array(self.shifts))

@@ -29,7 +29,7 @@ _CELLS = 14  # classes of a confusion matrix whose cells are written in
 
 def roc_figure(predictions: Predictions) -> str:
     """Sensitivity over 1 - specificity, a curve per class that has examples and others."""
-    figure, axes = _square("1 − specificity", "sensitivity")
+    figure, axes = _square("1 - specificity", "sensitivity")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 4)))
     for i, (name, scores, positive) in enumerate(_ranked(predictions)):
         _, true, false = curves(scores, positive)
@@ -71,8 +71,10 @@ def reliability_figure(
         ece = table(np.ones(len(table.probability)))
         axes.scatter(
             said, found, s=size, color=_colour(i), edgecolor="white", linewidth=0.6, zorder=3,
-            label=f"{name}: ECE {ece:.3f}" if name else f"ECE {ece:.3f}",
+            label=f"{name}: ECE {ece:.3f}" if name else None,
         )  # fmt: skip
+        if not name:
+            axes.text(0.03, 0.97, f"ECE {ece:.3f}", va="top", fontsize=9, color=INK)
     return _svg(_with_legend(figure, axes, "upper left"))
 
 
@@ -102,7 +104,8 @@ def confusion_figure(predictions: Predictions) -> str:
     axes = figure.add_subplot()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     names = [_short(name) for name in predictions.classes]
-    axes.set_xticks(range(count), names, rotation=0 if count < 4 else 60, ha="center" if count < 4 else "right", rotation_mode="anchor")  # fmt: skip
+    turned = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if count > 3 else {}
+    axes.set_xticks(range(count), names, **turned)
     axes.set_yticks(range(count), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
@@ -132,7 +135,7 @@ def survival_figure(predictions: Predictions) -> str:
         times, shares = kaplan_meier(time, event)
         axes.step(
             np.append(times, time.max()), np.append(shares, shares[-1]), where="post",
-            color=_colour(i), linewidth=1.8, label=f"{name} (n = {half.sum()}, {event.sum()} events)",
+            color=_colour(i), linewidth=1.8, label=f"{name} ({half.sum()}, {event.sum()} events)",
         )  # fmt: skip
         seen = shares[np.searchsorted(times, time[~event], side="right") - 1]
         axes.scatter(time[~event], seen, marker="|", s=36, linewidth=0.9, color=_colour(i))

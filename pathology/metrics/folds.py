@@ -15,7 +15,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pathology.errors import ManifestError, StampMismatchError
-from pathology.metrics.bootstrap import Estimate, Statistic, Weights, check_bootstrap, interval, sample
+from pathology.metrics.bootstrap import (
+    Estimate,
+    Statistic,
+    Weights,
+    check_bootstrap,
+    interval,
+    sample,
+)
 from pathology.metrics.measures import make_statistic, measure
 from pathology.metrics.predictions import SURVIVAL, Predictions
 
@@ -203,7 +210,8 @@ def _check_apart(evaluations: Sequence[Evaluation]) -> None:
     """Refuse folds that share a group: it would be on both sides of a model's training."""
     seen: dict[str, Path] = {}
     for one in evaluations:
-        for group in pd.unique(pd.Series(one.predictions.groups)) if one.predictions.groups is not None else ():  # fmt: skip
+        groups = one.predictions.groups
+        for group in () if groups is None else dict.fromkeys(groups):
             if group in seen:
                 raise StampMismatchError(
                     f"{one.run}: has examples of {group!r}, as {seen[group]} has; a patient or"
@@ -302,9 +310,7 @@ def compare(
     check_bootstrap(repeats, level)
     ours = Evaluation(side.evaluations[0].run, side.parts[0])
     check_same_task(ours, against.evaluations[0])
-    moved = [
-        aligned(ours, Evaluation(against.evaluations[0].run, part)) for part in against.parts
-    ]
+    moved = [aligned(ours, Evaluation(against.evaluations[0].run, part)) for part in against.parts]
     other = Side(against.kind, against.evaluations, moved)
     left, right = side.statistic(), other.statistic()
 

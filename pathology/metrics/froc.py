@@ -229,7 +229,8 @@ def froc(
     # Lesions that were not found have score 0 and are at no threshold.
     order = np.argsort(-scores, kind="stable")[: np.count_nonzero(scores > 0)]
     ordered, slide, is_true = scores[order], slide[order], is_true[order]
-    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)) if len(ordered) else []
+    # Of none there is no last one.
+    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
 
     def curve(weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         times = weights[slide]
@@ -239,7 +240,7 @@ def froc(
 
     def once(weights: NDArray[np.float64]) -> dict[str, float]:
         if not weights @ targets:
-            return {name: np.nan for name in ("score", *map(str, FALSE_POSITIVES))}
+            return dict.fromkeys(("score", *map(str, FALSE_POSITIVES)), np.nan)
         at = np.interp(FALSE_POSITIVES, *curve(weights))
         return {"score": float(at.mean())} | {
             str(f): float(v) for f, v in zip(FALSE_POSITIVES, at, strict=True)

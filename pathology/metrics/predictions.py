@@ -73,10 +73,8 @@ class Predictions:
 
     def check_truth(self) -> None:
         """Read the truth once, so that what is wrong with it is said at the beginning."""
-        if self.outcome in SURVIVAL:
-            _ = self.time, self.event
-        else:
-            _ = self.positive
+        for name in ("time", "event") if self.outcome in SURVIVAL else ("positive",):
+            getattr(self, name)
 
     def column(self, name: str) -> "pd.Series[Any]":
         """A column of the truth.
@@ -139,7 +137,7 @@ class Predictions:
 
     @cached_property
     def log_probabilities(self) -> NDArray[np.float64]:
-        """``(n, classes)`` logarithms of :attr:`probabilities`, without loss where they are tiny."""
+        """``(n, classes)`` logarithms of :attr:`probabilities`, exact where they are tiny."""
         if self.is_cumulative:
             # Two steps at once leave the grade between them no chance at all.
             return np.log(np.maximum(self.probabilities, np.finfo(np.float64).tiny))
@@ -201,7 +199,8 @@ class Predictions:
         if not (np.isfinite(time) & (time >= 0)).all():
             row = int(np.argmin(np.isfinite(time) & (time >= 0)))
             raise ManifestError(
-                f"time {self.column('time').iloc[row]!r} of example {row + 1} is no time of at least 0"
+                f"time {self.column('time').iloc[row]!r} of example {row + 1} is no number of at"
+                " least 0"
             )
         return time
 

@@ -106,6 +106,7 @@ def render_report(report: Report) -> str:
     groups = _group_rows(predictions, report) if predictions.groups is not None else []
     return page_template(TEMPLATE, {"interval": interval_text}).render(
         title=report.title,
+        singular=lambda name: name.removesuffix("s"),
         unit=report.unit,
         count=len(predictions),
         group_name=report.group_name,
@@ -295,6 +296,6 @@ def absence_note(predictions: Predictions) -> str | None:
     if not missing:
         return None
     return (
-        f"No example of {', '.join(missing)}: means over all classes are not defined; those over the"
-        f" classes that are there end in {PRESENT}."
+        f"No example of {', '.join(missing)}: means over all classes are not defined; those over"
+        f" the classes that are there end in {PRESENT}."
     )

@@ -6,7 +6,9 @@ import pandas as pd
 from pathology.metrics import Predictions
 
 
-def of_classes(rng, n=120, classes="abc", sharpness=1.5, groups=None, link="softmax", decimals=None):
+def of_classes(
+    rng, n=120, classes="abc", sharpness=1.5, groups=None, link="softmax", decimals=None
+):
     """Classes that logits tell apart somewhat."""
     names = list(classes)
     codes = rng.integers(0, len(names), n)

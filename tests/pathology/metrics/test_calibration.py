@@ -45,7 +45,9 @@ def test_no_other_temperature_or_shift_has_a_smaller_nll(rng, link, shift):
     for step in directions:
         for sign in (1, -1):
             other = found.temperatures * np.exp(sign * 0.01 * step)
-            assert nll(predictions.rescaled(other, found.shifts * (found.temperatures / other))) > best
+            assert (
+                nll(predictions.rescaled(other, found.shifts * (found.temperatures / other))) > best
+            )
     if shift:
         for step in np.eye(count):
             for sign in (1, -1):

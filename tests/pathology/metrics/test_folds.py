@@ -74,11 +74,11 @@ def test_folds_are_compared_with_folds_in_another_order(rng, whole):
 
 def test_what_does_not_belong_together_is_refused(rng, whole):
     rows = np.arange(120)
-    with pytest.raises(StampMismatchError, match="neither seeds .* nor folds"):
+    with pytest.raises(StampMismatchError, match=r"neither seeds .* nor folds"):
         together(runs(part(whole, rows[:60]), part(whole, rows[50:])))
     with pytest.raises(StampMismatchError, match="a patient or slide is in one fold only"):
         together(runs(part(whole, rows[:60]), part(whole, rows[60:])))
-    with pytest.raises(StampMismatchError, match="classes .* cannot be compared"):
+    with pytest.raises(StampMismatchError, match=r"classes .* cannot be compared"):
         together(runs(whole, of_classes(rng, 120, "abd")))
     other = part(whole, rows)
     other.truth.loc[0, "label"] = "a" if whole.truth["label"][0] != "a" else "b"

@@ -40,5 +40,5 @@ def test_nonsense_is_refused(rng):
             choose_thresholds(of_classes(rng), wanted)
     truth = pd.DataFrame({"label": ["a", "a"]})
     one = Predictions("classes", ["a", "b"], np.zeros((2, 2)), truth)
-    with pytest.raises(ManifestError, match="no threshold for a: .* got 2 and 0"):
+    with pytest.raises(ManifestError, match=r"no threshold for a: .* got 2 and 0"):
         choose_thresholds(one)
