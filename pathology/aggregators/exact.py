@@ -60,12 +60,14 @@ def evidence_layers(
     b: float,
     max_out: int,
     drop: float = 0.0,
-    gain: float = 1.0,
 ) -> nn.Sequential:
     """B-cos layers from vectors to evidence: ``(..., in_features)`` to ``(..., outputs)``.
 
     A norm before each layer brings inputs of any scale to one length, so neither the encoder nor
-    the layers before matter to the size of the evidence; a learnt scale per output ends it.
+    the layers before matter to the size of the evidence. A vector of length sqrt(n) in a direction
+    at random has a cosine of about 1 / sqrt(n) with any weight; the learnt scale per output that
+    ends it begins where the evidence of such a vector is of order one, since below that a B-cos
+    layer has hardly a slope to learn by.
 
     Args:
         in_features: size of the vectors.
@@ -74,8 +76,7 @@ def evidence_layers(
         layers: how many come before the one that gives evidence.
         b: exponent of every B-cos layer.
         max_out: linear units behind each B-cos output.
-        drop: dropout of what each layer before the last takes.
-        gain: what the scale of each output starts as.
+        drop: dropout of what each layer takes.
 
     Raises:
         ValueError: fewer than 0 layers, ``hidden`` below 1.
@@ -90,4 +91,5 @@ def evidence_layers(
         parts += [BcosLayerNorm(size), nn.Dropout(drop)]
         parts.append(BcosLinear(size, width, b=b, max_out=max_out))
         size = width
-    return nn.Sequential(*parts, BcosLayerScale(outputs, gain))
+    last = hidden if layers else in_features
+    return nn.Sequential(*parts, BcosLayerScale(outputs, last ** ((b - 1) / 2)))

@@ -147,7 +147,7 @@ class BcosTop(LocalLogits):
         order = ranked.argsort(dim=1, descending=True, stable=True)
         first = torch.arange(tiles, device=local.device)[:, None] < count[:, None, None]
         weights = torch.zeros_like(ranked)
-        weights.scatter_(1, order, (first / count[:, None, None]).to(local.dtype).expand_as(order))
+        weights.scatter_(1, order, (first.to(local.dtype) / count[:, None, None]).expand_as(order))
         return weights if present is None else weights * present[..., None]
 
     def subsets(self, features: Tensor, target: int) -> Subsets:
@@ -201,18 +201,18 @@ class BcosGatedSum(LocalLogits):
     """Local logits behind gates: ``gain * sum_i sigmoid(s_i) l_i / sqrt(expected_tiles)``.
 
     Nothing depends on the bag as a whole, so a tile's contribution is the effect of removing it,
-    and its Shapley value. The price: a bag of twice the tiles has twice the evidence.
+    and its Shapley value. The price: a bag of twice the tiles has twice the evidence. Gates start
+    near ``1 / sqrt(expected_tiles)``, where the sum over so many tiles is their mean.
 
     Args:
         in_features, outputs: as in :class:`Aggregator`.
-        expected_tiles: about as many tiles as bags have; where evidence begins with a size that
-            can be trained. Stored with the weights.
+        expected_tiles: about as many tiles as bags have, at least 2. Stored with the weights.
         attention_hidden: size of the gates' scorer.
         per_class: gates of their own for each output.
         **options: of :class:`LocalLogits`.
 
     Raises:
-        ValueError: ``expected_tiles`` is not positive.
+        ValueError: ``expected_tiles`` is below 2.
     """
 
     scale: Tensor
@@ -237,11 +237,13 @@ class BcosGatedSum(LocalLogits):
             in_features, outputs, hidden=hidden, layers=layers, b=b, max_out=max_out, drop=drop,
             logit_bias=logit_bias, temperature=temperature,
         )  # fmt: skip
-        if not expected_tiles > 0:
-            raise ValueError(f"expected_tiles must be positive, got {expected_tiles}")
+        if not expected_tiles >= 2:
+            raise ValueError(f"expected_tiles must be at least 2, got {expected_tiles}")
+        scale = expected_tiles**-0.5
         branches = outputs if per_class else 1
-        self.scorer = GatedScorer(in_features, branches, attention_hidden, bias=True)
-        self.register_buffer("scale", torch.tensor(expected_tiles**-0.5))
+        closed = math.log(scale / (1 - scale))
+        self.scorer = GatedScorer(in_features, branches, attention_hidden, bias=closed)
+        self.register_buffer("scale", torch.tensor(scale))
 
     def weights(self, features: Tensor, local: Tensor, present: Tensor | None) -> Tensor:
         weights = self.gates(features) * self.scale

@@ -20,16 +20,18 @@ class GatedScorer(nn.Module):
         in_features: D, size of a tile's features.
         branches: scores of each tile.
         hidden: rows of V and of U.
-        bias: adds a learnt number to every score; softmax over tiles would not see it.
+        bias: what a learnt number that is added to every score starts as; none when omitted, since
+            softmax over tiles would not see it.
 
     Raises:
         ValueError: ``hidden`` below 1.
     """
 
     dynamic_linear = True
+    out_bias: nn.Parameter | None
 
     def __init__(
-        self, in_features: int, branches: int, hidden: int = 128, *, bias: bool = False
+        self, in_features: int, branches: int, hidden: int = 128, *, bias: float | None = None
     ) -> None:
         super().__init__()
         if hidden < 1:
@@ -38,7 +40,9 @@ class GatedScorer(nn.Module):
         self.weight = nn.Parameter(torch.empty(2 * hidden, in_features))  # V, then U
         self.bias = nn.Parameter(torch.zeros(2 * hidden))
         self.out_weight = nn.Parameter(torch.empty(branches, hidden))
-        self.out_bias = nn.Parameter(torch.zeros(branches)) if bias else None
+        self.out_bias = None
+        if bias is not None:
+            self.out_bias = nn.Parameter(torch.full((branches,), float(bias)))
         nn.init.xavier_uniform_(self.weight[:hidden])
         nn.init.xavier_uniform_(self.weight[hidden:])
         nn.init.xavier_uniform_(self.out_weight)
