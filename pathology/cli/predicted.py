@@ -122,6 +122,8 @@ def open_source(
     dataset = data.dataset(split)
     if isinstance(data, TileDataModule):
         trained.check_tiles(dataset, str(data.tiles or data.shards or data.manifest))
+    else:
+        trained.task.check_data(data)
     truth = data.truth(split).reset_index(drop=True)
     assert len(truth) == len(dataset)
     column, groups = _groups(truth, group_column, data.manifest)

@@ -213,7 +213,7 @@ def _grades(where: object, cells: "pd.Series", classes: Sequence[str]) -> "pd.Se
 
 def _numbers(where: object, cells: "pd.Series", fits: Fits, what: str) -> "pd.Series":
     values = pd.to_numeric(cells, errors="coerce").astype(np.float64)
-    wrong = cells.index[~fits(values.to_numpy(np.float64))]
+    wrong = cells.index[~fits(np.asarray(values, np.float64))]
     if len(wrong):
         raise ManifestError(
             f"{where}: row {_line(wrong[0])} has {cells.name} {cells[wrong[0]]!r}; wanted {what}"

@@ -56,7 +56,7 @@ class Classes(Outcome):
         odds = logits - _rest(logits)
         positive = F.one_hot(truth["label"], self.outputs).bool()
         right = logits.argmax(1)[:, None] == truth["label"][:, None]
-        recall = (right & positive).sum(0) / positive.sum(0)
+        recall = (right & positive).sum(0).double() / positive.sum(0)
         return {
             "auroc": _mean_auroc(odds.numpy(), positive.numpy()),
             "balanced_accuracy": float(recall.mean()),

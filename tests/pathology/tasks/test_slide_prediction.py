@@ -1,0 +1,254 @@
+"""Training on bags: it learns, repeats, knows what it was made of, and refuses the rest."""
+
+import itertools
+from dataclasses import replace
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from bcos_vit.errors import WeightsError
+from pathology.data.bag_module import BagDataModule
+from pathology.data.bag_sampler import Draw
+from pathology.data.bags import pad_bags
+from pathology.errors import StampMismatchError
+from pathology.tasks.slide_prediction import SlidePrediction
+from tests.pathology.made_bags import KIND, write_cohort, write_slide_features
+
+CLASSES = ["normal", "tumour"]
+SMALL = {"hidden": 16, "attention_hidden": 8, "expected_tiles": 8}
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return write_cohort(tmp_path_factory.mktemp("bags"), np.random.default_rng(0))
+
+
+@pytest.fixture(autouse=True)
+def seed(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+
+
+def make_data(cohort, **options):
+    defaults = {"classes": CLASSES, "features": cohort[1], "num_workers": 0, "batch_size": 4}
+    return BagDataModule(cohort[0], **defaults | options)
+
+
+def make_task(data, **options):
+    defaults = {
+        "aggregator": "bcos_gated_sum", "aggregator_args": SMALL, "warmup_epochs": 1, "lr": 0.03,
+        "agc": 0.0,
+    }  # fmt: skip
+    return SlidePrediction(classes=data.classes, outcome=data.outcome, **defaults | options)
+
+
+def fit(task, data, epochs=12, folder=None, resume=None, **options):
+    torch.manual_seed(0)
+    saving = {"enable_checkpointing": False, "logger": False} if folder is None else {
+        "callbacks": [ModelCheckpoint(folder, every_n_train_steps=3, save_top_k=-1)],
+        "logger": False,
+    }  # fmt: skip
+    trainer = lightning.Trainer(
+        max_epochs=epochs, accelerator="cpu", enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=2, **saving | options,
+    )  # fmt: skip
+    trainer.fit(task, data, ckpt_path=resume, weights_only=True)
+    return trainer
+
+
+def predict(task, data, split="test"):
+    task.eval()
+    with torch.no_grad():
+        return torch.cat([task.predict_step(batch) for batch in data.loader(split)])
+
+
+OUTCOMES = {
+    "classes": (CLASSES, None, "val_auroc"),
+    "labels": (["a", "b"], "findings", "val_auroc"),
+    "grades": (["none", "few", "many"], None, "val_kappa"),
+    "cox": ([], None, "val_c_index"),
+    "hazard": ([], None, "val_c_index"),
+}
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_every_outcome_learns_a_simple_rule(outcome, cohort):
+    classes, column, monitor = OUTCOMES[outcome]
+    data = make_data(cohort, classes=classes, outcome=outcome, label_column=column)
+    task = make_task(data, intervals=2)
+    assert task.monitor == monitor
+    trainer = fit(task, data, check_val_every_n_epoch=4)
+    # Times of slides with equally many tiles of the kind are in no order: a tenth of all pairs.
+    assert trainer.callback_metrics[monitor] > 0.8
+    logits = predict(task, data)
+    assert logits.shape[1] == {"labels": 2, "cox": 1}.get(outcome, 2)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("aggregator", "options"),
+    [("bcos_pooled", {"hidden": 16}), ("abmil", {"hidden": 16}), ("clam", {"hidden": 16})],
+)
+def test_other_aggregators_learn_it_too(aggregator, options, cohort):
+    data = make_data(cohort)
+    task = make_task(data, aggregator=aggregator, aggregator_args=options)
+    trainer = fit(task, data, check_val_every_n_epoch=4)
+    assert trainer.callback_metrics["val_auroc"] > 0.9
+    assert task.loss_name == ("bce" if aggregator.startswith("bcos") else "ce")
+
+
+def test_clam_clusters_beside_its_loss(cohort):
+    data = make_data(cohort)
+    losses = []
+    for weight in (0.0, 1.0):
+        options = {"hidden": 16, "auxiliary_weight": weight}
+        torch.manual_seed(0)
+        task = make_task(data, aggregator="clam", aggregator_args=options, in_features=6)
+        batch = next(iter(data.loader("train", training=True)))
+        task.trainer = lightning.Trainer(
+            accelerator="cpu", logger=False, enable_checkpointing=False
+        )
+        losses.append(task.training_step(batch).item())
+        if weight:
+            features, present = batch["features"], batch["present"]
+            extra = task.model.aggregator.auxiliary_loss(features, present, batch["label"])
+    assert losses[1] - losses[0] == pytest.approx(extra.item(), rel=1e-5)
+    with pytest.raises(ValueError, match="clusters tiles by classes"):
+        SlidePrediction("clam", [], "cox")
+
+
+# The resumed training keeps no checkpoints of its own.
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(cohort, tmp_path):
+    options = {"max_tiles": 4, "tile_dropout": 0.2, "balance": "class"}
+    arguments = {"aggregator_args": SMALL | {"drop": 0.3}}
+    whole = make_task(make_data(cohort, **options), **arguments)
+    fit(whole, make_data(cohort, **options), 3, tmp_path)
+    middle = tmp_path / "epoch=1-step=6.ckpt"  # of 4 steps an epoch
+    resumed = make_task(make_data(cohort, **options), **arguments)
+    fit(resumed, make_data(cohort, **options), 3, resume=str(middle))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("outcome", ["classes", "hazard"])
+def test_a_checkpoint_holds_all_that_is_needed(outcome, cohort, tmp_path):
+    classes, column, _ = OUTCOMES[outcome]
+    data = make_data(cohort, classes=classes, outcome=outcome, label_column=column)
+    task = make_task(data, intervals=2)
+    fit(task, data, 1, tmp_path)
+    (path, *_) = sorted(tmp_path.glob("*.ckpt"))
+    checkpoint = torch.load(path, weights_only=True)
+    settings = checkpoint["hyper_parameters"]
+    assert settings["in_features"] == 6
+    assert settings["bags"] == {"features": KIND.to_dict()}
+    again = SlidePrediction(**settings)
+    again.load_state_dict(checkpoint["state_dict"])
+    task.load_state_dict(checkpoint["state_dict"])
+    assert torch.equal(predict(again, data), predict(task, data))
+    again.check_data(data)
+
+
+def test_bags_of_another_encoder_are_refused(cohort, tmp_path, rng):
+    data = make_data(cohort)
+    task = make_task(data)
+    fit(task, data, 1, tmp_path)
+    for name in data.table()["slide_id"]:
+        other = replace(KIND, encoder="another")
+        write_slide_features(tmp_path / "other", name, rng.normal(size=(4, 6)), other)
+    others = make_data((cohort[0], str(tmp_path / "other")))
+    with pytest.raises(StampMismatchError, match="encoder"):
+        task.check_data(others)
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    with pytest.raises(StampMismatchError, match="encoder"):
+        trainer.test(task, others, verbose=False)
+    (path, *_) = sorted(tmp_path.glob("*.ckpt"))
+    with pytest.raises(StampMismatchError, match="train anew"):
+        fit(make_task(others), others, 2, resume=str(path))
+
+
+def test_a_checkpoint_of_another_aggregator_or_outcome_is_refused(cohort, tmp_path):
+    data = make_data(cohort)
+    fit(make_task(data), data, 1, tmp_path)
+    (path, *_) = sorted(tmp_path.glob("*.ckpt"))
+    with pytest.raises(WeightsError, match="aggregator 'bcos_gated_sum'"):
+        fit(make_task(data, aggregator="bcos_mean", aggregator_args={}), data, 2, resume=str(path))
+
+
+def test_padding_and_company_change_nothing(cohort):
+    data = make_data(cohort)
+    for name, args in (("bcos_gated_sum", SMALL), ("bcos_pooled", {"hidden": 16})):
+        task = make_task(data, aggregator=name, aggregator_args=args, in_features=6).double().eval()
+        bags = data.dataset("val")
+        together = task.predict_step(pad_bags([bags[i] for i in range(8)]))
+        alone = torch.cat([task.predict_step(pad_bags([bags[i]])) for i in range(8)])
+        # predict_step returns float32.
+        assert torch.allclose(together, alone, rtol=1e-6, atol=1e-6)
+
+
+def test_a_gated_sum_of_some_tiles_is_on_average_that_of_all(cohort):
+    data = make_data(cohort, max_tiles=2)
+    task = make_task(data, in_features=6).double().eval()
+    bags = data.dataset("train")
+    whole = bags[0]
+    count = whole["count"]
+    assert count > 3
+    with torch.no_grad():
+        wanted = task(pad_bags([whole]))
+        found = []
+        for pair in itertools.combinations(range(count), 2):
+            some = {n: whole[n][list(pair)] for n in ("features", "positions")}
+            found.append(task(pad_bags([whole | some])))
+        drawn = task(pad_bags([bags[Draw(0, 0, 0)]]))
+    assert torch.allclose(torch.stack(found).mean(0), wanted, rtol=1e-12)
+    assert any(torch.allclose(drawn, one, rtol=1e-12) for one in found)
+    assert not torch.allclose(drawn, wanted, rtol=1e-3)
+
+
+def test_mixed_precision_trains(cohort):
+    data = make_data(cohort, outcome="grades", classes=["none", "few", "many"])
+    task = make_task(data)
+    trainer = fit(task, data, 2, precision="bf16-mixed")
+    assert torch.isfinite(trainer.callback_metrics["val_loss"])
+    assert next(task.model.aggregator.parameters()).dtype == torch.float32
+
+
+def test_an_average_of_weights_is_kept(cohort, tmp_path):
+    data = make_data(cohort)
+    task = make_task(data, ema_decay=0.9)
+    fit(task, data, 2, tmp_path)
+    (*_, path) = sorted(tmp_path.glob("*.ckpt"))
+    again = SlidePrediction(**torch.load(path, weights_only=True)["hyper_parameters"])
+    again.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"aggregator": "abmill"}, "did you mean 'abmil'"),
+        ({"aggregator_args": {"depth": 3}}, "do not suit bcos_gated_sum"),
+        ({"freeze": "backbone"}, "freeze is of an encoder"),
+        ({"layer_decay": 0.5}, "layer_decay is of an encoder"),
+        ({"encoder_args": {"img_size": 3}}, "encoder_args is of an encoder"),
+        ({"loss": "focal"}, "loss must be"),
+    ],
+)
+def test_nonsense_is_refused(options, message, cohort):
+    with pytest.raises(ValueError, match=message):
+        make_task(make_data(cohort), **options)
+
+
+def test_a_loss_of_classes_is_not_for_grades():
+    with pytest.raises(ValueError, match="loss is of outcome classes"):
+        SlidePrediction("abmil", ["low", "high"], "grades", loss="ce")
+
+
+def test_size_of_features_has_to_be_known(cohort):
+    data = make_data(cohort)
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False
+    )
+    with pytest.raises(ValueError, match="give in_features"):
+        trainer.fit(make_task(data), data.loader("train", training=True))
