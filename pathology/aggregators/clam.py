@@ -24,6 +24,7 @@ class ClassAttentionMIL(Aggregator):
         attention_hidden: hidden size of the attention.
         clustered: B, tiles at either end of the attention that are clustered.
         auxiliary_weight: of the clustering beside a bag loss of weight 1; the paper's 0.3 to 0.7.
+            At 0 there are no classifiers of tiles.
         drop: dropout of embedded tiles, while training.
 
     Raises:
@@ -56,7 +57,7 @@ class ClassAttentionMIL(Aggregator):
         self.scores = GatedAttention(hidden, attention_hidden, outputs)
         self.weight = nn.Parameter(nn.Linear(hidden, outputs).weight.detach())
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.clusters = nn.Linear(hidden, 2 * outputs)
+        self.clusters = nn.Linear(hidden, 2 * outputs) if auxiliary_weight else None
 
     def bag_logits(
         self, features: Tensor, present: Tensor | None, positions: Tensor | None
@@ -89,6 +90,8 @@ class ClassAttentionMIL(Aggregator):
             A scalar: mean over bags and outputs. 0 for bags of fewer than two tiles.
         """
         features = self.checked(features, present)
+        if self.clusters is None:
+            return features.new_zeros(())
         if label.ndim == 1:
             label = F.one_hot(label.long(), self.outputs)
         is_label = (label > 0.5)[:, None, :]

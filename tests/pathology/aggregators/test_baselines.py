@@ -342,6 +342,13 @@ def test_clustering_leaves_the_attention_alone(features):
     assert model.embed[0].weight.grad.abs().sum() > 0
 
 
+def test_without_clustering_no_parameter_is_left_without_gradient(features):
+    model = make("clam", auxiliary_weight=0).train()
+    assert model.auxiliary_loss(features, None, torch.tensor([0, 1, 2, 0])).item() == 0
+    model(features).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 def test_smooth_svm_by_hand():
     scores = torch.tensor([[2.0, -1.0], [0.0, 3.0]], dtype=torch.float64)
     found = smooth_svm(scores, torch.tensor([0, 0]))
