@@ -1,13 +1,13 @@
-"""The README's table of real tissue: means over seeds, and how B-cos models differ from their twins.
+"""The README's table of real tissue: means over seeds, and how B-cos models do beside twins.
 
 ``scripts/real_tissue`` trains, evaluates and collects::
 
-    python scripts/real_table.py --collect runs/real    # docs/real_runs.csv, docs/real_differences.csv
+    python scripts/real_table.py --collect runs/real    # docs/real_{runs,differences}.csv
     python scripts/real_table.py                        # prints the table
 
-A difference is of means over seeds on the same images. Its interval draws patients (nuclei) or runs of
-neighbouring images (oral epithelium) and, for each model apart, seeds: what other patients and other seeds
-might have given.
+A difference is of means over seeds on the same images. Its interval draws patients (nuclei) or
+runs of neighbouring images (oral epithelium) and, for each model apart, seeds: what other patients
+and other seeds might have given.
 """
 
 import argparse
@@ -128,9 +128,9 @@ def recall(
 
 
 def table(runs: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """One line per model and set: means over seeds, their range, and the difference to the twin."""
+    """One line per model and set: means over seeds, their range, the difference to the twin."""
     lines = [
-        "| data | model | seeds | balanced accuracy | AUROC | ECE | difference to the twin, points |",
+        "| data | model | seeds | balanced accuracy | AUROC | ECE | less the twin, points |",
         "|---|---|---|---|---|---|---|",
     ]
     for data, title in SETS.items():
