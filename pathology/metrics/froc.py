@@ -73,10 +73,8 @@ def find_lesions(mask: SlideMap, *, itc_um: float = ITC_UM, grow_um: float = GRO
     Raises:
         ValueError: pixels that are not square.
     """
-    from monai.apps.pathology.utils import (
-        compute_isolated_tumor_cells,
-        compute_multi_instance_mask,
-    )
+    from monai.apps.pathology.utils import compute_multi_instance_mask
+    from skimage.measure import regionprops
 
     mpp = mask.mpp
     if abs(mpp.x / mpp.y - 1) > 0.02:
@@ -88,8 +86,10 @@ def find_lesions(mask: SlideMap, *, itc_um: float = ITC_UM, grow_um: float = GRO
         return Lesions(np.zeros(tumour.shape, np.int64), mask.box, frozenset())
     labels = compute_multi_instance_mask(tumour.astype(np.uint8), grow_um / (2 * spacing))
     labels = np.asarray(labels, dtype=np.int64)
-    small = compute_isolated_tumor_cells(labels, (itc_um + grow_um) / spacing)
-    return Lesions(labels, mask.box, frozenset(int(i) for i in small))
+    # MONAI's own function asks scikit-image for this length by a name that it gives up.
+    limit = (itc_um + grow_um) / spacing
+    small = {int(one.label) for one in regionprops(labels) if one.axis_major_length < limit}
+    return Lesions(labels, mask.box, frozenset(small))
 
 
 def lesion_mask(
