@@ -44,7 +44,7 @@ OUT = Path(__file__).parents[1] / "docs" / "digit_bags.csv"
 RUNS = Path(__file__).parents[1] / "runs" / "digit_bags.csv"
 BAGS = {"train": 1000, "val": 250, "test": 1000}
 TILES, SCORED = 20, 150  # tiles of a bag; test bags whose tiles are scored
-SEEDS, RATES = 5, (3e-3, 1e-2)
+SEEDS, RATES = 5, (3e-3, 1e-2, 3e-2)
 EPOCHS, BATCH, WEIGHT_DECAY = 20, 50, 1e-4
 # Of every aggregator that has such an option.
 OPTIONS = {"hidden": 64, "attention_hidden": 32, "dim": 64, "expected_tiles": TILES}
