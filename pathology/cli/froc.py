@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pathology.cli.run_function import run_function
 
@@ -67,7 +67,8 @@ def froc(
             " detections out"
         )
     hits, rows = [], []
-    for row in tqdm(table.to_dict("records"), desc="slides", unit="slide", leave=False):
+    entries: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
+    for row in tqdm(entries, desc="slides", unit="slide", leave=False):
         with open_slide(row["path"], slide_mpp(row)) as slide:
             regions = read_regions(row["regions"], slide, classes) if row["regions"] else None
             there = None

@@ -146,10 +146,9 @@ def predict(run: Path, trained: Trained, source: Source) -> Predictions:
     if not np.isfinite(scores).all():
         raise ManifestError(f"{run}: the model returns NaN or infinite logits; train it again")
     outcome: Any = task.outcome
-    name = outcome if isinstance(outcome, str) else outcome.name
     is_sigmoid = getattr(task, "loss_name", None) == "bce"
     return Predictions(
-        name,
+        outcome,
         list(task.classes),
         scores,
         source.truth,

@@ -261,8 +261,9 @@ def apply_calibration(task: nn.Module, calibration: Calibration) -> None:
     if ends:
         ends[0].rescale(calibration.temperatures, calibration.shifts)
         return
-    model = getattr(task, "aggregator", None) or getattr(task, "model", None) or task
-    model.register_forward_hook(_Divide(calibration))
+    model = getattr(task, "model", task)
+    # Of bags, what makes logits of features.
+    getattr(model, "aggregator", model).register_forward_hook(_Divide(calibration))
 
 
 class _Divide:

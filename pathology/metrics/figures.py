@@ -6,6 +6,7 @@ Colours are told apart by colour-blind eyes (Okabe and Ito, 2008); beyond eight 
 import base64
 import io
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,6 +23,7 @@ from pathology.metrics.survival import kaplan_meier
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b2430", "#999933")
 DASHES = ("-", "--", ":", "-.")
 INK, FAINT = "#1b2430", "#aab4be"
+Place = Literal["upper left", "upper right", "lower left", "lower right"]
 _POINTS = 400  # of one curve: more are not seen
 _NAMED = 12  # classes in a legend
 _CELLS = 14  # classes of a confusion matrix whose cells are written in
@@ -104,8 +106,10 @@ def confusion_figure(predictions: Predictions) -> str:
     axes = figure.add_subplot()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     names = [_short(name) for name in predictions.classes]
-    turned = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if count > 3 else {}
-    axes.set_xticks(range(count), names, **turned)
+    axes.set_xticks(range(count), names)
+    if count > 3:
+        for label in axes.get_xticklabels():
+            label.set(rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(count), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
@@ -203,7 +207,7 @@ def _draw(
     )  # fmt: skip
 
 
-def _with_legend(figure: Figure, axes: Axes, place: str) -> Figure:
+def _with_legend(figure: Figure, axes: Axes, place: Place) -> Figure:
     handles, _ = axes.get_legend_handles_labels()
     if handles:
         axes.legend(loc=place, fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")

@@ -270,7 +270,7 @@ def _figure(title: str, source: str, caption: str) -> dict[str, str]:
     return {"title": title, "source": source, "caption": caption}
 
 
-def _mistakes(report: Report, examples: pd.DataFrame) -> list[dict[str, Any]]:
+def _mistakes(report: Report, examples: pd.DataFrame) -> list[dict[Any, Any]]:
     """The worst mistakes that there are pictures of."""
     if not report.pictures:
         return []

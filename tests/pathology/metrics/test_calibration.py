@@ -126,6 +126,23 @@ def test_a_conventional_model_is_divided_behind_its_logits():
     torch.testing.assert_close(task(x), expected, rtol=0, atol=0)
 
 
+def test_of_a_conventional_model_of_bags_the_aggregator_is_divided():
+    class Bags(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.aggregator = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return x, self.aggregator(x)
+
+    task, x = nn.Module(), torch.randn(3, 4)
+    task.model = Bags()
+    logits = task.model(x)[1]
+    apply_calibration(task, calibration([2.0, 4.0]))
+    torch.testing.assert_close(task.model(x)[1], logits / torch.tensor([2.0, 4.0]))
+    assert torch.equal(task.model(x)[0], x)
+
+
 def test_a_model_with_two_ends_is_refused():
     with pytest.raises(ValueError, match="2 ends"):
         apply_calibration(nn.Sequential(Logits(2), Logits(2)), calibration([1.0, 1.0]))
