@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pathology.cli.trained import Trained
-    from pathology.data.encoders import Encoder, Precision
+    from pathology.data.encoders import Encoder, Pixels, Precision
     from pathology.data.features import FeatureKind
     from pathology.slides import Slide
     from pathology.stain import StainFolder
@@ -29,7 +29,7 @@ class EncoderChoice:
     Args:
         name: folder or checkpoint of a run, timm's or the hub's name, or
             ``package.module:function``.
-        weights, pretrained, seed, arguments, resize: see
+        weights, pretrained, seed, arguments, resize, pixels: see
             :func:`pathology.data.encoders.timm_encoder`.
     """
 
@@ -39,6 +39,7 @@ class EncoderChoice:
     seed: int | None = None
     arguments: dict[str, Any] | None = None
     resize: bool = False
+    pixels: "Pixels | None" = None
 
     def load(self, device: str = "auto") -> "tuple[Encoder, Trained | None, torch.device]":
         """The encoder, the run that it is of if it is of one, and where it computes.
@@ -53,7 +54,7 @@ class EncoderChoice:
         if not self.is_run:
             encoder = encoder_named(
                 self.name, self.weights, self.pretrained, self.seed, self.arguments, self.resize,
-                place,
+                self.pixels, place,
             )  # fmt: skip
             return encoder, None, place
         from pathology.cli.trained import load_trained
@@ -63,7 +64,7 @@ class EncoderChoice:
         if others or self.seed is not None:
             raise ValueError(
                 f"--encoder {self.name} is a run, which has its weights and tile size itself; leave"
-                " out --weights, --pretrained, --encoder-seed, --encoder-args and --resize"
+                " out --weights, --pretrained, --encoder-seed, --encoder-args, --resize, --pixels"
             )
         trained = load_trained(Path(self.name), str(place))
         return task_encoder(trained.task, trained.checkpoint), trained, place

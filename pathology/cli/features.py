@@ -24,6 +24,7 @@ def features(
     encoder_seed: int | None = None,
     encoder_args: dict[str, Any] | None = None,
     resize: bool = False,
+    pixels: Literal["imagenet", "half", "clip", "model"] | None = None,
     stains: Path | None = None,
     precision: Literal["fp32", "fp16", "bf16"] = "fp32",
     stored: Literal["float32", "float16"] = "float32",
@@ -51,6 +52,8 @@ def features(
         encoder_seed: make random weights, as a control for those that were learnt.
         encoder_args: further arguments of timm.create_model, such as '{init_values: 1e-5}'.
         resize: resize tiles to the size that a timm model takes, rather than refuse others.
+        pixels: mean and deviation that RGB is normalised by: imagenet, half (0.5 both), clip, or
+            model (what goes with the name, the default but with --weights).
         stains: folder of stain profiles, to normalise tiles by; a run's own when omitted.
         precision: what the encoder computes in. fp16 and bf16 are quicker on GPUs.
         stored: what is kept. float16 halves the files, and keeps three digits.
@@ -71,9 +74,10 @@ def features(
     from pathology.data.features import KIND_FILE, claim_folder, feature_path
     from pathology.outputs import remove_drafts, writable_folder
 
-    for name, value in (("batch-size", batch_size), ("readers", readers)):
-        if value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}")
+    numbers = (("batch-size", 1, batch_size), ("readers", 1, readers), ("workers", 0, workers))
+    for name, least, value in numbers:
+        if value < least:
+            raise ValueError(f"--{name} must be at least {least}, got {value}")
     if out.resolve() == tiles.resolve():
         raise ValueError(f"--out {out} is the folder of the tiles; choose another")
     table = list_slides(slides, mpp)
@@ -85,7 +89,7 @@ def features(
     if not len(table):
         print(f"no slide falls to shard {shard}")
         return 0
-    choice = EncoderChoice(encoder, weights, pretrained, encoder_seed, encoder_args, resize)
+    choice = EncoderChoice(encoder, weights, pretrained, encoder_seed, encoder_args, resize, pixels)
     work = Extractor(
         choice, tiles, out, spec, precision, stored, stains, device, batch_size, readers
     )
@@ -94,7 +98,7 @@ def features(
     claim_folder(out, kind)
     paths = [feature_path(out, name) for name in table["slide_id"]]
     remove_drafts(out, [failures.name, *(path.name for path in paths)])
-    print(f"{out / KIND_FILE}: {kind.encoder}, {kind.dims} features, {kind.digest()}")
+    print(f"{out / KIND_FILE}: {kind.encoder}, {kind.dims} features, of {kind.encoding}")
     missing = [path for path in paths if not path.exists()]
     began = time.perf_counter()
     if workers:

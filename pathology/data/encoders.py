@@ -17,7 +17,15 @@ from typing import Any, Literal, TypeVar, get_args
 import timm
 import torch
 import torch.nn.functional as F
-from timm.data import resolve_model_data_config
+from timm.data import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_INCEPTION_MEAN,
+    IMAGENET_INCEPTION_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+    resolve_model_data_config,
+)
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
@@ -29,6 +37,12 @@ from bcos_vit.transforms import encode, to_unit_range
 from pathology.errors import StampMismatchError
 
 Precision = Literal["fp32", "fp16", "bf16"]
+Pixels = Literal["imagenet", "half", "clip", "model"]
+MEAN_STD = {
+    "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    "half": (IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD),
+    "clip": (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD),
+}
 _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 HUB = ("hf-hub:", "hf_hub:", "local-dir:")
 
@@ -203,6 +217,7 @@ def timm_encoder(
     seed: int | None = None,
     arguments: Mapping[str, Any] | None = None,
     resize: bool = False,
+    pixels: Pixels | None = None,
     device: torch.device | str = "cpu",
 ) -> Encoder:
     """A model of timm's registry (ours are in it) or of the Hugging Face hub, without classifier.
@@ -215,6 +230,10 @@ def timm_encoder(
         seed: make random weights instead; exactly one of these three is given.
         arguments: further ones of ``timm.create_model``.
         resize: resize tiles to the model's size, rather than refuse those of another.
+        pixels: which mean and deviation RGB is normalised by: ``imagenet``, ``half`` (0.5 both),
+            ``clip``, or ``model``, those that go with the name. A file does not say what its
+            weights were trained with, and often it is not what goes with the name: for an RGB
+            model with ``weights`` it has to be said.
         device: where it computes.
 
     Raises:
@@ -234,7 +253,10 @@ def timm_encoder(
     config = resolve_model_data_config(model)
     side = _side(name, (arguments or {}).get("img_size", config["input_size"][-2:]))
     pooled = _fixed(PooledFeatures(model), device)
-    transform = _fixed(_transform(model, config, side if resize else None), device)
+    if pixels is None:
+        pixels = None if weights is not None else "model"
+    made = _transform(name, model, config, side if resize else None, pixels)
+    transform = _fixed(made, device)
     details = "".join(f", {key}={value}" for key, value in sorted((arguments or {}).items()))
     if seed is not None:
         details += f", random weights of seed {seed}"
@@ -273,7 +295,11 @@ def _model(name: str, pretrained: bool, seed: int, arguments: dict[str, Any]) ->
 
 
 def _transform(
-    model: nn.Module, config: Mapping[str, Any], size_px: int | None
+    name: str,
+    model: nn.Module,
+    config: Mapping[str, Any],
+    size_px: int | None,
+    pixels: Pixels | None,
 ) -> "Normalisation | _BcosInput":
     chans = int(config["input_size"][0])
     interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
@@ -281,10 +307,16 @@ def _transform(
     if encoding is None:
         raise ValueError(f"tiles fit models of 3 or 6 channels; got {chans}")
     if encoding != "rgb":
+        if pixels not in (None, "model"):
+            raise ValueError(f"--pixels is for RGB; encoder {name} takes {encoding}")
         return _BcosInput(encoding, size_px, interpolation)
-    return Normalisation(
-        tuple(config["mean"][:3]), tuple(config["std"][:3]), size_px, interpolation
-    )
+    if pixels is None:
+        raise ValueError(
+            f"encoder {name}: a file does not say how pixels were normalised for its weights; give"
+            " --pixels imagenet, half, clip, or model for what goes with the name"
+        )
+    mean, std = MEAN_STD.get(pixels, (config["mean"][:3], config["std"][:3]))
+    return Normalisation(tuple(mean), tuple(std), size_px, interpolation)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> str:
@@ -388,6 +420,7 @@ def encoder_named(
     seed: int | None = None,
     arguments: Mapping[str, Any] | None = None,
     resize: bool = False,
+    pixels: Pixels | None = None,
     device: torch.device | str = "cpu",
 ) -> Encoder:
     """An encoder by name: ``package.module:function``, or as :func:`timm_encoder` has it.
@@ -397,11 +430,11 @@ def encoder_named(
             :func:`callable_encoder`.
     """
     if ":" not in name or name.startswith(HUB):
-        return timm_encoder(name, weights, pretrained, seed, arguments, resize, device)
-    if weights or pretrained or seed is not None or arguments or resize:
+        return timm_encoder(name, weights, pretrained, seed, arguments, resize, pixels, device)
+    if weights or pretrained or seed is not None or arguments or resize or pixels:
         raise ValueError(
             f"encoder {name} is made by a function, which has its weights and size itself; leave"
-            " out --weights, --pretrained, --encoder-seed, --encoder-args and --resize"
+            " out --weights, --pretrained, --encoder-seed, --encoder-args, --resize and --pixels"
         )
     return callable_encoder(name, device)
 

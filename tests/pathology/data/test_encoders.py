@@ -83,7 +83,7 @@ def test_weights_are_loaded_from_a_file_with_or_without_a_classifier(tmp_path, s
         torch.save({"state_dict": model.state_dict()}, path)
     else:
         safetensors.torch.save_file(model.state_dict(), path)
-    encoder = timm_encoder(VIT, path, arguments=SMALL)
+    encoder = timm_encoder(VIT, path, arguments=SMALL, pixels="model")
     tiles = make_tiles()
     wanted = by_hand(model, tiles).numpy()
     scale = np.abs(wanted).max()
@@ -108,6 +108,18 @@ def test_weights_of_another_model_are_refused(tmp_path, change, message):
     torch.save(tensors, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match=message):
         timm_encoder(VIT, tmp_path / "weights.pth", arguments=SMALL)
+
+
+def test_how_pixels_were_normalised_for_a_file_of_weights_must_be_said(tmp_path):
+    torch.save(timm.create_model(VIT, num_classes=0, **SMALL).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="--pixels imagenet, half, clip, or model"):
+        timm_encoder(VIT, tmp_path / "a.pth", arguments=SMALL)
+    encoder = timm_encoder(VIT, tmp_path / "a.pth", arguments=SMALL, pixels="imagenet")
+    assert encoder.encoding == "rgb, mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
+    white = encoder.transform(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8))
+    np.testing.assert_allclose(white[0, 0, 0, 0], (1 - 0.485) / 0.229, rtol=1e-6)
+    with pytest.raises(ValueError, match="--pixels is for RGB"):
+        timm_encoder("bcos_vit_tiny_patch16_224", seed=0, arguments=SMALL, pixels="clip")
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.npz"])
