@@ -29,6 +29,7 @@ class MovingAverage(WeightAveraging):
         super().__init__(avg_fn=average)
         self.decay, self.every = decay, every
         self._on_the_way = False
+        self._swapped = False
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """After the first step, every ``every`` steps from there, and until conversion is done."""
@@ -55,11 +56,25 @@ class MovingAverage(WeightAveraging):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        self._on_the_way = not pl_module.has_arrived_by(trainer.global_step - 1)  # type: ignore[operator]
+        step = max(0, trainer.global_step - 1)  # there is none yet while gradients accumulate
+        self._on_the_way = not pl_module.has_arrived_by(step)  # type: ignore[operator]
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         if self._on_the_way:
             assert self._average_model is not None
             self._average_model.n_averaged.zero_()  # so that the next update copies, too
+
+    def _swap_models(self, pl_module: lightning.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._swapped = not self._swapped
+
+    def on_exception(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        if self._swapped:  # within validation; what is saved now has to be as it is while training
+            self._swap_models(pl_module)
 
     def on_save_checkpoint(
         self,

@@ -93,6 +93,30 @@ def test_a_model_that_is_being_converted_is_followed_and_then_averaged(tmp_path)
     assert task.model.stage == (2.0, 0.0)
 
 
+def test_a_conversion_is_followed_while_gradients_accumulate_too():
+    task = make(
+        "vit_tiny_patch16_224", bcosify_epochs=1, ema_decay=0.5,
+        model_args={"img_size": 32, "depth": 1, "embed_dim": 64, "num_heads": 1},
+    )  # fmt: skip
+    measured = Measured()
+    fit(task, measured, epochs=1, accumulate_grad_batches=3)
+    for name, value in task.model.state_dict().items():
+        assert torch.equal(measured.weights[-1][name], value)
+
+
+def test_a_training_that_fails_within_validation_keeps_its_weights():
+    class Fail(Callback):
+        def on_validation_batch_start(self, trainer, *_):
+            if not trainer.sanity_checking:
+                raise RuntimeError("out of memory")
+
+    watch, task = Watch(), make(ema_decay=0.9)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fit(task, watch, Fail())
+    for name, value in watch.weights[-1].items():
+        assert torch.equal(task.state_dict()[name], value)
+
+
 @pytest.mark.parametrize("options", [{"ema_decay": 0.0}, {"ema_decay": 1.0}, {"ema_every": 0}])
 def test_averages_that_are_none_are_refused(options):
     with pytest.raises(ValueError, match=r"ema_(decay|every) must be"):
