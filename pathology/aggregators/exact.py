@@ -60,14 +60,12 @@ def evidence_layers(
     b: float,
     max_out: int,
     drop: float = 0.0,
+    pooled: bool = False,
 ) -> nn.Sequential:
     """B-cos layers from vectors to evidence: ``(..., in_features)`` to ``(..., outputs)``.
 
     A norm before each layer brings inputs of any scale to one length, so neither the encoder nor
-    the layers before matter to the size of the evidence. A vector of length sqrt(n) in a direction
-    at random has a cosine of about 1 / sqrt(n) with any weight; the learnt scale per output that
-    ends it begins where the evidence of such a vector is of order one, since below that a B-cos
-    layer has hardly a slope to learn by.
+    the layers before matter to the size of the evidence; a learnt scale per output ends it.
 
     Args:
         in_features: size of the vectors.
@@ -77,6 +75,10 @@ def evidence_layers(
         b: exponent of every B-cos layer.
         max_out: linear units behind each B-cos output.
         drop: dropout of what each layer takes.
+        pooled: whether this evidence will be averaged over many vectors. A vector in a direction at
+            random has a cosine of about 1 / sqrt(n) with any weight, n the size of what the last
+            layer takes; averaged, that leaves hardly a slope to learn by, so the scale of each
+            output starts at n^((b-1)/2), which makes such evidence of order one, instead of at 1.
 
     Raises:
         ValueError: fewer than 0 layers, ``hidden`` below 1.
@@ -92,4 +94,5 @@ def evidence_layers(
         parts.append(BcosLinear(size, width, b=b, max_out=max_out))
         size = width
     last = hidden if layers else in_features
-    return nn.Sequential(*parts, BcosLayerScale(outputs, last ** ((b - 1) / 2)))
+    gain = last ** ((b - 1) / 2) if pooled else 1.0
+    return nn.Sequential(*parts, BcosLayerScale(outputs, gain))

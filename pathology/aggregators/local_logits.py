@@ -45,8 +45,9 @@ class LocalLogits(ExactAggregator):
     ) -> None:
         super().__init__(in_features, outputs, logit_bias=logit_bias, temperature=temperature)
         self.tile = evidence_layers(
-            in_features, outputs, hidden=hidden, layers=layers, b=b, max_out=max_out, drop=drop
-        )
+            in_features, outputs, hidden=hidden, layers=layers, b=b, max_out=max_out, drop=drop,
+            pooled=True,
+        )  # fmt: skip
 
     def local_logits(self, features: Tensor) -> Tensor:
         """Evidence of each tile by itself: ``(B, N, D)`` to ``(B, N, C)``, float32 or wider."""

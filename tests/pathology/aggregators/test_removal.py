@@ -66,13 +66,13 @@ def test_closed_forms_in_float32_are_the_aggregators_numbers(case):
 
 
 @pytest.mark.parametrize("name", ["bcos_attention", "bcos_pooled"])
-@pytest.mark.parametrize("sharpness", [20.0, 300.0])
+@pytest.mark.parametrize("sharpness", [80.0, 300.0])
 def test_removal_of_a_tile_that_outweighs_all_others(name, sharpness):
     """What is left has a share of 1e-9, or of nothing that float64 could subtract."""
     model, tiles = make(name), bag(12)
     with torch.no_grad():
         model.scorer.out_weight.mul_(sharpness)
-    assert float(model.attention(tiles[None]).max()) > 0.9
+    assert float(model.attention(tiles[None]).detach().max()) > 0.9
     found = removal_effects(model, tiles, 1)
     expected = [run(model, tiles) - run(model, without(tiles, i)) for i in range(12)]
     torch.testing.assert_close(found.effects.tolist(), expected, rtol=0, atol=1e-12)
