@@ -264,7 +264,7 @@ class Task(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other classes before its tensors meet ours."""
         stored = checkpoint.get("hyper_parameters", {})
-        if list(stored.get("classes", self.classes)) != self.classes:
+        if list(stored.get("classes", self.classes) or []) != self.classes:
             raise WeightsError(
                 f"the checkpoint was trained for {len(stored['classes'])} classes"
                 f" ({', '.join(stored['classes'])}), this run has {len(self.classes)}"
