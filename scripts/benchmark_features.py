@@ -2,7 +2,7 @@
 
 A slide of JPEG tiles of 256 px as Aperio scanners write them; tiles of the same size::
 
-    OMP_NUM_THREADS=1 taskset -c 0 python scripts/benchmark_features.py     # some three minutes
+    OMP_NUM_THREADS=1 taskset -c 0 python scripts/benchmark_features.py     # some two minutes
 
 Two encoders. ``vit_tiny`` computes on this machine's own cores: on one core it takes turns with
 reading, and the verb can at best take as long as both together. ``elsewhere`` waits as long as
@@ -33,7 +33,7 @@ from pathology.synthetic.slide import render
 from pathology.synthetic.spec import SyntheticSlideSpec
 from pathology.tiling import GridSource, TileGrid, TileSpec
 
-SIDE, TILE, MPP, MOSAIC, BATCH, READERS = 8192, 256, 0.25, 2048, 64, 4
+SIDE, TILE, MPP, MOSAIC, BATCH, READERS = 4096, 256, 0.25, 2048, 64, 4
 WAIT = "BENCHMARK_WAIT_S"  # per tile
 
 
@@ -143,7 +143,7 @@ def main() -> None:
         x, y = (side.ravel() * TILE for side in np.indices((SIDE // TILE, SIDE // TILE))[::-1])
         grid = TileGrid(TileSpec(TILE, MPP), source, x, y, np.ones(x.size))
         grid.save(path.with_suffix(".parquet"))
-        shape = {"img_size": 256, "patch_size": 32, "depth": 4}
+        shape = {"img_size": 256, "patch_size": 32, "depth": 1}
         vit = EncoderChoice("vit_tiny_patch16_224", seed=0, arguments=shape)
         compare("elsewhere", EncoderChoice("benchmark_features:elsewhere"), path, grid,
                 arguments.budget_s)  # fmt: skip

@@ -307,8 +307,14 @@ def read_features(
         ManifestError: the file is missing or damaged.
         StampMismatchError: made by another encoder, or from other tiles, than expected.
         IndexError: a row that there is not.
+        TypeError: rows that are no whole numbers, such as a mask.
     """
     path = Path(path)
+    if rows is not None:
+        rows = np.asarray(rows)
+        if rows.size and rows.dtype.kind not in "iu":
+            raise TypeError(f"rows must be whole numbers, got {rows.dtype}")
+        rows = rows.astype(np.int64)
     with _opened(path) as (file, stamp):
         if isinstance(expect, FeatureKind):
             stamp.kind.check(path, expect)
@@ -318,7 +324,6 @@ def read_features(
         if rows is None:
             values = file["features"][:]
         else:
-            rows = np.asarray(rows)
             if rows.size and not (rows.min() >= 0 and rows.max() < len(boxes)):
                 raise IndexError(f"{path}: rows must be in [0, {len(boxes)}), got {rows}")
             boxes = boxes[rows]

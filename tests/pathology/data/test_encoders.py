@@ -146,8 +146,8 @@ def test_an_unknown_model_is_said_with_its_neighbours():
 
 
 def test_an_argument_that_the_model_does_not_take_is_said():
-    with pytest.raises(ValueError, match=r"--encoder-args.*widht"):
-        timm_encoder(VIT, seed=0, arguments={"widht": 3})
+    with pytest.raises(ValueError, match=r"--encoder-args.*wideness"):
+        timm_encoder(VIT, seed=0, arguments={"wideness": 3})
 
 
 @pytest.mark.parametrize("name", ["resnet18", "hf-hub:owner/model"])

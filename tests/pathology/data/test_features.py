@@ -116,6 +116,13 @@ def test_rows_that_there_are_not_are_refused(tmp_path, rng, row):
         read_features(tmp_path / "a.h5", rows=np.array([0, row]))
 
 
+def test_a_mask_is_not_taken_for_rows(tmp_path, rng):
+    write(tmp_path, "a", make_values(rng))
+    with pytest.raises(TypeError, match="whole numbers, got bool"):
+        read_features(tmp_path / "a.h5", rows=np.ones(7, bool))
+    assert len(read_features(tmp_path / "a.h5", rows=[])) == 0
+
+
 def test_a_failure_leaves_nothing(tmp_path, rng):
     grid = make_grid()
     stamp = FeatureStamp.of(KIND, "a", grid)
