@@ -24,7 +24,6 @@ from pathology.outputs import complete_file, writable_folder
 from pathology.stain import StainFolder
 from pathology.tasks.checkpoint import Run
 from pathology.tasks.registry import DEFAULT_TASK, TASKS, task_classes
-from pathology.tasks.tile_classification import read_checkpoint
 
 # What a model takes over from its data.
 LINKS = ("classes", "outcome")
@@ -96,20 +95,22 @@ class TrainCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         run = Run(Path(self.config["out"]))
-        self.resume = point_to_resume(run)
-        step = read_checkpoint(self.resume)["global_step"] if self.resume else 0
+        self.resume, self.step = (None, 0) if run.finished.exists() else point_to_resume(run)
         given = self.config_init["trainer"]
-        callbacks: list[Any] = [
-            ModelCheckpoint(run.checkpoints, "best", monitor=self.model.monitor, mode="max",
-                            enable_version_counter=False),
-            # Behind it, so that what is the best so far is part of what is resumed.
-            ResumePoints(run, self.config["checkpoint_minutes"]),
-        ]  # fmt: skip
+        self.best = ModelCheckpoint(
+            run.checkpoints,
+            "best",
+            monitor=self.model.monitor,
+            mode="max",
+            enable_version_counter=False,
+        )
+        # In this order: what is the best so far is part of what is resumed.
+        callbacks: list[Any] = [self.best, ResumePoints(run, self.config["checkpoint_minutes"])]
         if self.config["patience"]:
             patience = self.config["patience"]
             callbacks.append(StopEarly(self.model.monitor, mode="max", patience=patience))
         return super().instantiate_trainer(
-            logger=[*curve_loggers(run, step), *_loggers(given["logger"])],
+            logger=[*curve_loggers(run, self.step), *_loggers(given["logger"])],
             callbacks=[*(given["callbacks"] or []), *callbacks],
             plugins=[*_several(given["plugins"]), WholeFiles(run)],
             default_root_dir=str(run.folder),
@@ -138,7 +139,7 @@ def chosen_task(arguments: Sequence[str]) -> str:
     words = iter(arguments)
     for word in words:
         name, equals, value = word.partition("=")
-        if name not in ("--task", "--config"):
+        if name not in ("--task", "--config", "-c"):
             continue
         value = value if equals else next(words, "")
         chosen = value if name == "--task" else _task_in(Path(value)) or chosen
@@ -214,10 +215,9 @@ def train(arguments: Sequence[str]) -> int:
             print(f"{run.folder}: already trained by this config; nothing to do")
         return 0
     if is_first:
-        step = read_checkpoint(cli.resume)["global_step"] if cli.resume else 0
-        note_session(run, arguments, cli.trainer, step)
+        note_session(run, arguments, cli.trainer, cli.step)
         if cli.resume:
-            print(f"{run.folder}: resuming from {cli.resume.name}, step {step}", flush=True)
+            print(f"{run.folder}: resuming from {cli.resume.name}, step {cli.step}", flush=True)
     cli.trainer.callbacks.insert(0, OriginInCheckpoints(cli.task, origin))  # type: ignore[attr-defined]
     code = _fit(cli, run)
     return _conclude(cli, run) if code is None and is_first else code or 0
@@ -251,9 +251,8 @@ def _conclude(cli: TrainCLI, run: Run) -> int:
     if not run.best.is_file():
         print(f"{run.folder}: no checkpoint was asked for, none was written")
         return 0
-    best = cli.trainer.checkpoint_callback
-    assert isinstance(best, ModelCheckpoint)
-    score = float("nan") if best.best_model_score is None else float(best.best_model_score)
+    found = cli.best.best_model_score
+    score = float("nan") if found is None else float(found)
     write_metrics(run, cli.model.monitor, cli.trainer)
     with complete_file(run.finished) as draft:
         draft.write_text(
@@ -265,12 +264,10 @@ def _conclude(cli: TrainCLI, run: Run) -> int:
 
 def _underscored(word: str) -> str:
     """``--checkpoint-minutes`` as people type it."""
-    name, equals, value = word.partition("=")
-    return (
-        name.replace("-", "_").replace("__", "--", 1) + equals + value
-        if (name.startswith("--"))
-        else word
-    )
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return "--" + name.replace("-", "_") + equals + value
 
 
 def _origin(task: str, data: Any, init_from: str | None) -> dict[str, Any]:

@@ -170,8 +170,8 @@ class ResumePoints(Checkpoint):
         self._handlers = {}
 
 
-def point_to_resume(run: Run) -> Path | None:
-    """The newest checkpoint of a run that can be read.
+def point_to_resume(run: Run) -> tuple[Path | None, int]:
+    """The newest checkpoint of a run that can be read, and how many steps were done by then.
 
     Raises:
         WeightsError: there are some, and none can be read.
@@ -179,11 +179,9 @@ def point_to_resume(run: Run) -> Path | None:
     found = [path for path in (run.last, run.previous) if path.is_file()]
     for path in found:
         try:
-            read_checkpoint(path)
+            return path, int(read_checkpoint(path)["global_step"])
         except WeightsError as error:
             if path == found[-1]:
                 raise
             print(f"{error}; taking the one before")
-        else:
-            return path
-    return None
+    return None, 0
