@@ -8,6 +8,7 @@ from pathology.cli.run_function import run_function
 
 def calibrate(
     run: Path,
+    shared: bool = False,
     shift: bool = False,
     sensitivity: float | None = None,
     split: str = "val",
@@ -22,6 +23,8 @@ def calibrate(
 
     Args:
         run: folder of a trained run.
+        shared: one temperature for all classes, which leaves all decisions as they are; those of
+            the classes' own may change which class is predicted.
         shift: fit a shift of each class's logit besides, one more constant as its bias.
         sensitivity: choose the highest thresholds that find this share of each class; thresholds
             are those of the largest sensitivity + specificity (Youden) when omitted.
@@ -33,7 +36,7 @@ def calibrate(
     from pathology.cli.trained import load_trained
     from pathology.errors import ManifestError
     from pathology.metrics import Calibration, choose_thresholds, fit, measure
-    from pathology.metrics.calibration import FILE
+    from pathology.metrics.calibration import COMPARED, FILE
     from pathology.metrics.measures import absent
     from pathology.metrics.thresholds import check_sensitivity, rule_name
 
@@ -41,15 +44,15 @@ def calibrate(
     trained = load_trained(run, device)
     source = open_source(run, trained, split, batch_size=batch_size)
     predictions = predict(run, trained, source)
-    found = fit(predictions, shift=shift)
+    found = fit(predictions, shift=shift, shared=shared)
     if missing := absent(predictions):
         raise ManifestError(
             f"{run}: split {split} has no example of {missing[0]}; nothing can be fitted to it"
         )
     after = predictions.rescaled(found.temperatures, found.shifts)
     values = [
-        {name: measure(one, repeats=0)[name].value for name in ("nll", "ece", "brier")}
-        for one in (predictions, after)
+        {name: found_here[name].value for name in COMPARED}
+        for found_here in (measure(one, repeats=0) for one in (predictions, after))
     ]
     thresholds = choose_thresholds(after, sensitivity)
     Calibration(

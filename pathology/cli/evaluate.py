@@ -141,9 +141,10 @@ def evaluate(
         f"{run}: {len(predictions)} {source.unit} of split {source.split}, 95 % intervals over"
         f" {drawn}"
     )
-    for name, estimate in estimates.items():
-        if "/" not in name:
-            print(f"  {name:<18} {estimate}")
+    shown = [name for name in estimates if "/" not in name]
+    width = max(map(len, shown))
+    for name in shown:
+        print(f"  {name:<{width}} {estimates[name]}")
     for note in notes:
         print(f"  {note}")
     print(f"  by class and example: {page}")
@@ -159,13 +160,14 @@ def _calibration_record(
 ) -> dict[str, Any] | None:
     """What calibration did here, and what it was fitted on."""
     from pathology.metrics import measure
+    from pathology.metrics.calibration import COMPARED
 
     if calibration is None or before is None:
         return None
     compared = {}
     for name, one in (("before", before), ("after", predictions)):
         found = measure(one, repeats=0, bins=bins, binning=binning)
-        compared[name] = {key: found[key].value for key in ("nll", "ece", "brier")}
+        compared[name] = {key: found[key].record()["value"] for key in COMPARED}
     return {
         "temperatures": dict(zip(calibration.classes, calibration.temperatures, strict=True)),
         "shifts": dict(zip(calibration.classes, calibration.shifts, strict=True)),

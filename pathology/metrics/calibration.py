@@ -26,6 +26,8 @@ from pathology.outputs import complete_file
 Objective = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
 
 FILE = "calibration.json"
+COMPARED = ("nll", "ece", "brier", "balanced_accuracy")
+"""Measures that are told before and after."""
 WIDEST = 1e3
 """Temperatures are looked for between 1 / ``WIDEST`` and ``WIDEST``."""
 
@@ -46,7 +48,7 @@ class Calibration:
         split: what it was fitted on.
         digest: of the data.
         examples: how many.
-        before: NLL, ECE and Brier score there.
+        before: NLL, ECE, Brier score and balanced accuracy there.
         after: the same after calibration.
         unfitted: why a class keeps its temperature of 1.
     """
@@ -129,7 +131,7 @@ class Fit:
     unfitted: dict[str, str]
 
 
-def fit(predictions: Predictions, *, shift: bool = False) -> Fit:
+def fit(predictions: Predictions, *, shift: bool = False, shared: bool = False) -> Fit:
     """The temperatures of the smallest NLL, in float64.
 
     Of classes with probabilities of their own one temperature each; exclusive classes share one,
@@ -141,10 +143,14 @@ def fit(predictions: Predictions, *, shift: bool = False) -> Fit:
     Args:
         predictions: of ``classes`` or ``labels``, on validation.
         shift: fit a shift per class, too. It is one more constant of the logit, as its bias is.
+        shared: one temperature for all classes. It leaves the order of a tile's classes as it is;
+            temperatures of their own, or shifts, may change which is predicted.
 
     Raises:
-        ValueError: another outcome.
+        ValueError: another outcome; ``shared`` with ``shift``.
     """
+    if shared and shift:
+        raise ValueError("shifts are per class: give either shared or shift")
     if predictions.outcome not in ("classes", "labels"):
         raise ValueError(
             f"outcome {predictions.outcome} has no temperatures; classes and labels have"
@@ -152,7 +158,13 @@ def fit(predictions: Predictions, *, shift: bool = False) -> Fit:
     logits, truth = predictions.logits, predictions.positive.astype(np.float64)
     count = logits.shape[1]
     temperatures, shifts, unfitted = np.ones(count), np.zeros(count), {}
-    if predictions.is_independent:
+    if predictions.is_independent and shared:
+        one = _fit_one(logits.ravel(), truth.ravel(), False)
+        if one is None:
+            unfitted = dict.fromkeys(predictions.classes, _REASON)
+        else:
+            temperatures[:] = one[0]
+    elif predictions.is_independent:
         for i, name in enumerate(predictions.classes):
             if not 0 < truth[:, i].sum() < len(truth):
                 unfitted[name] = "no example of it, or none of another"
@@ -163,11 +175,11 @@ def fit(predictions: Predictions, *, shift: bool = False) -> Fit:
             else:
                 temperatures[i], shifts[i] = found
     else:
-        shared = _fit_shared(logits, truth, shift)
-        if shared is None:
+        together = _fit_shared(logits, truth, shift)
+        if together is None:
             unfitted = dict.fromkeys(predictions.classes, _REASON)
         else:
-            temperatures[:], shifts = shared
+            temperatures[:], shifts = together
     return Fit(temperatures, shifts, unfitted)
 
 

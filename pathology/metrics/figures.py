@@ -8,6 +8,7 @@ import io
 from collections.abc import Sequence
 from typing import Literal
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -69,12 +70,12 @@ def reliability_figure(
         table = reliability(predictions, bins, binning)
         said, found, counts = table.points()
         size = 12 + 150 * np.sqrt(counts / counts.sum())
-        axes.plot(said, found, color=_colour(i), linewidth=1.4)
         ece = table(np.ones(len(table.probability)))
+        label = f"{name}: ECE {ece:.3f}" if name else None
+        axes.plot(said, found, color=_colour(i), linewidth=1.4, label=label)
         axes.scatter(
-            said, found, s=size, color=_colour(i), edgecolor="white", linewidth=0.6, zorder=3,
-            label=f"{name}: ECE {ece:.3f}" if name else None,
-        )  # fmt: skip
+            said, found, s=size, color=_colour(i), edgecolor="white", linewidth=0.6, zorder=3
+        )
         if not name:
             axes.text(0.03, 0.97, f"ECE {ece:.3f}", va="top", fontsize=9, color=INK)
     return _svg(_with_legend(figure, axes, "upper left"))
@@ -222,6 +223,7 @@ def _svg(figure: Figure) -> str:
     """The figure as an address that an ``img`` shows."""
     FigureCanvasSVG(figure)
     buffer = io.BytesIO()
-    # No date: the same predictions make the same page.
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    # No date and no random names: the same predictions make the same page.
+    with matplotlib.rc_context({"svg.hashsalt": "pathology"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

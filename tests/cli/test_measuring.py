@@ -118,7 +118,7 @@ def test_calibration_is_fitted_on_validation_and_is_the_models(pathology, run, i
     assert (code, "very split" in out) == (0, False)
     record = json.loads((run / "evaluation" / "test_calibrated.json").read_text())
     assert record["calibration"]["fitted_on"]["split"] == "val"
-    assert set(record["calibration"]["before"]) == {"nll", "ece", "brier"}
+    assert set(record["calibration"]["before"]) == {"nll", "ece", "brier", "balanced_accuracy"}
     apply_calibration(trained.task, stored)
     from pathology.data.modules import TileDataModule
 

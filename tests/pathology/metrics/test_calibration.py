@@ -73,6 +73,19 @@ def test_exclusive_classes_share_a_temperature(rng):
     assert found.temperatures[0] > 1
 
 
+def test_a_shared_temperature_is_the_best_one_and_keeps_decisions(rng):
+    predictions = of_classes(rng, 200, sharpness=3, link="sigmoid")
+    found = fit(predictions, shared=True)
+    assert len(set(found.temperatures)) == 1
+    best = nll(predictions.rescaled(found.temperatures))
+    for factor in (0.99, 1.01):
+        assert nll(predictions.rescaled(factor * found.temperatures)) > best
+    after = predictions.rescaled(found.temperatures)
+    np.testing.assert_array_equal(after.decisions, predictions.decisions)
+    with pytest.raises(ValueError, match="either shared or shift"):
+        fit(predictions, shared=True, shift=True)
+
+
 @pytest.mark.parametrize("link", ["sigmoid", "softmax"])
 @pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("sign", [1, -1])

@@ -79,7 +79,7 @@ def test_what_does_not_belong_together_is_refused(rng, whole):
     with pytest.raises(StampMismatchError, match="a patient or slide is in one fold only"):
         together(runs(part(whole, rows[:60]), part(whole, rows[60:])))
     with pytest.raises(StampMismatchError, match=r"classes .* cannot be compared"):
-        together(runs(whole, of_classes(rng, 120, "abd")))
+        together(runs(whole, of_classes(rng, 120, "abx")))
     other = part(whole, rows)
     other.truth.loc[0, "label"] = "a" if whole.truth["label"][0] != "a" else "b"
     changed = Predictions("classes", "abc", other.logits, other.truth, other.groups)
