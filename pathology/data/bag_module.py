@@ -231,6 +231,12 @@ class BagDataModule(lightning.LightningDataModule):
         target = StainFolder(self.stains).target.digest() if self.stains else None
         return {"tiles": data.spec.to_dict(), "stain": target}
 
+    def origin(self) -> dict[str, Any]:
+        """The kind of tiles, as runs note it; ``stain`` is of tiles that are read as pixels."""
+        spec = self._any().spec
+        kind = {"size_px": spec.size_px, "mpp": spec.mpp, "colour": spec.colour}
+        return kind | {"stain": self.made_of().get("stain")}
+
     def _any(self) -> Bags:
         """Bags of some split that is there."""
         if self._datasets:
@@ -239,10 +245,11 @@ class BagDataModule(lightning.LightningDataModule):
 
     def digest(self) -> str:
         """SHA-256 over manifest, features or tile tables, and stains: what a run is made from."""
+        table = self._table
         content = hashlib.sha256(Path(self.manifest).read_bytes())
         if self.features is not None:
-            for split in SPLITS if "split" in self._table else ("all",):
-                if split != "all" and not (self._table["split"] == split).any():
+            for split in SPLITS if "split" in table else ("all",):
+                if split != "all" and not (table["split"] == split).any():
                     continue
                 bags = self.dataset(split)
                 assert isinstance(bags, FeatureBags)
@@ -250,11 +257,11 @@ class BagDataModule(lightning.LightningDataModule):
                     content.update(bags.folder.stamps[slide_id].digest().encode())
         else:
             assert self.tiles is not None
-            for record in self._table.to_dict("records"):
+            for record in table.to_dict("records"):
                 path = grid_path(self.tiles, record)
                 content.update(path.read_bytes() if path.is_file() else b"none")
         if self.stains is not None:
-            content.update(StainFolder(self.stains).digest(self._table["slide_id"]).encode())
+            content.update(StainFolder(self.stains).digest(table["slide_id"]).encode())
         return content.hexdigest()
 
     # --- loading ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import tifffile
 from pathology.cli import main
 
 SMOKE = Path(__file__).parents[2] / "configs" / "smoke" / "mil.yaml"
+ENCODER = ["--encoder", "test_vit", "--encoder-args", "{img_size: 32}", "--device", "cpu"]
 
 
 def write_slide(path, seed, is_tumour):
@@ -45,15 +46,14 @@ def slides(tmp_path_factory):
     cut = ["tile", "--slides", manifest, "--out", tiles, "--size-px", "32", "--tile-mpp", "2.0"]
     assert main(cut) == 0
     encode = ["features", "--slides", manifest, "--tiles", tiles, "--out", str(folder / "features")]
-    encode += ["--encoder", "test_resnet", "--encoder-seed", "0", "--device", "cpu"]
-    assert main(encode) == 0
+    assert main([*encode, *ENCODER, "--encoder-seed", "0"]) == 0
     return folder
 
 
 def train(slides, out, *words):
     data = ["--data.manifest", str(slides / "slides.csv")]
     trainer = ["--trainer.accelerator", "cpu"]
-    return main(["train", "--out", str(out), *data, *trainer, *map(str, words)])
+    return main(["train", *map(str, words), "--out", str(out), *data, *trainer])
 
 
 def test_features_to_a_measured_model(slides, tmp_path, capsys):
@@ -70,8 +70,7 @@ def test_features_to_a_measured_model(slides, tmp_path, capsys):
     other = str(tmp_path / "other")
     manifest, tiles = str(slides / "slides.csv"), str(slides / "tiles")
     encode = ["features", "--slides", manifest, "--tiles", tiles, "--out", other]
-    encode += ["--encoder", "test_resnet", "--encoder-seed", "1", "--device", "cpu"]
-    assert main(encode) == 0
+    assert main([*encode, *ENCODER, "--encoder-seed", "1"]) == 0
     measure = ["evaluate", "--run", str(run), "--manifest", manifest, "--features", other]
     capsys.readouterr()
     assert main([*measure, "--split", "test", "--device", "cpu"]) == 2
@@ -94,7 +93,7 @@ def test_an_encoder_is_trained_with_the_aggregator(slides, tmp_path):
         "  max_tiles: 6\n"
         "  max_eval_tiles: 8\n"
         "  num_workers: 0\n"
-        "trainer: {max_epochs: 1, enable_progress_bar: false}\n"
+        "trainer: {max_epochs: 1, log_every_n_steps: 1, enable_progress_bar: false}\n"
     )
     run = tmp_path / "run"
     assert train(slides, run, "--config", config, "--data.tiles", slides / "tiles") == 0
