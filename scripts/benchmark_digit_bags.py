@@ -23,6 +23,7 @@ import csv
 import inspect
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ OUT = Path(__file__).parents[1] / "docs" / "digit_bags.csv"
 RUNS = Path(__file__).parents[1] / "runs" / "digit_bags.csv"
 BAGS = {"train": 1000, "val": 250, "test": 1000}
 TILES, SCORED = 20, 150  # tiles of a bag; test bags whose tiles are scored
-SEEDS, RATES = 5, (3e-3, 1e-2, 3e-2)
+SEEDS, RATES = 5, (3e-3, 1e-2, 3e-2)  # unless others are asked for
 EPOCHS, BATCH, WEIGHT_DECAY = 20, 50, 1e-4
 # Of every aggregator that has such an option.
 OPTIONS = {"hidden": 64, "attention_hidden": 32, "dim": 64, "expected_tiles": TILES}
@@ -160,16 +161,16 @@ class Bags:
         return self.parts
 
 
-def chosen(runs: Runs, names: list[str], seeds: int) -> pd.DataFrame:
+def chosen(runs: Runs, names: list[str], seeds: int, tried: Sequence[float]) -> pd.DataFrame:
     """Rows of each toy, aggregator and seed at the aggregator's learning rate."""
     bags, rates, rows = Bags(), {}, []
-    total = len(TOYS) * len(names) * (len(RATES) + seeds - 1)
+    total = len(TOYS) * len(names) * (len(tried) + seeds - 1)
     with tqdm(total=total, unit="run") as bar:
         for seed in range(seeds):
             for toy, name in itertools.product(TOYS, names):
                 bar.set_postfix_str(f"seed {seed} {toy} {name}")
                 found = []
-                for rate in [rates[toy, name]] if seed else RATES:
+                for rate in [rates[toy, name]] if seed else tried:
                     found.append(runs.run(toy, name, seed, rate, bags))
                     bar.update()
                 best = min(found, key=lambda row: row["val_loss"])
@@ -232,6 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--aggregators", nargs="+", choices=list(AGGREGATORS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--again", nargs="+", default=[], choices=list(AGGREGATORS), metavar="NAME")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -240,7 +242,8 @@ def main() -> None:
         parser.error("--seeds: at least 2, for a spread")
     torch.set_num_threads(1)
     names = options.aggregators or list(AGGREGATORS)
-    table = summary(chosen(Runs(options.runs, options.again), names, options.seeds))
+    runs = Runs(options.runs, options.again)
+    table = summary(chosen(runs, names, options.seeds, options.rates))
     with complete_file(options.out) as draft:
         table.to_csv(draft, index=False, float_format="%.4g")
     show(table)
