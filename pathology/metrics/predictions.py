@@ -16,6 +16,8 @@ Outcome = Literal["classes", "labels", "grades", "cox", "hazard"]
 Link = Literal["softmax", "sigmoid"]
 
 SURVIVAL = ("cox", "hazard")
+GROUP = "bootstrap_group"
+"""Column of a stored table that says what belongs together; manifests have a `group` of theirs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,8 +236,8 @@ class Predictions:
         """Predictions from their :meth:`table`."""
         logits = [name for name in table if str(name).startswith("logit_")]
         rest = [name for name in table if not str(name).startswith(("logit_", "probability_"))]
-        groups = table["group"].to_numpy() if "group" in table else None
-        truth = table[rest].drop(columns="group", errors="ignore")
+        groups = table[GROUP].to_numpy() if GROUP in table else None
+        truth = table[rest].drop(columns=GROUP, errors="ignore")
         return cls(outcome, classes, table[logits].to_numpy(), truth, groups, link)
 
     def rescaled(
@@ -248,7 +250,7 @@ class Predictions:
         """One row per example: the truth's columns, ``logit_*`` and ``probability_*``."""
         table = self.truth.reset_index(drop=True).copy()
         if self.groups is not None:
-            table["group"] = np.asarray(self.groups).astype(str)
+            table[GROUP] = np.asarray(self.groups).astype(str)
         if self.outcome in SURVIVAL:
             names = ["risk"] if self.outcome == "cox" else list(self.classes)
             if len(names) != self.logits.shape[1]:

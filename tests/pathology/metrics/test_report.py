@@ -39,7 +39,7 @@ def test_every_outcome_has_a_page_that_asks_nobody_for_anything(rng, make):
 
 
 def test_the_same_predictions_make_the_same_page(rng):
-    predictions = of_classes(rng)
+    predictions = of_survival(rng)
     assert page(predictions) == page(predictions)
 
 
@@ -62,10 +62,10 @@ def test_the_surest_mistake_comes_first():
     assert worst(predictions, 2) == [0, 2]
 
 
-def test_patients_are_in_the_order_of_how_much_is_right(rng):
+def test_patients_are_in_the_order_of_how_much_is_right():
     logits = np.array([[2.0, 0], [2, 0], [2, 0], [0, 2]])
-    truth = pd.DataFrame({"name": list("wxyz"), "label": ["a", "a", "b", "b"]})
-    groups = np.array(["good", "good", "bad", "half"])
+    truth = pd.DataFrame({"name": list("wxyz"), "label": ["a", "a", "b", "a"]})
+    groups = np.array(["good", "half", "half", "bad"])
     html = page(Predictions("classes", ["a", "b"], logits, truth, groups), group_name="patients")
     assert html.index(">bad<") < html.index(">half<") < html.index(">good<")
     assert "4 examples of 3 patients" in html
