@@ -83,7 +83,7 @@ class Task(lightning.LightningModule):
         layer_decay: float | None = None,
         agc: float = 0.01,
         clip_norm: float = 0.0,
-        freeze: str | int | None = None,
+        freeze: int | str | None = None,  # in this order, or a config's 2 would be a name
         ema_decay: float | None = None,
         ema_every: int = 1,
     ) -> None:

@@ -3,8 +3,10 @@
 import lightning
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 
 from pathology.tasks.base import step_seed
+from pathology.tasks.tile_classification import TileClassification
 from tests.pathology.tasks.small import BATCHES, Watch, fit, make
 
 
@@ -162,3 +164,23 @@ def test_a_resumed_run_is_the_one_that_was_not_interrupted(tmp_path):
     for key, value in ending.state_dict().items():
         if torch.is_tensor(value):
             assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--freeze", "2"], "freeze", 2),
+        (["--freeze", "blocks.1"], "freeze", "blocks.1"),
+        (["--logit_bias", "prior"], "logit_bias", "prior"),
+        (["--logit_bias", "-4.6"], "logit_bias", -4.6),
+        (["--class_weights", "balanced"], "class_weights", "balanced"),
+        (["--class_weights", "[1, 2]"], "class_weights", [1.0, 2.0]),
+        (["--optimizer_args", "{betas: [0.9, 0.98]}"], "optimizer_args", {"betas": [0.9, 0.98]}),
+    ],
+)
+def test_settings_are_read_as_what_they_are(words, name, value):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TileClassification)
+    read = parser.parse_args(["--model", "m", "--classes", "[a, b]", *words])[name]
+    assert read == value
+    assert type(read) is type(value)
