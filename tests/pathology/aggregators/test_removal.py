@@ -218,3 +218,15 @@ def test_what_cannot_be_asked_is_refused():
         set_removal_effects(model, tiles, torch.zeros(20, dtype=torch.bool), 0)
     with pytest.raises(ValueError, match="rounds must be"):
         greedy_removal(model, tiles, 0, -1)
+
+
+@closed
+def test_calibrated_logits_are_as_exact(case):
+    model, tiles = make(case[0], **case[1]), bag(10)
+    before = run(model, tiles)
+    model.logits.rescale([0.5, 2.0, 1.25], [0.1, -0.2, 0.3])
+    assert run(model, tiles) == pytest.approx(before / 2 - 0.2, abs=1e-12)
+    found, explained = removal_effects(model, tiles, 1), explain_bag(model, tiles, 1)
+    expected = [run(model, tiles) - run(model, without(tiles, i)) for i in range(10)]
+    torch.testing.assert_close(found.effects.tolist(), expected, rtol=0, atol=1e-12)
+    assert explained.completeness_gap <= 1e-12
