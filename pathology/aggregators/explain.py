@@ -146,7 +146,7 @@ def _exact(
 
 def _additive(aggregator: Aggregator, bag: Tensor, targets: list[int]) -> Iterator[BagExplanation]:
     """Explanations by a baseline's own additive form."""
-    with torch.no_grad(), _undisturbed(bag.device):
+    with _undisturbed(bag.device), torch.no_grad():
         form = aggregator.tile_contributions(bag[None])
         if form is None:
             raise NotExplainableError(

@@ -97,7 +97,10 @@ def test_what_is_no_sum_is_not_explained(name):
         with pytest.raises(NotExplainableError, match=r"no sum over tiles.*removal effects"):
             explain_bag(model, tiles, 0)
     else:
-        assert explain_bag(model, tiles, 0).weights is None
+        found = explain_bag(model, tiles, 0)
+        assert found.weights is None
+        assert not found.contributions.requires_grad
+        assert found.completeness_gap <= 1e-12
 
 
 def test_unknown_names_get_the_nearest():
