@@ -18,7 +18,7 @@ from pathology.data.truth import OutcomeName
 from pathology.errors import StampMismatchError
 from pathology.tasks.base import Task
 from pathology.tasks.encoding import TileEncoding
-from pathology.tasks.outcomes import ClassLoss, Ties, make_outcome
+from pathology.tasks.outcomes import ClassLoss, Outcome, Ties, make_outcome
 from pathology.tasks.slide_model import SlideModel
 from pathology.tasks.tile_classification import load_backbone, read_checkpoint
 
@@ -89,8 +89,8 @@ class SlidePrediction(Task):
                 if value is not None:
                     raise ValueError(f"{name} is of an encoder, and none is trained; got {value!r}")
         self.loss_name: ClassLoss = loss or ("bce" if aggregator.startswith("bcos") else "ce")
-        # Which names and values there are is said before data is looked at.
-        make_outcome(outcome, self.classes, loss=self.loss_name, ties=ties, intervals=intervals)
+        # What is wrong with names and values is said before data is looked at.
+        self._metric = self._outcome().metric
         self._aggregator(in_features or 8)
         if encoder is not None:
             self._make(None)
@@ -106,30 +106,25 @@ class SlidePrediction(Task):
 
     def _make(self, in_features: int | None) -> None:
         """The model, for features of this size or of its encoder."""
-        options = self.hparams
         encoder, encoding = None, None
         if in_features is None:
             encoder, encoding = self._encoder()
             in_features = encoder.dims
-        outcome = make_outcome(
+        self.model = SlideModel(self._aggregator(in_features), self._outcome(), encoder, encoding)
+
+    def _outcome(self) -> Outcome:
+        return make_outcome(
             self.outcome,  # type: ignore[arg-type]
             self.classes,
             loss=self.loss_name,
-            ties=options["ties"],
-            intervals=options["intervals"],
+            ties=self.hparams["ties"],
+            intervals=self.hparams["intervals"],
         )
-        self.model = SlideModel(self._aggregator(in_features), outcome, encoder, encoding)
 
     def _aggregator(self, in_features: int) -> Aggregator:
-        options = self.hparams
-        name, arguments = options["aggregator"], options["aggregator_args"] or {}
-        outputs = make_outcome(
-            self.outcome,  # type: ignore[arg-type]
-            self.classes,
-            intervals=options["intervals"],
-        ).outputs
+        name, arguments = self.hparams["aggregator"], self.hparams["aggregator_args"] or {}
         try:
-            made = make_aggregator(name, in_features, outputs, **arguments)
+            made = make_aggregator(name, in_features, self._outcome().outputs, **arguments)
         except TypeError as error:
             raise ValueError(f"aggregator_args {arguments} do not suit {name}: {error}") from error
         if getattr(made, "auxiliary_weight", 0) and self.outcome not in ("classes", "labels"):
@@ -228,12 +223,7 @@ class SlidePrediction(Task):
 
     @property
     def monitor(self) -> str:
-        outcome = make_outcome(
-            self.outcome,  # type: ignore[arg-type]
-            self.classes,
-            intervals=self.hparams["intervals"],
-        )
-        return f"val_{outcome.metric}"
+        return f"val_{self._metric}"
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """What is reported of a batch of bags, ``(bags, logits)``."""

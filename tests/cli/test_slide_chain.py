@@ -7,8 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import torch
 
 from pathology.cli import main
+from pathology.data.bag_module import BagDataModule
+from pathology.data.bag_sampler import Draw
 
 SMOKE = Path(__file__).parents[2] / "configs" / "smoke" / "mil.yaml"
 ENCODER = ["--encoder", "test_vit", "--encoder-args", "{img_size: 32}", "--device", "cpu"]
@@ -75,6 +78,24 @@ def test_features_to_a_measured_model(slides, tmp_path, capsys):
     capsys.readouterr()
     assert main([*measure, "--split", "test", "--device", "cpu"]) == 2
     assert "weights' hash" in capsys.readouterr().err
+
+
+def test_pixels_and_features_are_of_the_same_tiles(slides):
+    classes = ["normal", "tumour"]
+    pixels = BagDataModule(str(slides / "slides.csv"), classes, tiles=str(slides / "tiles"))
+    numbers = BagDataModule(str(slides / "slides.csv"), classes, str(slides / "features"))
+    for which in (1, Draw(1, 0, 0)):
+        pixels.dataset("val").most = numbers.dataset("val").most = 5
+        a, b = pixels.dataset("val")[which], numbers.dataset("val")[which]
+        assert torch.equal(a["positions"], b["positions"])
+        assert a["count"] == b["count"] == 32
+    assert a["image"].shape == (5, 3, 32, 32)
+    # At one to one a tile is what the file holds: x and y of its corner are um of its centre.
+    stored = tifffile.imread(slides / "slide_09.tif")
+    for image, (x, y) in zip(a["image"], a["positions"].tolist(), strict=True):
+        left, top = round(x / 2 - 16), round(y / 2 - 16)
+        cut = stored[top : top + 32, left : left + 32]
+        assert np.array_equal(image.permute(1, 2, 0), cut)
 
 
 def test_an_encoder_is_trained_with_the_aggregator(slides, tmp_path):

@@ -14,6 +14,7 @@ from pathology.data.bag_module import BagDataModule
 from pathology.data.bag_sampler import Draw
 from pathology.data.bags import pad_bags
 from pathology.errors import StampMismatchError
+from pathology.tasks.optimisation import freeze_layers, make_optimizer, rest_frozen
 from pathology.tasks.slide_prediction import SlidePrediction
 from tests.pathology.made_bags import KIND, write_cohort, write_slide_features
 
@@ -101,20 +102,15 @@ def test_other_aggregators_learn_it_too(aggregator, options, cohort):
 
 def test_clam_clusters_beside_its_loss(cohort):
     data = make_data(cohort)
-    losses = []
-    for weight in (0.0, 1.0):
-        options = {"hidden": 16, "auxiliary_weight": weight}
-        torch.manual_seed(0)
-        task = make_task(data, aggregator="clam", aggregator_args=options, in_features=6)
-        batch = next(iter(data.loader("train", training=True)))
-        task.trainer = lightning.Trainer(
-            accelerator="cpu", logger=False, enable_checkpointing=False
-        )
-        losses.append(task.training_step(batch).item())
-        if weight:
-            features, present = batch["features"], batch["present"]
-            extra = task.model.aggregator.auxiliary_loss(features, present, batch["label"])
-    assert losses[1] - losses[0] == pytest.approx(extra.item(), rel=1e-5)
+    options = {"hidden": 16, "auxiliary_weight": 0.5}
+    task = make_task(data, aggregator="clam", aggregator_args=options, in_features=6)
+    task.trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    batch = next(iter(data.loader("train", training=True)))
+    features, outputs = task.model(batch)
+    clusters = task.model.aggregator.auxiliary_loss(features, batch["present"], batch["label"])
+    wanted = task.model.outcome.loss(outputs, batch) + clusters
+    assert clusters.item() > 0
+    assert task.training_step(batch).item() == pytest.approx(wanted.item(), rel=1e-6)
     with pytest.raises(ValueError, match="clusters tiles by classes"):
         SlidePrediction("clam", [], "cox")
 
@@ -252,3 +248,56 @@ def test_size_of_features_has_to_be_known(cohort):
     )
     with pytest.raises(ValueError, match="give in_features"):
         trainer.fit(make_task(data), data.loader("train", training=True))
+
+
+# --- with an encoder ------------------------------------------------------------------------------
+
+
+def with_encoder(**options):
+    task = SlidePrediction(
+        "bcos_gated_sum", CLASSES, aggregator_args=SMALL, encoder="test_resnet", **options
+    )
+    image = torch.randint(0, 256, (2, 3, 3, 32, 32), dtype=torch.uint8)
+    present = torch.tensor([[True] * 3, [True, False, False]])
+    batch = {
+        "image": image, "present": present, "positions": torch.zeros(2, 3, 2),
+        "count": torch.tensor([3, 1]), "label": torch.tensor([0, 1]),
+    }  # fmt: skip
+    return task, batch
+
+
+def test_tiles_are_encoded_where_they_are_present(monkeypatch):
+    task, batch = with_encoder()
+    task.eval()
+    model = task.model
+    with torch.no_grad():
+        whole = model.features(batch)
+        monkeypatch.setattr("pathology.tasks.slide_model.ENCODED", 2)
+        assert torch.allclose(model.features(batch), whole, atol=1e-6)
+        alone = model.encoder(model.encoding(batch["image"][1, :1]))
+    assert torch.allclose(whole[1, :1], alone, atol=1e-6)
+    assert not whole[1, 1:].any()
+    assert whole.shape == (2, 3, task.model.aggregator.in_features)
+
+
+def test_bags_of_features_are_not_for_an_encoder(cohort):
+    data = make_data(cohort)
+    with pytest.raises(ValueError, match="the bags are of features: the model needs no encoder"):
+        with_encoder()[0].take_from(data)
+
+
+def test_an_encoder_may_learn_slower_or_not_at_all():
+    task, batch = with_encoder(layer_decay=0.1)
+    optimizer = make_optimizer(task.model, "adamw", 1.0, 0.05, 0.1)
+    scales = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    assert {scales[id(p)] for p in task.model.encoder.parameters()} == {0.1}
+    assert {scales[id(p)] for p in task.model.aggregator.parameters()} == {1.0}
+    freeze_layers(task.model, "backbone")
+    task.train()
+    rest_frozen(task.model)
+    assert not task.model.encoder.training
+    assert task.model.aggregator.training
+    task.trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    task.training_step(batch).backward()
+    assert all(p.grad is None for p in task.model.encoder.parameters())
+    assert any(p.grad is not None for p in task.model.aggregator.parameters())
