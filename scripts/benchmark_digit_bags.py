@@ -14,7 +14,8 @@ score tiles that the aggregator has::
 What was measured is kept in ``--runs`` as it comes, so to resume is to run again; ``--again``
 forgets what it has of the aggregators named. The table in ``--out`` has means and standard
 deviations over seeds, and differences to ``abmil`` with 95 % intervals of paired seeds (Student's
-t): of AUROC, and of AUPRC-2 to the best score that ``abmil`` has.
+t): of AUROC, and of AUPRC-2 to the best score that ``abmil`` has. ``--table`` makes it of what is
+there so far, without spread and intervals where that is one seed.
 """
 
 import argparse
@@ -26,7 +27,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from scipy import stats
@@ -179,35 +179,46 @@ def chosen(runs: Runs, names: list[str], seeds: int, tried: Sequence[float]) -> 
     return pd.DataFrame(rows)
 
 
-def paired(values: np.ndarray, others: np.ndarray) -> tuple[float, float, float]:
-    """Mean difference of paired seeds with its 95 % interval."""
-    gap = values - others
-    half = stats.t.ppf(0.975, len(gap) - 1) * gap.std(ddof=1) / len(gap) ** 0.5
+def measured(runs: Runs, names: list[str], rates: Sequence[float]) -> pd.DataFrame:
+    """Rows there are, of each toy and aggregator at its learning rate by what there is."""
+    table = pd.DataFrame(runs.rows.values(), columns=list(FIELDS))
+    table = table[table["aggregator"].isin(names) & table["rate"].isin(rates)]
+    first = table[table["seed"] == 0].sort_values("val_loss")
+    best = first.drop_duplicates(["toy", "aggregator"])[["toy", "aggregator", "rate"]]
+    return table.merge(best)
+
+
+def paired(values: pd.Series, others: pd.Series) -> tuple[float, float, float]:
+    """Mean difference of the seeds that both have, with its 95 % interval; NaN of one seed."""
+    gap = (values - others).dropna()
+    half = float("nan")
+    if len(gap) > 1:
+        half = stats.t.ppf(0.975, len(gap) - 1) * gap.std() / len(gap) ** 0.5
     return float(gap.mean()), float(gap.mean() - half), float(gap.mean() + half)
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Tidy: a row per toy, aggregator and measure."""
+    rows = rows.sort_values(["toy", "aggregator"], key=lambda c: c.map((*TOYS, *AGGREGATORS).index))
     table = []
     for toy, of_toy in rows.groupby("toy", sort=False):
-        by_name = {n: g.sort_values("seed") for n, g in of_toy.groupby("aggregator", sort=False)}
+        by_name = {n: g.set_index("seed") for n, g in of_toy.groupby("aggregator", sort=False)}
         base = by_name.get(BASELINE)
         best = None if base is None else base[list(SCORES)].mean().idxmax()
         for name, group in by_name.items():
-            for measure_name in ("auroc", *SCORES):
-                values = group[measure_name].to_numpy(float)
-                if np.isnan(values).any():
+            for column in ("auroc", *SCORES):
+                values = group[column]
+                if values.isna().any():
                     continue
                 row = {
                     "toy": toy, "aggregator": name, "exact": AGGREGATORS[name].exact,
-                    "measure": "auroc" if measure_name == "auroc" else "auprc_2",
-                    "score": "" if measure_name == "auroc" else measure_name,
-                    "mean": values.mean(), "sd": values.std(ddof=1), "seeds": len(values),
+                    "measure": "auroc" if column == "auroc" else "auprc_2",
+                    "score": "" if column == "auroc" else column,
+                    "mean": values.mean(), "sd": values.std(), "seeds": len(values),
                     "rate": group["rate"].iloc[0],
                 }  # fmt: skip
                 if base is not None:
-                    other = "auroc" if measure_name == "auroc" else best
-                    gap = paired(values, base[other].to_numpy(float))
+                    gap = paired(values, base["auroc" if column == "auroc" else best])
                     row |= dict(zip(("to_abmil", "low", "high"), gap, strict=True))
                 table.append(row)
     return pd.DataFrame(table)
@@ -216,17 +227,24 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 def show(table: pd.DataFrame) -> None:
     """AUROC with its difference to ABMIL, and AUPRC-2 by score."""
     for toy, part in table.groupby("toy", sort=False):
-        print(f"\n{toy:16} {'AUROC':>13} {'to abmil':>25}" + "".join(f"{s:>16}" for s in SCORES))
+        print(f"\n{toy:16} {'AUROC':>13} {'to abmil':>23}" + "".join(f"{s:>16}" for s in SCORES))
         for name, group in part.groupby("aggregator", sort=False):
             rows = {row["score"]: row for row in group.to_dict("records")}
-            line = f"{name:16} {rows['']['mean']:.3f} ± {rows['']['sd']:.3f}"
+            line = f"{name:16} {spread(rows['']):>13}"
             if "to_abmil" in rows[""]:
                 gap = rows[""]
-                line += f"  {gap['to_abmil']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+                text = f"{gap['to_abmil']:+.3f}"
+                if gap["seeds"] > 1:
+                    text += f" [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+                line += f" {text:>23}"
             for score in SCORES:
-                row = rows.get(score)
-                line += f"{'-':>16}" if row is None else f"   {row['mean']:.3f} ± {row['sd']:.3f}"
+                line += f"{spread(rows[score]) if score in rows else '-':>16}"
             print(line)
+
+
+def spread(row: dict) -> str:
+    """Mean and standard deviation, if there is one."""
+    return f"{row['mean']:.3f}" + (f" ± {row['sd']:.3f}" if row["seeds"] > 1 else "")
 
 
 def main() -> None:
@@ -237,13 +255,18 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--again", nargs="+", default=[], choices=list(AGGREGATORS), metavar="NAME")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--table", action="store_true", help="of what there is, nothing trained")
     options = parser.parse_args()
     if options.seeds < 2:
         parser.error("--seeds: at least 2, for a spread")
     torch.set_num_threads(1)
     names = options.aggregators or list(AGGREGATORS)
     runs = Runs(options.runs, options.again)
-    table = summary(chosen(runs, names, options.seeds, options.rates))
+    if options.table:
+        rows = measured(runs, names, options.rates)
+    else:
+        rows = chosen(runs, names, options.seeds, options.rates)
+    table = summary(rows)
     with complete_file(options.out) as draft:
         table.to_csv(draft, index=False, float_format="%.4g")
     show(table)
