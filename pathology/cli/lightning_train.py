@@ -1,6 +1,7 @@
 """The LightningCLI behind ``pathology train``: a run folder that is complete and can be resumed."""
 
 import hashlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,8 +29,8 @@ from pathology.tasks.registry import DEFAULT_TASK, TASKS, task_classes
 # What a model takes over from its data.
 LINKS = ("classes", "outcome")
 
-# What loggers need is not installed with us.
-PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "mlflow_skinny": "mlflow-skinny"}
+# Packages that loggers need, which are not installed with us.
+PACKAGES = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb", "CometLogger": "comet_ml"}
 
 # Whatever these are, a run comes to the same: how often it saves, how it reads, what it shows.
 FREE = {
@@ -84,14 +85,8 @@ class TrainCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def instantiate_classes(self) -> None:
-        try:
-            super().instantiate_classes()
-        except ModuleNotFoundError as error:
-            package = PACKAGES.get(str(error.name), str(error.name or error).split("[")[0])
-            raise ValueError(
-                f"the config names a class that needs the package {package!r};"
-                f" pip install {package}"
-            ) from error
+        _check_installed(self.config["trainer"]["logger"])
+        super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         run = Run(Path(self.config["out"]))
@@ -125,6 +120,21 @@ def _several(given: Any) -> list[Any]:
 def _loggers(given: Any) -> list[Logger]:
     """Those that a config adds to what every run has."""
     return [logger for logger in _several(given) if isinstance(logger, Logger)]
+
+
+def _check_installed(given: Any) -> None:
+    """Refuse loggers whose packages are missing; jsonargparse would say so in a thousand words.
+
+    Raises:
+        ValueError: naming the first such package.
+    """
+    for logger in _several(given):
+        name = str(getattr(logger, "class_path", "")).rpartition(".")[2]
+        package = PACKAGES.get(name)
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f"trainer.logger: {name} needs a package that is missing; pip install {package}"
+            )
 
 
 def chosen_task(arguments: Sequence[str]) -> str:
