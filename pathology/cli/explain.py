@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pathology.cli.run_function import run_function
 from pathology.errors import ManifestError
@@ -30,6 +30,7 @@ def explain(
     encoder_seed: int | None = None,
     encoder_args: dict[str, Any] | None = None,
     resize: bool = False,
+    pixels: Literal["imagenet", "half", "clip", "model"] | None = None,
     calibrated: bool = False,
     out_mpp: float = 8.0,
     depth: str = "pixels",
@@ -54,12 +55,13 @@ def explain(
             slides that predicts grades `grade`, of survival `risk` or `interval_0`, ...
         pooling: how the slide's score weighs tile logits: mean (when omitted), or e.g. top50.
         encoder: for a run on slides, what made its features, as `pathology features` was told;
-            likewise weights, pretrained, encoder_seed, encoder_args and resize.
+            likewise weights, pretrained, encoder_seed, encoder_args, resize and pixels.
         weights: file of weights for a timm name.
         pretrained: the weights that timm has under that name.
         encoder_seed: random weights.
         encoder_args: further arguments of timm.create_model.
         resize: resize tiles to the size that the encoder takes.
+        pixels: mean and deviation that RGB is normalised by.
         calibrated: explain the logits as `pathology calibrate` has made them.
         out_mpp: micrometres per pixel of the heatmap.
         depth: where the way back through the network stops: pixels, a layer by name, head (the
@@ -96,7 +98,9 @@ def explain(
         apply_calibration(getattr(task.model, "aggregator", task), calibration)
     choice = None
     if encoder is not None:
-        choice = EncoderChoice(encoder, weights, pretrained, encoder_seed, encoder_args, resize)
+        choice = EncoderChoice(
+            encoder, weights, pretrained, encoder_seed, encoder_args, resize, pixels
+        )
     explainer = make_explainer(loaded, pooling, depth, choice)
     scorer, trained = explainer.scorer, explainer.trained
     if target is not None and target not in scorer.classes:

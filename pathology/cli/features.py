@@ -29,7 +29,7 @@ def features(
     precision: Literal["fp32", "fp16", "bf16"] = "fp32",
     stored: Literal["float32", "float16"] = "float32",
     mpp: float | None = None,
-    shard: str | None = None,
+    part: str | None = None,
     device: str = "auto",
     batch_size: int = 64,
     readers: int = 4,
@@ -58,7 +58,7 @@ def features(
         precision: what the encoder computes in. fp16 and bf16 are quicker on GPUs.
         stored: what is kept. float16 halves the files, and keeps three digits.
         mpp: micrometres per pixel of slides that do not say it themselves.
-        shard: 3/16 takes the third of every 16 slides, so that 16 jobs share the work.
+        part: 3/16 takes the third of every 16 slides, so that 16 jobs share the work.
         device: auto, cpu, cuda, cuda:1, ...
         batch_size: tiles per pass through the encoder.
         readers: threads that read tiles while the encoder computes.
@@ -82,12 +82,12 @@ def features(
         raise ValueError(f"--out {out} is the folder of the tiles; choose another")
     table = list_slides(slides, mpp)
     spec = _first_spec(tiles, table)
-    part, of = parse_shard(shard)
-    table = table.iloc[part - 1 :: of]
-    ending = f"-{part}-of-{of}" if shard else ""
+    which, of = parse_part(part)
+    table = table.iloc[which - 1 :: of]
+    ending = f"-{which}-of-{of}" if part else ""
     failures = out / f"failures{ending}.csv"
     if not len(table):
-        print(f"no slide falls to shard {shard}")
+        print(f"no slide falls to part {part}")
         return 0
     choice = EncoderChoice(encoder, weights, pretrained, encoder_seed, encoder_args, resize, pixels)
     work = Extractor(
@@ -109,7 +109,7 @@ def features(
     return code
 
 
-def parse_shard(text: str | None) -> tuple[int, int]:
+def parse_part(text: str | None) -> tuple[int, int]:
     """``3/16``: which part, from 1, of how many.
 
     Raises:
@@ -120,7 +120,7 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     found = re.fullmatch(r"(\d+)/(\d+)", text)
     part, of = (int(number) for number in found.groups()) if found else (0, 0)
     if not 1 <= part <= of:
-        raise ValueError(f"--shard must be like 3/16, from 1/16 to 16/16; got {text!r}")
+        raise ValueError(f"--part must be like 3/16, from 1/16 to 16/16; got {text!r}")
     return part, of
 
 

@@ -152,16 +152,16 @@ def test_again_does_nothing(pathology, slides, made):
     assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == before
 
 
-def test_shards_share_the_slides_and_write_the_same_bytes(pathology, arguments, made, tmp_path):
+def test_parts_share_the_slides_and_write_the_same_bytes(pathology, arguments, made, tmp_path):
     found = []
     for part in (1, 2):
-        shard = [*arguments, *RANDOM, "--batch-size", "17", "--shard", f"{part}/2"]
-        assert pathology(*shard)[0] == 0
+        words = [*arguments, *RANDOM, "--batch-size", "17", "--part", f"{part}/2"]
+        assert pathology(*words)[0] == 0
         found.append(set(read_all(tmp_path / "out")))
     assert [len(names) for names in found] == [2, 3]
     assert read_all(tmp_path / "out") == read_all(made)
-    code, said, _ = pathology(*arguments, *RANDOM, "--shard", "4/5")
-    assert (code, said) == (0, "no slide falls to shard 4/5\n")
+    code, said, _ = pathology(*arguments, *RANDOM, "--part", "4/5")
+    assert (code, said) == (0, "no slide falls to part 4/5\n")
 
 
 def test_another_process_writes_the_same_bytes(pathology, arguments, made, tmp_path):
@@ -195,7 +195,7 @@ def test_a_killed_run_leaves_no_half_file_and_goes_on(pathology, arguments, tmp_
 def test_bf16_is_close_to_float32(pathology, arguments, made, tmp_path):
     """Products keep 8 bits, 0.4 % each; errors of two blocks add up."""
     half = ["--precision", "bf16", "--stored", "float16"]
-    assert pathology(*arguments, *RANDOM, *half, "--shard", "1/3")[0] == 0
+    assert pathology(*arguments, *RANDOM, *half, "--part", "1/3")[0] == 0
     (path,) = (tmp_path / "out").glob("*.h5")
     exact, rounded = read_features(made / path.name), read_features(path)
     error = np.abs(exact.features - rounded.features).max() / np.abs(exact.features).max()
@@ -378,17 +378,17 @@ def test_a_folder_that_lost_what_it_is_still_refuses_by_each_file(refused, own):
     assert "slide 000 ü.h5: features made with precision fp32, wanted bf16" in line
 
 
-def test_slides_that_fail_are_listed_by_shard(pathology, own):
+def test_slides_that_fail_are_listed_by_part(pathology, own):
     folder, arguments = own
     shutil.rmtree(folder / "made")
     (folder / "tiles" / "slide 002 ü.parquet").unlink()
     (folder / "slides" / "slide 000 ü.tif").write_bytes(b"no slide")
-    code, said, _ = pathology(*arguments, "--keep-going", "--shard", "1/2")
+    code, said, _ = pathology(*arguments, "--keep-going", "--part", "1/2")
     assert (code, "2 of 2 slides failed" in said) == (3, True)
     listed = pd.read_csv(folder / "made" / "failures-1-of-2.csv")
     assert list(listed["slide_id"]) == ["slide 000 ü", "slide 002 ü"]
     assert list(listed["error"]) == ["StampMismatchError", "ManifestError"]
-    assert pathology(*arguments, "--keep-going", "--shard", "2/2")[0] == 0
+    assert pathology(*arguments, "--keep-going", "--part", "2/2")[0] == 0
     assert [path.name for path in (folder / "made").glob("failures*")] == ["failures-1-of-2.csv"]
 
 
@@ -398,9 +398,9 @@ def test_slides_that_fail_are_listed_by_shard(pathology, own):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ([*RANDOM, "--shard", "0/3"], "--shard must be like 3/16"),
-        ([*RANDOM, "--shard", "4/3"], "--shard must be like 3/16"),
-        ([*RANDOM, "--shard", "third"], "--shard must be like 3/16"),
+        ([*RANDOM, "--part", "0/3"], "--part must be like 3/16"),
+        ([*RANDOM, "--part", "4/3"], "--part must be like 3/16"),
+        ([*RANDOM, "--part", "third"], "--part must be like 3/16"),
         ([*RANDOM, "--batch-size", "0"], "--batch-size must be at least 1"),
         ([*RANDOM, "--readers", "0"], "--readers must be at least 1"),
         ([*RANDOM, "--workers", "-1"], "workers must be at least 0"),
@@ -437,7 +437,7 @@ def test_a_config_says_the_same(pathology, arguments, made, tmp_path):
     values = {
         "slides": str(arguments[2]), "tiles": str(arguments[4]), "out": str(arguments[6]),
         "encoder": "vit_tiny_patch16_224", "encoder_args": SMALL, "encoder_seed": 3,
-        "device": "cpu", "batch_size": 17, "shard": "3/3",
+        "device": "cpu", "batch_size": 17, "part": "3/3",
     }  # fmt: skip
     config.write_text(yaml.safe_dump(values))
     assert pathology("features", "--config", config)[0] == 0
