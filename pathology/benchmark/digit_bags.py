@@ -1,6 +1,6 @@
 """Bags of handwritten digits for which it is known which tiles argue for and against each class.
 
-Three toys (Hense et al., NeurIPS 2024, arXiv:2406.04280, section 4.1 and appendix A.3), here of the
+Three toys (xMIL, NeurIPS 2024, arXiv:2406.04280, section 4.1 and appendix A.3), here of the
 8 x 8 digits that come with scikit-learn, so that nothing is downloaded:
 
 - ``four_bags`` (of Early et al., ICLR 2022): class 3 if there are eights and nines, 1 if there are
@@ -168,7 +168,8 @@ def pos_neg_evidence(digits: Digits) -> Digits:
 
 def adjacent_pairs_label(digits: Digits) -> Digits:
     """Whether any pair is complete."""
-    return np.stack([has(digits, a) & has(digits, b) for a, b in PAIRS]).any(0).astype(np.int64)
+    complete = [has(digits, a) & has(digits, b) for a, b in PAIRS]
+    return np.logical_or.reduce(complete).astype(np.int64)
 
 
 def adjacent_pairs_evidence(digits: Digits) -> Digits:

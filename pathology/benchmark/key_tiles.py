@@ -19,7 +19,7 @@ def key_tile_precision(scores: Tensor, evidence: Tensor) -> Tensor:
         ``(bags,)`` float64 in [0, 1], NaN where a bag has neither kind.
 
     Source:
-        Hense et al., NeurIPS 2024 (arXiv:2406.04280), appendix A.3. Which bags count follows the
+        xMIL, NeurIPS 2024 (arXiv:2406.04280), appendix A.3. Which bags count follows the
         authors' published evaluation.
     """
     found = torch.stack(
