@@ -211,6 +211,7 @@ def train(arguments: Sequence[str]) -> int:
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
     for word in ("config", "out"):  # where it stands is not part of what it is
         config.pop(word, None)
+    cli.datamodule.setup("fit")  # what is wrong with the data is said before there is a run
     origin = _origin(cli.task, cli.datamodule, config["model"].get("init_from"))
     if run.config.is_file():
         _check_same(run.settings(), config, run)
