@@ -22,6 +22,7 @@ from pathology.tasks.checkpoint import load_task
 
 CLASSES = ["normal", "tumour"]
 STEPS = 3  # of each of two epochs
+COUNT = 320  # tiles of validation; of an odd number, two devices would count one twice
 # With statistics over all devices, clipped gradients, averaged weights and a schedule.
 TOGETHER = ("--trainer.sync_batchnorm", "true", "--model.ema_decay", "0.5")
 
@@ -34,6 +35,7 @@ def arguments(cohort, cohort_tiles):
         "--data.tiles", str(cohort_tiles), "--data.classes", "[normal, tumour]",
         "--data.batch_size", "4", "--data.num_workers", "0", "--data.augment", "none",
         "--trainer.max_epochs", "2", "--trainer.limit_train_batches", str(STEPS),
+        "--trainer.limit_val_batches", str(COUNT // 8),
         "--trainer.log_every_n_steps", "1", "--trainer.num_sanity_val_steps", "0",
         "--trainer.accelerator", "cpu", "--trainer.devices", "2",
         "--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false",
@@ -64,9 +66,10 @@ def assert_same_curves(found, expected):
     assert len(found) == len(expected)
     for name in ("train_loss_step", "train_loss", "lr", "val_loss", "val_auroc"):
         one, other = found[name].dropna().to_numpy(), expected[name].dropna().to_numpy()
-        np.testing.assert_allclose(one, other, rtol=2e-3, err_msg=name)
-        if name == "train_loss_step":
-            np.testing.assert_allclose(one[0], other[0], rtol=1e-5)  # before Adam's first step
+        # Of tiles whose logits are nearly equal, rounding says which is first.
+        np.testing.assert_allclose(
+            one, other, rtol=5e-3 if name == "val_auroc" else 1e-4, err_msg=name
+        )
 
 
 class Together(TileSampler):
@@ -97,8 +100,6 @@ def test_two_devices_train_and_report_as_one_that_sees_both_batches(
     words = given(arguments, trainer__devices=1, data__batch_size=8)
     assert main([*words, *TOGETHER, "--out", str(alone)]) == 0
     data = TileDataModule(**yaml.safe_load((run / "config.yaml").read_text())["data"])
-    count = len(data.dataset("val").labels)
-    assert count % 2 == 0, "with an odd number one tile is counted twice; choose other slides"
     assert_same_curves(figures(run), figures(alone))
     best = yaml.safe_load((run / "finished").read_text())
     assert best["epochs"] == 2
@@ -107,10 +108,10 @@ def test_two_devices_train_and_report_as_one_that_sees_both_batches(
     epoch = int(figures(run)["val_auroc"].dropna().to_numpy().argmax())
     task, _ = load_task(run)
     with torch.no_grad():
-        logits = torch.cat([task.predict_step(batch) for batch in data.loader("val")])
-    labels = torch.from_numpy(data.dataset("val").labels).long()
+        logits = torch.cat([task.predict_step(batch) for batch in data.loader("val")])[:COUNT]
+    labels = torch.from_numpy(data.dataset("val").labels[:COUNT]).long()
     auroc = multiclass_auroc(logits.softmax(-1), labels, len(CLASSES)).item()
-    assert figures(run)["val_auroc"].dropna().iloc[epoch] == pytest.approx(auroc, abs=1e-3)
+    assert figures(run)["val_auroc"].dropna().iloc[epoch] == pytest.approx(auroc, rel=5e-3)
 
 
 def test_accumulated_gradients_are_those_of_the_larger_batch(arguments, tmp_path):
@@ -120,7 +121,9 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(arguments, tmp_path
         trainer__max_epochs=1,
     )  # fmt: skip
     same += ["--model.model_args", "{img_size: 64, depth: 2}"]
-    pieces = given(same, trainer__limit_train_batches=2 * STEPS)
+    pieces = given(
+        same, trainer__limit_train_batches=2 * STEPS, trainer__limit_val_batches=COUNT // 4
+    )
     pieces += ["--trainer.accumulate_grad_batches", "2"]
     whole = given(same, data__batch_size=8)
     assert main([*pieces, "--out", str(tmp_path / "pieces")]) == 0
