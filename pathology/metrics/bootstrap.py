@@ -131,7 +131,7 @@ def interval(value: float, draws: NDArray[np.float64], level: float, note: str =
         return Estimate(value, note=note or "the examples do not determine it")
     exist = draws[~np.isnan(draws)]
     if not len(draws):
-        return Estimate(value, note="one group")
+        return Estimate(value, note="one group, or no draws")
     if len(exist) < ENOUGH * len(draws):
         return Estimate(value, draws=len(exist), note="too few groups of some class")
     tail = (1 - level) / 2

@@ -6,7 +6,7 @@ are not defined, and say so; the mean over those that are there has a name of it
 (``auroc_of_present``).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,6 @@ def measure(
     values, draws = sample(
         statistic, len(predictions), predictions.groups, repeats=repeats, seed=seed
     )
-    add_means_of_present(values, draws, predictions.classes)
     return {
         name: interval(value, draws[name], level, _why_not(name, predictions))
         for name, value in values.items()
@@ -106,23 +105,36 @@ def make_statistic(
         rows = [_merged(part(one) for part in parts) for one in weights]
         return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
-    return statistic
+    return _with_means_of_present(statistic, len(predictions))
 
 
-def add_means_of_present(
-    values: dict[str, float], draws: dict[str, NDArray[np.float64]], classes: Sequence[str]
-) -> None:
-    """Beside each mean that is not defined, the mean over the classes for which it is."""
-    for name in [name for name, value in values.items() if np.isnan(value)]:
-        per_class = [f"{_PER_CLASS.get(name, name)}/{one}" for one in classes]
-        there = [one for one in per_class if not np.isnan(values.get(one, np.nan))]
-        if there:
-            values[name + PRESENT] = float(np.mean([values[one] for one in there]))
-            draws[name + PRESENT] = np.mean([draws[one] for one in there], axis=0)
+def _with_means_of_present(statistic: Statistic, count: int) -> Statistic:
+    """Beside each mean that is not defined on the examples, the mean over the classes where it is.
+
+    Args:
+        statistic: means, and what each is of, named with the class behind a slash.
+        count: of examples.
+    """
+    whole = statistic(np.ones((1, count)))
+    defined = [name for name, values in whole.items() if not np.isnan(values).any()]
+    present = {
+        mean: [name for name in defined if name.startswith(f"{mean}/")]
+        for mean in whole
+        if "/" not in mean and mean not in defined
+    }
+
+    def extended(weights: Weights) -> dict[str, NDArray[np.float64]]:
+        found = dict(statistic(weights))
+        for mean, names in present.items():
+            if names:
+                found[mean + PRESENT] = np.mean([found[name] for name in names], axis=0)
+        return {name: values for name, values in found.items() if not name.startswith(_BALANCED)}
+
+    return extended
 
 
-# What a mean is of, where the name is another.
-_PER_CLASS = {"balanced_accuracy": "sensitivity"}
+# Not told by class: it is the sensitivity of decisions, of labels its mean with specificity.
+_BALANCED = "balanced_accuracy/"
 
 
 def absent(predictions: Predictions) -> list[str]:
@@ -225,7 +237,8 @@ def _decisions(
         if grade is not None:
             row |= grade(weights)
         for name, values in (
-            ("f1", f1), ("sensitivity", sensitivity), ("specificity", specificity)
+            ("balanced_accuracy", balanced), ("f1", f1),
+            ("sensitivity", sensitivity), ("specificity", specificity),
         ):  # fmt: skip
             row |= {f"{name}/{one}": float(v) for one, v in zip(names, values, strict=True)}
         return row

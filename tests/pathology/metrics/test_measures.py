@@ -185,6 +185,37 @@ def test_a_class_that_is_not_there_is_said_and_the_others_are_measured(rng):
     assert np.isfinite(found["ece"].value)
 
 
+@pytest.mark.parametrize("thresholds", [None, dict.fromkeys("abc", 0.9)])
+def test_balanced_accuracy_of_the_classes_there_is_of_decisions(rng, thresholds):
+    three = of_classes(rng, 90, link="sigmoid")
+    here = three.codes < 2
+    some = Predictions(
+        "classes", list("abc"), three.logits[here], three.truth[here], None, "sigmoid"
+    )
+    found = measure(some, repeats=0, thresholds=thresholds)["balanced_accuracy_of_present"].value
+    recalls = [(some.decisions == i)[some.codes == i].mean() for i in range(2)]
+    assert found == pytest.approx(np.mean(recalls), **CLOSE)
+
+
+def test_means_over_the_labels_and_grades_that_are_there(rng):
+    labels = of_labels(rng)
+    here = ~labels.positive[:, 2]
+    some = Predictions("labels", list("abc"), labels.logits[here], labels.truth[here])
+    truth, decided = some.positive, some.logits > 0
+    found = measure(some, repeats=0)
+    expected = [sk.balanced_accuracy_score(truth[:, i], decided[:, i]) for i in range(2)]
+    assert np.isnan(found["balanced_accuracy"].value)
+    assert found["balanced_accuracy_of_present"].value == pytest.approx(np.mean(expected), **CLOSE)
+    assert "balanced_accuracy/a" not in found
+    grades = of_grades(rng)
+    here = grades.codes < 3
+    some = Predictions("grades", grades.classes, grades.logits[here], grades.truth[here])
+    found = measure(some, repeats=0)
+    assert np.isnan(found["auroc"].value)
+    means = [found[f"auroc/>=g{i}"].value for i in (1, 2)]
+    assert found["auroc_of_present"].value == pytest.approx(np.mean(means), **CLOSE)
+
+
 def test_data_of_a_single_class_are_measured_as_far_as_can_be(rng):
     some = of_classes(rng, 60)
     rows = some.codes == 1
