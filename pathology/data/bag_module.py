@@ -1,12 +1,10 @@
 """The data module of slides and patients: bags of tiles by split."""
 
 import hashlib
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import lightning
 import numpy as np
 import pandas as pd
 import torch
@@ -20,6 +18,7 @@ from pathology.data.grids import grid_path
 from pathology.data.loader import TileLoader
 from pathology.data.manifest import SPLITS, read_slide_manifest
 from pathology.data.samplers import draw_weights
+from pathology.data.split_data import SplitData, seed
 from pathology.data.tiles import SlideTiles
 from pathology.data.truth import BagOf, Columns, OutcomeName, Truth, read_truth
 from pathology.errors import ManifestError
@@ -29,10 +28,9 @@ BagBalance = Literal["none", "class", "patient", "class+patient"]
 
 MOST_FEATURES = 4096  # of a bag while training: more seldom help, and a batch has to fit
 MOST_TILES = 64  # the same of tiles read as pixels, whose encoder is trained, too
-MOST_WORKERS = 8
 
 
-class BagDataModule(lightning.LightningDataModule):
+class BagDataModule(SplitData):
     """Bags of tiles by split, of slides or of patients, with what is to be predicted of them.
 
     Give ``features`` (quick: an encoder has seen each tile once), or ``tiles`` to read pixels and
@@ -96,7 +94,7 @@ class BagDataModule(lightning.LightningDataModule):
         augment: Augment | Augmentation = "turns+colour",
         balance: BagBalance = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(num_workers, multiprocessing_context)
         if (features is None) == (tiles is None):
             raise ValueError(f"give either features or tiles; got {features!r} and {tiles!r}")
         if stains is not None and tiles is None:
@@ -125,14 +123,11 @@ class BagDataModule(lightning.LightningDataModule):
         self.bag, self.skip_unlabelled, self.stains = bag, skip_unlabelled, stains
         self.max_tiles = max_tiles or (MOST_FEATURES if features is not None else MOST_TILES)
         self.max_eval_tiles, self.tile_dropout = max_eval_tiles, tile_dropout
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.multiprocessing_context = multiprocessing_context
+        self.batch_size = batch_size
         self.augment, self.balance = augment, balance
         self._augmentation = batch_augmentation(augment)
         self._truths: dict[str, Truth] = {}
         self._datasets: dict[str, Bags] = {}
-        self._training: TileLoader | None = None
-        self._reached: dict[str, int] | None = None
 
     # --- what there is ---------------------------------------------------------------------------
 
@@ -207,7 +202,7 @@ class BagDataModule(lightning.LightningDataModule):
             "most": self.max_tiles,
             "most_whole": self.max_eval_tiles,
             "dropout": self.tile_dropout,
-            "seed": _seed(),
+            "seed": seed(),
         }
         names = list(truth.table["name"])
         if self.features is not None:
@@ -318,14 +313,7 @@ class BagDataModule(lightning.LightningDataModule):
         Each bag once, by itself, whole and in the order of ``truth(split)``, unless for training.
         """
         bags = self.dataset(split)
-        workers = self._workers()
-        options: dict[str, Any] = {
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
-            "multiprocessing_context": self.multiprocessing_context if workers else None,
-            "pin_memory": torch.cuda.is_available(),
-            "collate_fn": pad_bags,
-        }
+        options: dict[str, Any] = {"collate_fn": pad_bags} | self.reading()
         if not training:
             return DataLoader(bags, batch_size=1, **options)
         sampler = self.sampler(split)
@@ -357,13 +345,10 @@ class BagDataModule(lightning.LightningDataModule):
             names = [name or f"row {i}" for i, name in enumerate(table["patient_id"])]
             groups = pd.factorize(pd.Series(names))[0]
         classes = kinds if "class" in by else np.zeros(len(kinds), np.int64)
-        trainer = self.trainer
         return BagSampler(
             kinds,
             weights=None if by == {"none"} else draw_weights(classes, groups),
-            seed=_seed(),
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
+            **self.shares(),
         )
 
     def on_after_batch_transfer(
@@ -378,48 +363,8 @@ class BagDataModule(lightning.LightningDataModule):
             or self.augment == "none"
         ):
             return batch
-        # Drawn by seed, rank and batch: a resumed run repeats what an uninterrupted one sees.
-        number = trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        draw = np.random.SeedSequence([_seed(), trainer.global_rank, number]).generate_state(2)
-        generator = torch.Generator().manual_seed(int(draw[0]) << 32 | int(draw[1]))
+        # A resumed run repeats what an uninterrupted one sees.
+        generator = self.generator()
         image = batch["image"].clone()
         image[batch["present"]] = self._augmentation(image[batch["present"]], generator)
         return batch | {"image": image}
-
-    def _workers(self) -> int:
-        if self.num_workers is not None:
-            return self.num_workers
-        devices = self.trainer.num_devices if self.trainer else 1
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return min(MOST_WORKERS, (cores or 1) // devices)
-
-    def train_dataloader(self) -> DataLoader:
-        loader = self.loader("train", training=True)
-        assert isinstance(loader, TileLoader)
-        if self._reached is not None:
-            loader.load_state_dict(self._reached)
-            self._reached = None  # not for a training after this one
-        self._training = loader
-        return loader
-
-    # As in TileDataModule: Lightning gives a loader's state back only to one that is made after the
-    # checkpoint was read.
-
-    def state_dict(self) -> dict[str, int]:
-        """How far training is, for Lightning's checkpoints."""
-        return {} if self._training is None else self._training.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Have the next loader of training go on there."""
-        self._reached = state_dict or None
-
-    def val_dataloader(self) -> DataLoader:
-        return self.loader("val")
-
-    def test_dataloader(self) -> DataLoader:
-        return self.loader("test")
-
-
-def _seed() -> int:
-    """What ``seed_everything`` said, in the place where Lightning keeps it."""
-    return int(os.environ.get("PL_GLOBAL_SEED", 0))

@@ -1,11 +1,9 @@
 """Lightning data modules."""
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any, get_args
 
-import lightning
 import numpy as np
 import pandas as pd
 import torch
@@ -17,6 +15,7 @@ from pathology.data.loader import TileLoader
 from pathology.data.manifest import SPLITS, image_names, read_slide_manifest, read_tile_manifest
 from pathology.data.samplers import BALANCES, STRETCH, Balance, TileSampler, draw_weights
 from pathology.data.shard_tiles import ShardTiles
+from pathology.data.split_data import SplitData
 from pathology.data.tiles import Crop, ImageTiles, SlideTiles, TileOutcome
 from pathology.data.truth import NONE
 from pathology.errors import ManifestError
@@ -24,10 +23,8 @@ from pathology.stain import StainFolder
 
 TileDataset = ImageTiles | SlideTiles | ShardTiles
 
-MOST_WORKERS = 8  # by default; more seldom help one device, and each holds slides and batches
 
-
-class TileDataModule(lightning.LightningDataModule):
+class TileDataModule(SplitData):
     """Labelled tiles by split, from image files, straight from slides, or from packed shards.
 
     Args:
@@ -78,7 +75,7 @@ class TileDataModule(lightning.LightningDataModule):
         stretch: int = STRETCH,
         outcome: TileOutcome = "classes",
     ) -> None:
-        super().__init__()
+        super().__init__(num_workers, multiprocessing_context)
         if outcome not in get_args(TileOutcome):
             raise ValueError(f"outcome of tiles must be classes or labels, got {outcome!r}")
         if len(set(classes)) != len(classes) or len(classes) < 2 - (outcome == "labels"):
@@ -109,13 +106,10 @@ class TileDataModule(lightning.LightningDataModule):
         self.classes, self.path_column, self.size_px = classes, path_column, size_px
         self.outcome = outcome
         self.crop = crop
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.multiprocessing_context = multiprocessing_context
+        self.batch_size = batch_size
         self.augment, self.balance, self.stretch = augment, balance, stretch
         self._augmentation = batch_augmentation(augment)
         self._datasets: dict[str, TileDataset] = {}
-        self._training: TileLoader | None = None
-        self._reached: dict[str, int] | None = None
 
     def table(self) -> pd.DataFrame:
         """The checked manifest."""
@@ -254,14 +248,7 @@ class TileDataModule(lightning.LightningDataModule):
         counts each once).
         """
         dataset = self.dataset(split)
-        workers = self._workers()
-        options: dict[str, Any] = {
-            "batch_size": self.batch_size,
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
-            "multiprocessing_context": self.multiprocessing_context if workers else None,
-            "pin_memory": torch.cuda.is_available(),
-        }
+        options: dict[str, Any] = {"batch_size": self.batch_size} | self.reading()
         if not training:
             return DataLoader(dataset, **options)
         sampler = self.sampler(split, dataset)
@@ -276,11 +263,8 @@ class TileDataModule(lightning.LightningDataModule):
         trainer = self.trainer
         if trainer is None or not trainer.training or self.augment == "none":
             return batch
-        # Drawn by seed, rank and batch: a resumed run repeats what an uninterrupted one sees.
-        number = trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        draw = np.random.SeedSequence([_seed(), trainer.global_rank, number]).generate_state(2)
-        generator = torch.Generator().manual_seed(int(draw[0]) << 32 | int(draw[1]))
-        return batch | {"image": self._augmentation(batch["image"], generator)}
+        # A resumed run repeats what an uninterrupted one sees.
+        return batch | {"image": self._augmentation(batch["image"], self.generator())}
 
     def sampler(self, split: str, dataset: TileDataset) -> TileSampler:
         """What an epoch of training shows, and in which order; seeded by ``seed_everything``.
@@ -295,14 +279,11 @@ class TileDataModule(lightning.LightningDataModule):
             places = {
                 "slides": dataset.owner, "nearby": dataset.nearby(), "stretch": self.stretch
             }  # fmt: skip
-        trainer = self.trainer
         return TileSampler(
             **places,
             weights=self._weights(split, dataset),
             strata=_kinds(dataset),
-            seed=_seed(),
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
+            **self.shares(),
         )
 
     def _weights(self, split: str, dataset: TileDataset) -> NDArray[np.float64] | None:
@@ -329,40 +310,6 @@ class TileDataModule(lightning.LightningDataModule):
         groups = pd.factorize(pd.Series(names))[0]
         return groups if isinstance(dataset, ImageTiles) else groups[dataset.owner]
 
-    def _workers(self) -> int:
-        if self.num_workers is not None:
-            return self.num_workers
-        devices = self.trainer.num_devices if self.trainer else 1
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return min(MOST_WORKERS, (cores or 1) // devices)
-
-    def train_dataloader(self) -> DataLoader:
-        loader = self.loader("train", training=True)
-        assert isinstance(loader, TileLoader)
-        if self._reached is not None:
-            loader.load_state_dict(self._reached)
-            self._reached = None  # not for a training after this one
-        self._training = loader
-        return loader
-
-    # Lightning keeps a loader's state, too, but gives it back only to one that is made after the
-    # checkpoint was read; asking for the number of steps, as schedules of learning rates do, makes
-    # it before.
-
-    def state_dict(self) -> dict[str, int]:
-        """How far training is, for Lightning's checkpoints."""
-        return {} if self._training is None else self._training.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Have the next loader of training go on there."""
-        self._reached = state_dict or None
-
-    def val_dataloader(self) -> DataLoader:
-        return self.loader("val")
-
-    def test_dataloader(self) -> DataLoader:
-        return self.loader("test")
-
 
 def _kinds(dataset: TileDataset) -> NDArray[np.integer]:
     """Class, or set of labels, of each tile."""
@@ -384,8 +331,3 @@ def _at(dataset: SlideTiles | ShardTiles) -> list[str]:
 def _inside(name: str, folder: Path) -> str:
     """A path as seen from the folder that it is in, or as it is."""
     return Path(name).relative_to(folder).as_posix() if Path(name).is_relative_to(folder) else name
-
-
-def _seed() -> int:
-    """What ``seed_everything`` said, in the place where Lightning keeps it."""
-    return int(os.environ.get("PL_GLOBAL_SEED", 0))
