@@ -2,10 +2,11 @@
 
 from torch import Tensor, nn
 
-from bcos_vit.layers import PlainLinear, held
 from pathology.aggregators.aggregator import Aggregator
 from pathology.aggregators.gated_attention import GatedAttention
+from pathology.aggregators.pooled_features import PooledFeatures
 from pathology.aggregators.scorer import GatedScorer, softmax_of_tiles
+from pathology.aggregators.subsets import NormalisedSum
 
 
 class AttentionMIL(Aggregator):
@@ -40,9 +41,7 @@ class AttentionMIL(Aggregator):
             nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
         )
 
-    def bag_logits(
-        self, features: Tensor, present: Tensor | None, positions: Tensor | None
-    ) -> Tensor:
+    def evidence(self, features: Tensor, present: Tensor | None) -> Tensor:
         embedded = self.embed(features)
         weights = softmax_of_tiles(self.scores(embedded), present).to(embedded.dtype)
         logits: Tensor = self.classifier((weights * embedded).sum(1))
@@ -54,7 +53,7 @@ class AttentionMIL(Aggregator):
         return softmax_of_tiles(self.scores(self.embed(features)), present)[..., 0]
 
 
-class LinearAttentionMIL(Aggregator):
+class LinearAttentionMIL(PooledFeatures):
     """``W sum_i a_i h_i + bias``: gated attention of the features themselves, a linear classifier.
 
     It is exact to tiles: with the attention held, tile i contributes ``a_i W h_i``, and the bias is
@@ -70,29 +69,25 @@ class LinearAttentionMIL(Aggregator):
         Ilse, Tomczak and Welling, ICML 2018 (arXiv:1802.04712), equations 7 and 9.
     """
 
-    exact = True
-    dynamic_linear = True
-
     def __init__(
         self, in_features: int, outputs: int, *, attention_hidden: int = 128, drop: float = 0.0
     ) -> None:
         super().__init__(in_features, outputs)
         self.drop = nn.Dropout(drop)
         self.scores = GatedScorer(in_features, 1, attention_hidden)
-        self.classifier = PlainLinear(in_features, outputs, bias=True)
 
-    def bag_logits(
-        self, features: Tensor, present: Tensor | None, positions: Tensor | None
-    ) -> Tensor:
-        features = self.drop(features)
-        weights = held(softmax_of_tiles(self.scores(features), present)).to(features.dtype)
-        logits: Tensor = self.classifier((weights * features).sum(1))
-        return logits
+    def evidence(self, features: Tensor, present: Tensor | None) -> Tensor:
+        return super().evidence(self.drop(features), present)
+
+    def shares(self, features: Tensor, present: Tensor | None) -> Tensor:
+        return softmax_of_tiles(self.scores(features), present).to(features.dtype)
 
     def attention(self, features: Tensor, present: Tensor | None = None) -> Tensor:
         """``(bags, tiles)``, sums to 1 over a bag."""
-        features = self.checked(features, present)
-        return softmax_of_tiles(self.scores(features), present)[..., 0]
+        return self.shares(self.checked(features, present), present)[..., 0]
+
+    def subsets(self, features: Tensor, target: int) -> NormalisedSum:
+        return self.normalised_sum(features, self.scores(features)[:, 0], target)
 
 
 def embedding(in_features: int, hidden: int, drop: float) -> nn.Sequential:

@@ -1,5 +1,6 @@
 """Additive multiple-instance learning: a classifier of each weighted tile, then a sum."""
 
+import torch
 from torch import Tensor, nn
 
 from pathology.aggregators.abmil import embedding
@@ -41,10 +42,9 @@ class AdditiveMIL(Aggregator):
             nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
         )
 
-    def bag_logits(
-        self, features: Tensor, present: Tensor | None, positions: Tensor | None
-    ) -> Tensor:
-        return self.terms(features, present).sum(1)
+    def evidence(self, features: Tensor, present: Tensor | None) -> Tensor:
+        terms = self.terms(features, present)
+        return terms.sum(1, dtype=torch.promote_types(terms.dtype, torch.float32))
 
     def terms(self, features: Tensor, present: Tensor | None) -> Tensor:
         """``(bags, tiles, outputs)``, 0 for absent tiles."""
@@ -56,9 +56,11 @@ class AdditiveMIL(Aggregator):
     def tile_contributions(
         self, features: Tensor, present: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The terms of the sum, and no constant."""
+        """The terms of the sum, and no constant but a calibration's."""
         terms = self.terms(self.checked(features, present), present)
-        return terms, terms.new_zeros(self.outputs)
+        if self.logits is None:
+            return terms, terms.new_zeros(self.outputs)
+        return terms / self.logits.temperature, self.logits.bias
 
     def attention(self, features: Tensor, present: Tensor | None = None) -> Tensor:
         """``(bags, tiles)``, sums to 1 over a bag."""

@@ -3,12 +3,14 @@
 Shapes: B bags, N tiles, D features, C outputs.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pathology.aggregators.subsets import Subsets
+from bcos_vit.layers import Logits
+from pathology.aggregators.subsets import Finish, Subsets
 
 
 class Aggregator(nn.Module):
@@ -17,7 +19,7 @@ class Aggregator(nn.Module):
     The order of tiles does not matter, and absent ones (padding) change nothing. A bag without any
     tile holds no evidence.
 
-    A sub-class gives :meth:`bag_logits`. One whose logits are ``constants + sum_i g_i . h_i`` sets
+    A sub-class gives :meth:`evidence`. One whose logits are ``constants + sum_i g_i . h_i`` sets
     ``exact = True`` and ``dynamic_linear = True``, and marks by :func:`bcos_vit.layers.held` what
     in ``g_i`` depends on the features.
 
@@ -32,6 +34,9 @@ class Aggregator(nn.Module):
     exact: ClassVar[bool] = False
     """Whether an explanation takes logits apart into the features of tiles without remainder."""
 
+    logits: Logits | None
+    """The end, which makes logits of evidence; a baseline has one where it is calibrated."""
+
     def __init__(self, in_features: int, outputs: int) -> None:
         super().__init__()
         if in_features < 1 or outputs < 1:
@@ -40,30 +45,52 @@ class Aggregator(nn.Module):
             )
         self.in_features = in_features
         self.outputs = outputs
+        self.logits = None
 
-    def forward(
-        self, features: Tensor, present: Tensor | None = None, positions: Tensor | None = None
-    ) -> Tensor:
-        """``(B, N, D)`` to ``(B, C)``.
+    def forward(self, features: Tensor, present: Tensor | None = None) -> Tensor:
+        """``(B, N, D)`` to ``(B, C)``, float32 or wider.
 
         Args:
             features: of the tiles; what absent ones hold does not matter.
             present: ``(B, N)`` bool, which tiles there are; all when omitted.
-            positions: ``(B, N, 2)`` centres of tiles in micrometres, for aggregators that look at
-                them.
 
         Raises:
             ValueError: shapes that do not fit.
             TypeError: ``present`` is not bool.
         """
-        features = self.checked(features, present, positions)
-        return self.bag_logits(features, present, positions)
+        y = self.evidence(self.checked(features, present), present)
+        # A logit of -3 in bfloat16 would not see evidence below 0.01.
+        y = y.to(torch.promote_types(y.dtype, torch.float32))
+        return y if self.logits is None else self.logits(y)
 
-    def bag_logits(
-        self, features: Tensor, present: Tensor | None, positions: Tensor | None
-    ) -> Tensor:
-        """As :meth:`forward`, of checked arguments; features of absent tiles are 0."""
+    def evidence(self, features: Tensor, present: Tensor | None) -> Tensor:
+        """What :attr:`logits` makes logits of; of checked arguments, 0 for absent tiles."""
         raise NotImplementedError
+
+    def rescale(self, temperatures: Sequence[float], shifts: Sequence[float] | None = None) -> None:
+        """Make every logit ``logit / temperature + shift``, as calibration does; in place.
+
+        Explanations and removal effects are of the new logits; a shift is part of their bias.
+
+        Args:
+            temperatures: one per output.
+            shifts: likewise; none when omitted.
+
+        Raises:
+            ValueError: not one per output, or temperatures that are not positive and finite.
+        """
+        if self.logits is None:
+            weights = next(self.parameters())
+            self.logits = Logits(self.outputs, bias=0.0).to(weights.device, weights.dtype)
+        self.logits.rescale(temperatures, shifts)
+
+    def finish(self, target: int) -> Finish:
+        """What makes an output's logits, float64, of its evidence ``(S, 1)``."""
+        if self.logits is None:
+            return lambda evidence: evidence[:, 0]
+        bias = self.logits.bias.double()[target]
+        temperature = self.logits.temperature.double().expand(self.outputs)[target]
+        return lambda evidence: evidence[:, 0] / temperature + bias
 
     def attention(self, features: Tensor, present: Tensor | None = None) -> Tensor | None:
         """What is usually drawn of a slide: a weight per tile, at least 0.
@@ -101,9 +128,7 @@ class Aggregator(nn.Module):
         """
         return None
 
-    def checked(
-        self, features: Tensor, present: Tensor | None = None, positions: Tensor | None = None
-    ) -> Tensor:
+    def checked(self, features: Tensor, present: Tensor | None = None) -> Tensor:
         """``features``, with 0 for absent tiles.
 
         Raises:
@@ -114,10 +139,6 @@ class Aggregator(nn.Module):
                 f"features must be (bags, tiles, {self.in_features}), got {tuple(features.shape)}"
             )
         shape = features.shape[:2]
-        if positions is not None and positions.shape != (*shape, 2):
-            raise ValueError(
-                f"positions must be {(*shape, 2)} for these features, got {tuple(positions.shape)}"
-            )
         if present is None:
             return features
         if present.dtype != torch.bool:

@@ -59,9 +59,7 @@ class ClassAttentionMIL(Aggregator):
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.clusters = nn.Linear(hidden, 2 * outputs) if auxiliary_weight else None
 
-    def bag_logits(
-        self, features: Tensor, present: Tensor | None, positions: Tensor | None
-    ) -> Tensor:
+    def evidence(self, features: Tensor, present: Tensor | None) -> Tensor:
         embedded = self.embed(features)
         weights = softmax_of_tiles(self.scores(embedded), present).to(embedded.dtype)
         pooled = weights.mT @ embedded
@@ -71,7 +69,7 @@ class ClassAttentionMIL(Aggregator):
         """``(bags, tiles)``, that of the output with the largest logit; sums to 1 over a bag."""
         features = self.checked(features, present)
         weights = softmax_of_tiles(self.scores(self.embed(features)), present)
-        predicted = self.bag_logits(features, present, None).argmax(-1)
+        predicted = self(features, present).argmax(-1)
         return weights[torch.arange(len(features), device=features.device), :, predicted]
 
     def auxiliary_loss(self, features: Tensor, present: Tensor | None, label: Tensor) -> Tensor:

@@ -1,16 +1,15 @@
 """What exact aggregators share: B-cos layers that hold no constant, and logits at the end."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from bcos_vit.layers import BcosLayerNorm, BcosLayerScale, BcosLinear, Logits
 from pathology.aggregators.aggregator import Aggregator
-from pathology.aggregators.subsets import Finish
 
 
 class ExactAggregator(Aggregator):
     """Logits that are a logit bias plus a sum over tiles, ``sum_i g_i . h_i``.
 
-    A sub-class gives :meth:`evidence`.
+    A sub-class gives :meth:`evidence` without any constant in it.
 
     Args:
         in_features, outputs: as in :class:`Aggregator`.
@@ -20,6 +19,7 @@ class ExactAggregator(Aggregator):
 
     exact = True
     dynamic_linear = True
+    logits: Logits
 
     def __init__(
         self,
@@ -31,24 +31,6 @@ class ExactAggregator(Aggregator):
     ) -> None:
         super().__init__(in_features, outputs)
         self.logits = Logits(outputs, logit_bias, temperature)
-
-    def bag_logits(
-        self, features: Tensor, present: Tensor | None, positions: Tensor | None
-    ) -> Tensor:
-        logits: Tensor = self.logits(self.evidence(features, present, positions))
-        return logits
-
-    def evidence(
-        self, features: Tensor, present: Tensor | None, positions: Tensor | None
-    ) -> Tensor:
-        """``(B, N, D)`` to ``(B, C)``, no constant in it."""
-        raise NotImplementedError
-
-    def finish(self, target: int) -> Finish:
-        """What makes an output's logits, float64, of its evidence ``(S, 1)``."""
-        bias = self.logits.bias.double()[target]
-        temperature = self.logits.temperature.double().expand(self.outputs)[target]
-        return lambda evidence: evidence[:, 0] / temperature + bias
 
 
 def evidence_layers(

@@ -50,9 +50,7 @@ class BagExplanation:
         return abs(self.bias + sum(self.constants.values()) + total - self.logit)
 
 
-def explain_bag(
-    aggregator: Aggregator, features: Tensor, target: int, positions: Tensor | None = None
-) -> BagExplanation:
+def explain_bag(aggregator: Aggregator, features: Tensor, target: int) -> BagExplanation:
     """Take a logit of a bag apart into contributions of its tiles.
 
     One forward and one backward pass over the bag, outside of autocast. The aggregator and the
@@ -62,7 +60,6 @@ def explain_bag(
         aggregator: an exact one, or one with an additive form of its own, in eval mode.
         features: ``(tiles, in_features)``; tiles that there are, no padding.
         target: output to explain.
-        positions: ``(tiles, 2)`` centres in micrometres, for aggregators that look at them.
 
     Raises:
         NotExplainableError: the aggregator is no sum over tiles, or a layer in it cannot be held
@@ -70,15 +67,12 @@ def explain_bag(
         ValueError: features of the wrong shape or with NaN, ``target`` is no output.
         TypeError: features are not floating point, or wider than the aggregator's weights.
     """
-    (explanation,) = explain_bag_classes(aggregator, features, [target], positions)
+    (explanation,) = explain_bag_classes(aggregator, features, [target])
     return explanation
 
 
 def explain_bag_classes(
-    aggregator: Aggregator,
-    features: Tensor,
-    targets: Sequence[int] | None = None,
-    positions: Tensor | None = None,
+    aggregator: Aggregator, features: Tensor, targets: Sequence[int] | None = None
 ) -> Iterator[BagExplanation]:
     """Explain several outputs after one forward pass, which this call makes.
 
@@ -86,7 +80,6 @@ def explain_bag_classes(
         aggregator: an exact one, or one with an additive form of its own, in eval mode.
         features: ``(tiles, in_features)``; tiles that there are, no padding.
         targets: outputs; all when omitted.
-        positions: ``(tiles, 2)`` centres in micrometres, for aggregators that look at them.
 
     Returns:
         An explanation per output, in the order given; each is a backward pass.
@@ -98,8 +91,6 @@ def explain_bag_classes(
     chosen = list(range(aggregator.outputs)) if targets is None else list(targets)
     for target in chosen:
         check_target(aggregator, target)
-    if positions is not None:
-        positions = positions.to(bag.device)[None]
     if not aggregator.exact:
         return _additive(aggregator, bag, chosen)
     check_explainable(aggregator)
@@ -112,7 +103,7 @@ def explain_bag_classes(
         gates = {name: bag.new_ones(1, requires_grad=True) for name in names}
         leaf = bag.clone().requires_grad_()
         with torch.enable_grad(), explanation_mode(gates):
-            logits = aggregator(leaf[None], None, positions)[0]
+            logits = aggregator(leaf[None])[0]
     return _exact(leaf, gates, logits, chosen)
 
 

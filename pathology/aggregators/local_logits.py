@@ -54,9 +54,7 @@ class LocalLogits(ExactAggregator):
         local: Tensor = self.tile(features)
         return local.to(torch.promote_types(local.dtype, torch.float32))
 
-    def evidence(
-        self, features: Tensor, present: Tensor | None, positions: Tensor | None
-    ) -> Tensor:
+    def evidence(self, features: Tensor, present: Tensor | None) -> Tensor:
         local = self.local_logits(features)
         return (held(self.weights(features, local, present)) * local).sum(1)
 

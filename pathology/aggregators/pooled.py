@@ -52,9 +52,7 @@ class BcosPooled(ExactAggregator):
             in_features, outputs, hidden=hidden, layers=layers, b=b, max_out=max_out, drop=drop
         )
 
-    def evidence(
-        self, features: Tensor, present: Tensor | None, positions: Tensor | None
-    ) -> Tensor:
+    def evidence(self, features: Tensor, present: Tensor | None) -> Tensor:
         weights = softmax_of_tiles(self.scorer(features), present)
         normed = self.norm(features)
         pooled = held(weights).to(normed.dtype).transpose(1, 2) @ normed  # B K D

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bcos_vit.layers import PlainLinear, held
 from pathology.aggregators.aggregator import Aggregator
+from pathology.aggregators.subsets import NormalisedSum
 
 
 class PooledFeatures(Aggregator):
@@ -24,15 +25,26 @@ class PooledFeatures(Aggregator):
         super().__init__(in_features, outputs)
         self.classifier = PlainLinear(in_features, outputs, bias=True)
 
-    def bag_logits(
-        self, features: Tensor, present: Tensor | None, positions: Tensor | None
-    ) -> Tensor:
+    def evidence(self, features: Tensor, present: Tensor | None) -> Tensor:
         logits: Tensor = self.classifier((held(self.shares(features, present)) * features).sum(1))
         return logits
 
     def shares(self, features: Tensor, present: Tensor | None) -> Tensor:
         """``(bags, tiles, in_features)`` or ``(bags, tiles, 1)``, 0 for absent tiles."""
         raise NotImplementedError
+
+    def normalised_sum(self, features: Tensor, scores: Tensor, target: int) -> NormalisedSum:
+        """Any of a bag's tiles where shares are softmax of scores.
+
+        Args:
+            features: ``(N, D)`` of the bag's tiles.
+            scores: ``(N,)``.
+            target: the output.
+        """
+        finish, bias = self.finish(target), self.classifier.bias
+        constant = 0.0 if bias is None else bias.detach()[target].double()
+        values = (features.double() @ self.classifier.weight[target].double())[:, None]
+        return NormalisedSum(values, scores.double(), lambda sums: finish(sums + constant))
 
 
 class MeanFeatures(PooledFeatures):
@@ -41,8 +53,12 @@ class MeanFeatures(PooledFeatures):
     def shares(self, features: Tensor, present: Tensor | None) -> Tensor:
         if present is None:
             present = torch.ones_like(features[..., 0], dtype=torch.bool)
-        there = present.to(features.dtype)
-        return (there / there.sum(1, keepdim=True).clamp_min(1))[..., None]
+        # Half precision does not count to 5,000.
+        there = present.to(torch.promote_types(features.dtype, torch.float32))
+        return (there / there.sum(1, keepdim=True).clamp_min(1))[..., None].to(features.dtype)
+
+    def subsets(self, features: Tensor, target: int) -> NormalisedSum:
+        return self.normalised_sum(features, torch.zeros_like(features[:, 0]), target)
 
 
 class MaximumFeatures(PooledFeatures):
@@ -52,6 +68,8 @@ class MaximumFeatures(PooledFeatures):
     """
 
     def shares(self, features: Tensor, present: Tensor | None) -> Tensor:
+        if not features.shape[1]:
+            return torch.zeros_like(features)
         with torch.no_grad():
             if present is None:
                 present = torch.ones_like(features[..., 0], dtype=torch.bool)

@@ -93,9 +93,7 @@ class BcosTransformer(ExactAggregator):
         self.scorer = GatedScorer(dim, 1, attention_hidden)
         self.bag = evidence_layers(dim, outputs, hidden=dim, layers=0, b=b, max_out=max_out)
 
-    def evidence(
-        self, features: Tensor, present: Tensor | None, positions: Tensor | None
-    ) -> Tensor:
+    def evidence(self, features: Tensor, present: Tensor | None) -> Tensor:
         tokens = self.tokens(features, present)
         weights = softmax_of_tiles(self.scorer(tokens), present)
         pooled = held(weights).to(tokens.dtype).transpose(1, 2) @ tokens

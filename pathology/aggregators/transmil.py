@@ -51,12 +51,10 @@ class TransMIL(Aggregator):
         self.norm = nn.LayerNorm(hidden)
         self.classifier = nn.Linear(hidden, outputs)
 
-    def bag_logits(
-        self, features: Tensor, present: Tensor | None, positions: Tensor | None
-    ) -> Tensor:
-        return of_whole_bags(self.whole_bag_logits, features, present)
+    def evidence(self, features: Tensor, present: Tensor | None) -> Tensor:
+        return of_whole_bags(self.whole_bag_evidence, features, present)
 
-    def whole_bag_logits(self, features: Tensor) -> Tensor:
+    def whole_bag_evidence(self, features: Tensor) -> Tensor:
         """Logits of bags of which every tile is present."""
         tokens = self.second(self.before_second(features))
         logits: Tensor = self.classifier(self.norm(tokens[:, 0]))
@@ -169,7 +167,7 @@ def of_whole_bags(
     Returns:
         ``(bags, outputs)``.
     """
-    if present is None:
+    if present is None or not len(features):
         return function(features)
     counts = present.sum(1)
     parts, rows = [], []

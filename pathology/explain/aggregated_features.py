@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bcos_vit.errors import NotExplainableError
@@ -62,15 +61,14 @@ class AggregatedFeatures:
 
     def plan(self, grid: TileGrid, batches: Batches, target: str | None) -> Plan:
         features = self._features(len(grid), batches)
-        positions = torch.from_numpy(centres_um(grid)).to(features)
         with torch.no_grad():
-            logits = self.aggregator(features[None], positions=positions[None])[0]
+            logits = self.aggregator(features[None])[0]
             attention = self.aggregator.attention(features[None])
             has_closed_form = self.aggregator.subsets(features, 0) is not None
         if target is None:
             target = self.classes[int(logits.argmax())]
         place = self.classes.index(target)
-        bag = explain_bag(self.aggregator, features, place, positions=positions)
+        bag = explain_bag(self.aggregator, features, place)
         if bag.weights is None and self.depth != TILES:
             raise NotExplainableError(
                 f"{type(self.aggregator).__name__} is a sum over tiles that is not linear in their"
@@ -106,11 +104,3 @@ class AggregatedFeatures:
             for _, tiles in batches(np.arange(count), "encoding"):
                 parts.append(self.encoder(self.encoding(tiles)))
         return torch.cat(parts)
-
-
-def centres_um(grid: TileGrid) -> NDArray[np.float32]:
-    """``(n, 2)`` where tiles lie, in micrometres from the slide's corner."""
-    boxes = grid.boxes()
-    mpp = np.array(grid.source.mpp)
-    centres: NDArray[np.float32] = ((boxes[:, :2] + boxes[:, 2:] / 2) * mpp).astype(np.float32)
-    return centres

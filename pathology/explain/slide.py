@@ -25,6 +25,7 @@ from bcos_vit.explain import Explanation, split_stains
 from bcos_vit.explain.trace import PIXELS
 from bcos_vit.render import colour_explanation
 from bcos_vit.stain_space import STAINS
+from pathology.errors import NoTissueError
 from pathology.explain.ledger import Ledger, float32_tolerance
 from pathology.explain.report import ReportTile
 from pathology.explain.scoring import Scorer
@@ -156,6 +157,7 @@ def explain_slide(
 
     Raises:
         LedgerError: the map does not account for the score.
+        NoTissueError: there are no tiles.
         ValueError: ``target`` is no class, the slide is opened in another colour.
     """
     if slide.colour != grid.spec.colour:
@@ -166,6 +168,10 @@ def explain_slide(
     if target is not None and target not in scorer.classes:
         raise ValueError(f"target must be one of {', '.join(scorer.classes)}; got {target!r}")
     count = len(grid)
+    if not count:
+        raise NoTissueError(
+            f"slide {slide.slide_id!r} has no tiles: there is nothing to explain", slide.path
+        )
 
     def batches(indices: NDArray[np.intp], what: str) -> Iterable[tuple[list[int], Tensor]]:
         total = -(-len(indices) // batch_size)

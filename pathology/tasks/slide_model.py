@@ -73,7 +73,7 @@ class SlideModel(nn.Module):
         """
         features = self.features(batch)
         present = batch["present"]
-        outputs: Tensor = self.aggregator(features, present, batch["positions"].to(features.dtype))
+        outputs: Tensor = self.aggregator(features, present)
         if isinstance(self.aggregator, BcosGatedSum):
             bias = self.aggregator.logits.bias.to(outputs.dtype)
             share = batch["count"].to(outputs.dtype) / present.sum(1)

@@ -9,7 +9,7 @@ from bcos_vit.errors import NotExplainableError
 from bcos_vit.models import create_model
 from pathology.aggregators.registry import AGGREGATORS, make_aggregator
 from pathology.data.encoders import PooledFeatures
-from pathology.explain.aggregated_features import AggregatedFeatures, centres_um
+from pathology.explain.aggregated_features import AggregatedFeatures
 from pathology.explain.slide import explain_slide
 from pathology.slides import MemorySlide
 from pathology.tasks.encoding import TileEncoding
@@ -47,8 +47,7 @@ def score_of(scorer, slide, grid):
             torch.from_numpy(slide.read(t.box, grid.spec.mpp)).permute(2, 0, 1)[None] for t in grid
         ]
         features = torch.cat([scorer.encoder(scorer.encoding(tile)) for tile in tiles])
-        positions = torch.from_numpy(centres_um(grid))
-        return scorer.aggregator(features[None], positions=positions[None])[0], features
+        return scorer.aggregator(features[None])[0], features
 
 
 @pytest.mark.parametrize("name", EXACT)

@@ -12,6 +12,7 @@ from bcos_vit.explain import explain
 from bcos_vit.models import create_model
 from bcos_vit.transforms import to_bcos
 from pathology.annotations import Classes, RasterRegions
+from pathology.errors import NoTissueError
 from pathology.explain.pooled_logits import PooledLogits
 from pathology.explain.pooling import MeanPooling, TopPooling, parse_pooling
 from pathology.explain.slide import explain_slide
@@ -356,3 +357,9 @@ def test_a_slide_in_another_colour_than_its_tiles_is_refused(slide, model):
     grid = replace(grid, spec=replace(grid.spec, colour="srgb"))
     with pytest.raises(ValueError, match="opened with colour='stored', its tiles are of 'srgb'"):
         explain_slide(slide, grid, PooledLogits(model, TileEncoding(model), CLASSES))
+
+
+def test_a_slide_without_tiles_is_refused(slide, model):
+    nothing = whole_tissue(slide).select(np.zeros(0, np.int64))
+    with pytest.raises(NoTissueError, match="has no tiles"):
+        explain_slide(slide, nothing, PooledLogits(model, TileEncoding(model), CLASSES))
