@@ -17,9 +17,10 @@ def calibrate(
 ) -> int:
     """Fit temperatures and thresholds on validation; writes RUN/calibration.json.
 
-    A class's temperature divides its logit (classes that exclude each other share one), so that
-    probabilities are what they say. Of a B-cos model it divides each contribution, too: maps of
-    the calibrated model are as exact as before. `pathology evaluate --calibrated` uses them.
+    A class's temperature divides its evidence (after a softmax all share one), so that
+    probabilities are what they say. Of a B-cos model it divides each contribution and leaves the
+    bias: maps of the calibrated model are as exact as before. `pathology evaluate --calibrated`
+    uses them.
 
     Args:
         run: folder of a trained run.
@@ -36,7 +37,7 @@ def calibrate(
     from pathology.cli.trained import load_trained
     from pathology.errors import ManifestError
     from pathology.metrics import Calibration, choose_thresholds, fit, measure
-    from pathology.metrics.calibration import COMPARED, FILE
+    from pathology.metrics.calibration import COMPARED, FILE, logit_biases
     from pathology.metrics.measures import absent
     from pathology.metrics.thresholds import check_sensitivity, rule_name
 
@@ -44,7 +45,8 @@ def calibrate(
     trained = load_trained(run, device)
     source = open_source(run, trained, split, batch_size=batch_size)
     predictions = predict(run, trained, source)
-    found = fit(predictions, shift=shift, shared=shared)
+    biases = logit_biases(trained.task, len(predictions.classes))
+    found = fit(predictions, biases, shift=shift, shared=shared)
     if missing := absent(predictions):
         raise ManifestError(
             f"{run}: split {split} has no example of {missing[0]}; nothing can be fitted to it"
@@ -80,6 +82,10 @@ def calibrate(
         )
     for name, value in values[0].items():
         print(f"  {name:<18} {value:.3f} -> {values[1][name]:.3f}, on the data fitted to")
+    if predictions.outcome == "classes":
+        changed = float((predictions.decisions != after.decisions).mean())
+        if changed:
+            print(f"  {100 * changed:.1f} % of {source.unit} change their class; --shared keeps it")
     return 0
 
 

@@ -82,7 +82,7 @@ def evaluate(
     )
     folder = writable_folder(out or run / "evaluation")
     stem = source.split + ("_calibrated" if calibrated else "")
-    _check_same(folder / f"{stem}.json", source.made_from)
+    _check_same(folder / f"{stem}.json", run, source.made_from)
 
     predictions = predict(run, trained, source)
     before = None
@@ -94,7 +94,7 @@ def evaluate(
     estimates = measure(
         predictions, repeats=repeats, thresholds=thresholds, bins=bins, binning=binning
     )
-    notes = [note for note in (absence_note(predictions),) if note]
+    notes = [note for note in (absence_note(predictions), _seen_note(run, source)) if note]
     if calibration is not None and calibration.is_of(source.digest, source.split):
         notes.append(
             f"Temperatures and thresholds were fitted on this very split, {source.split}: what"
@@ -104,6 +104,7 @@ def evaluate(
     with complete_file(folder / f"{stem}.parquet") as draft:
         table.to_parquet(draft)
     record = {
+        "run": str(run.resolve()),
         "split": source.split,
         "made_from": source.made_from,
         source.unit: len(predictions),
@@ -212,6 +213,9 @@ def _write_page(
     if calibration is not None:
         pairs = zip(calibration.classes, calibration.temperatures, strict=True)
         provenance["temperatures"] = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
+        if any(calibration.shifts):
+            pairs = zip(calibration.classes, calibration.shifts, strict=True)
+            provenance["shifts"] = ", ".join(f"{name} {value:+.3g}" for name, value in pairs)
         provenance["fitted on"] = (
             f"split {calibration.split}, {calibration.examples} examples,"
             f" thresholds by {calibration.rule or 'none'}"
@@ -236,17 +240,34 @@ def _write_page(
     )
 
 
-def _check_same(path: Path, made_from: dict[str, Any]) -> None:
-    """Refuse to replace figures of another manifest."""
+def _seen_note(run: Path, source: "Source") -> str | None:
+    """What a reader must know of examples that training has seen; ``None`` of others."""
+    from pathology.tasks.checkpoint import Run
+
+    if Run(run).data_arguments().get("manifest") != source.data.manifest:
+        return None
+    return {
+        "train": "The model was trained on this split: the figures say nothing of other data.",
+        "all": "Among these is what the model was trained on: the figures are too good.",
+        "val": "Training chose its best checkpoint on this split: the figures are a bit too good.",
+    }.get(source.split)
+
+
+def _check_same(path: Path, run: Path, made_from: dict[str, Any]) -> None:
+    """Refuse to replace figures of another manifest or run."""
     try:
-        stored = json.loads(path.read_text())["made_from"]
-        digest, manifest = stored["digest"], stored["manifest"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError):
+        stored = json.loads(path.read_text())
+        digest, manifest = stored["made_from"]["digest"], stored["made_from"]["manifest"]
+        other = stored.get("run", str(run.resolve()))
+    except (OSError, json.JSONDecodeError, AttributeError, KeyError, TypeError):
         return
     if digest != made_from["digest"]:
         raise StampMismatchError(
             f"{path}: holds figures for {manifest}, as it was then; choose another --out"
         )
+    # A run that was moved takes its own folder of figures along.
+    if other != str(run.resolve()) and path.resolve().parent != (run / "evaluation").resolve():
+        raise StampMismatchError(f"{path}: holds figures of run {other}; choose another --out")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -133,7 +133,7 @@ def _read_detections(path: Path) -> "pd.DataFrame":
 
     wanted = ["slide_id", "x", "y", "score"]
     try:
-        table = pd.read_csv(path, dtype={"slide_id": str})
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise ManifestError(f"{path}: cannot be read: {reason}") from error
@@ -146,6 +146,10 @@ def _read_detections(path: Path) -> "pd.DataFrame":
             row = int(np.argmax(wrong)) + 2
             what = "a positive number" if name == "score" else "a number"
             raise ManifestError(f"{path}: row {row} has no {name} that is {what}")
+    table["slide_id"] = table["slide_id"].str.strip()
+    if (table["slide_id"] == "").any():
+        row = int(np.argmax(table["slide_id"] == "")) + 2
+        raise ManifestError(f"{path}: row {row} has no slide_id")
     return table[wanted]
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pathology.cli.trained import Trained
+from pathology.data.manifest import checksum
 from pathology.data.modules import TileDataModule
 from pathology.errors import ManifestError
 from pathology.metrics import Predictions
@@ -64,6 +65,7 @@ class Source:
         """What figures of this source are made from."""
         return {
             "manifest": self.data.manifest,
+            "manifest_sha256": checksum(Path(self.data.manifest)),
             "digest": self.digest,
             "group_column": self.group_column,
         }

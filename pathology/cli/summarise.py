@@ -71,7 +71,7 @@ def summarise(
 
 
 def _print_side(side: "Side", stem: str, before: str = "") -> None:
-    part = side.parts[0]
+    part = side.predictions
     groups = "" if part.groups is None else f" of {len(set(part.groups))} groups"
     what = {
         "one": "run",

@@ -1,7 +1,7 @@
 """Temperatures that make probabilities what they say, fitted on validation.
 
-A temperature divides a class's logit. For a B-cos model it divides evidence and bias, and with them
-every contribution: the map of a calibrated model is as exact as before.
+A temperature divides a class's evidence, and with it every contribution; the logit bias, which is
+the same whatever the image, stays. The map of a calibrated model is as exact as before.
 
 Source: Guo et al., ICML 2017, arXiv:1706.04599 (temperature scaling); with a shift, Platt, 1999.
 """
@@ -39,8 +39,8 @@ class Calibration:
     Args:
         classes: in the order of the logits.
         link: from logits to probabilities.
-        temperatures: per class; all the same where classes are exclusive.
-        shifts: added to each logit after its division; 0 unless asked for.
+        temperatures: per class; all the same after a softmax.
+        shifts: added to each logit after its division; what the division took from the bias.
         thresholds: probability per class, after calibration, from which on an example counts as of
             the class.
         rule: how the thresholds were chosen.
@@ -131,17 +131,26 @@ class Fit:
     unfitted: dict[str, str]
 
 
-def fit(predictions: Predictions, *, shift: bool = False, shared: bool = False) -> Fit:
+def fit(
+    predictions: Predictions,
+    biases: Sequence[float] | None = None,
+    *,
+    shift: bool = False,
+    shared: bool = False,
+) -> Fit:
     """The temperatures of the smallest NLL, in float64.
 
-    Of classes with probabilities of their own one temperature each; exclusive classes share one,
-    since each probability is of all logits. In ``1 / temperature`` (and the shift) the NLL is
+    Of classes with probabilities of their own (sigmoid) one temperature each, which divides the
+    evidence and leaves the bias: ``logit = evidence / temperature + bias``. After a softmax classes
+    share one, since each probability is of all logits; it divides these as a whole, as a
+    temperature ``shared`` on request does. In ``1 / temperature`` (and the shift) the NLL is
     convex. A class keeps its temperature of 1 where there is no smallest one: its examples are told
     apart without an error, so that any sharpening pays, or they are told no better than by chance,
     so that any flattening does.
 
     Args:
         predictions: of ``classes`` or ``labels``, on validation.
+        biases: of the logits, see :func:`logit_biases`; 0 when omitted.
         shift: fit a shift per class, too. It is one more constant of the logit, as its bias is.
         shared: one temperature for all classes. It leaves the order of a tile's classes as it is;
             temperatures of their own, or shifts, may change which is predicted.
@@ -169,7 +178,8 @@ def fit(predictions: Predictions, *, shift: bool = False, shared: bool = False) 
             if not 0 < truth[:, i].sum() < len(truth):
                 unfitted[name] = "no example of it, or none of another"
                 continue
-            found = _fit_one(logits[:, i], truth[:, i], shift)
+            bias = 0.0 if biases is None else biases[i]
+            found = _fit_one(logits[:, i], truth[:, i], shift, bias)
             if found is None:
                 unfitted[name] = _REASON
             else:
@@ -187,20 +197,22 @@ _REASON = "told apart without an error, or no better than by chance: no temperat
 
 
 def _fit_one(
-    logits: NDArray[np.float64], truth: NDArray[np.float64], shift: bool
+    logits: NDArray[np.float64], truth: NDArray[np.float64], shift: bool, bias: float = 0.0
 ) -> tuple[float, float] | None:
     """Temperature and shift of one class by itself."""
     sign = 2 * truth - 1
+    evidence = logits - bias
 
     def nll(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        z = values[0] * logits + values[1]
+        z = values[0] * evidence + bias + values[1]
         off = expit(z) - truth
-        return -float(log_expit(sign * z).mean()), np.array([off @ logits, off.sum()]) / len(z)
+        return -float(log_expit(sign * z).mean()), np.array([off @ evidence, off.sum()]) / len(z)
 
     found = _minimum(nll, 1, shift)
-    if found is None or (sign * (found[0] * logits + found[1]) > 0).all():
+    if found is None or (sign * (found[0] * evidence + bias + found[1]) > 0).all():
         return None
-    return 1 / found[0], found[1]
+    # Of the logit as a whole, which holds the bias divided.
+    return 1 / found[0], found[1] + bias * (1 - found[0])
 
 
 def _fit_shared(
@@ -249,12 +261,30 @@ def _minimum(nll: Objective, shifts: int, shift: bool) -> NDArray[np.float64] | 
     return np.asarray(found) if is_inside else None
 
 
+def logit_biases(task: nn.Module, count: int) -> list[float]:
+    """The constant of each of ``count`` logits; 0 where a model does not say one.
+
+    Raises:
+        ValueError: several ends, of which none is known to be the last.
+    """
+    end = _end(task, count)
+    return [0.0] * count if end is None else [float(one) for one in end.bias]
+
+
+def _end(task: nn.Module, count: int) -> Logits | None:
+    """Where a model makes its ``count`` logits, if that is a layer of its own."""
+    ends = [one for one in task.modules() if isinstance(one, Logits) and len(one.bias) == count]
+    if len(ends) > 1:
+        raise ValueError(f"the model has {len(ends)} ends with logits; calibration needs one")
+    return ends[0] if ends else None
+
+
 def apply_calibration(task: nn.Module, calibration: Calibration) -> None:
     """Make a model return calibrated logits; in place.
 
-    A B-cos model's :class:`Logits` takes the temperatures in: evidence and bias are divided, so an
-    explanation of the calibrated model adds up as before, its contributions divided by the class's
-    temperature. Logits of a model without one are divided behind it.
+    A B-cos model's :class:`Logits` takes temperatures and shifts in, so that an explanation of the
+    calibrated model adds up as before, its contributions divided by the class's temperature.
+    Logits of a model without one are divided behind it.
 
     Args:
         task: a task, or a model.
@@ -263,23 +293,13 @@ def apply_calibration(task: nn.Module, calibration: Calibration) -> None:
     Raises:
         ValueError: several ends, of which none is known to be the last.
     """
-    ends = [
-        module
-        for module in task.modules()
-        if isinstance(module, Logits) and len(module.bias) == len(calibration.classes)
-    ]
-    if len(ends) > 1:
-        raise ValueError(f"the model has {len(ends)} ends with logits; calibration needs one")
-    if ends:
-        ends[0].rescale(calibration.temperatures, calibration.shifts)
+    end = _end(task, len(calibration.classes))
+    if end is not None:
+        end.rescale(calibration.temperatures, calibration.shifts)
         return
     model = getattr(task, "model", task)
     # Of bags, what makes logits of features.
-    model = getattr(model, "aggregator", model)
-    if hasattr(model, "rescale"):  # its explanations have to know
-        model.rescale(calibration.temperatures, calibration.shifts)
-    else:
-        model.register_forward_hook(_Divide(calibration))
+    getattr(model, "aggregator", model).register_forward_hook(_Divide(calibration))
 
 
 class _Divide:

@@ -5,8 +5,8 @@ are **folds**: their predictions are pooled, each example predicted by the model
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +23,9 @@ from pathology.metrics.bootstrap import (
     interval,
     sample,
 )
-from pathology.metrics.measures import make_statistic, measure
+from pathology.metrics.measures import Thresholds, make_statistic
 from pathology.metrics.predictions import SURVIVAL, Predictions
+from pathology.metrics.reliability import Binning
 
 Kind = Literal["one", "seeds", "folds"]
 
@@ -37,11 +38,21 @@ class Evaluation:
         run: its folder.
         predictions: of the split.
         thresholds: that sensitivity and specificity are at, if any.
+        bins: of the calibration error.
+        binning: likewise.
+        manifest: SHA-256 of the table that the examples stand in, where known.
     """
 
     run: Path
     predictions: Predictions
-    thresholds: Mapping[str, float] | None = None
+    thresholds: Thresholds | None = None
+    bins: int = 15
+    binning: Binning = "width"
+    manifest: str | None = None
+
+    def statistic(self) -> Statistic:
+        """The measures as a function of weights."""
+        return make_statistic(self.predictions, self.thresholds, self.bins, self.binning)
 
 
 def read_evaluation(run: Path, stem: str) -> Evaluation:
@@ -63,6 +74,9 @@ def read_evaluation(run: Path, stem: str) -> Evaluation:
         predictions = Predictions.of_table(
             table, record["outcome"], record["classes"], record["link"]
         )
+        thresholds = (record["calibration"] or {}).get("thresholds") or None
+        bins, binning = record["ece"]["bins"], record["ece"]["binning"]
+        manifest = record["made_from"].get("manifest_sha256")
     except FileNotFoundError:
         raise ManifestError(
             f"{nested}: no measures of {stem}; run `pathology evaluate --run {run}` first"
@@ -72,8 +86,7 @@ def read_evaluation(run: Path, stem: str) -> Evaluation:
             f"{path}: not predictions of this version ({type(error).__name__}); run"
             " `pathology evaluate` again"
         ) from error
-    calibration = record.get("calibration") or {}
-    return Evaluation(run, predictions, calibration.get("thresholds") or None)
+    return Evaluation(run, predictions, thresholds, bins, binning, manifest)
 
 
 @dataclass(frozen=True)
@@ -83,21 +96,22 @@ class Side:
     Args:
         kind: one run, seeds or folds.
         evaluations: of the runs.
-        parts: predictions whose measures are averaged; one of folds, which are pooled.
+        parts: whose measures are averaged, each at its own thresholds; one of folds, which are
+            pooled.
     """
 
     kind: Kind
     evaluations: Sequence[Evaluation]
-    parts: Sequence[Predictions]
+    parts: Sequence[Evaluation]
 
     @property
-    def thresholds(self) -> Mapping[str, float] | None:
-        """Thresholds of a single run; of several each has its own, so there are none."""
-        return self.evaluations[0].thresholds if self.kind == "one" else None
+    def predictions(self) -> Predictions:
+        """Of the first part: examples, truth and groups are those of all."""
+        return self.parts[0].predictions
 
     def statistic(self) -> Statistic:
         """Each measure's mean over the parts, as a function of weights."""
-        statistics = [make_statistic(part, self.thresholds) for part in self.parts]
+        statistics = [part.statistic() for part in self.parts]
 
         def mean(weights: Weights) -> dict[str, NDArray[np.float64]]:
             found = [statistic(weights) for statistic in statistics]
@@ -123,7 +137,7 @@ def together(evaluations: Sequence[Evaluation]) -> Side:
     for one in evaluations[1:]:
         check_same_task(first, one)
     if len(evaluations) == 1:
-        return Side("one", evaluations, [first.predictions])
+        return Side("one", evaluations, [first])
     keys = [example_keys(one) for one in evaluations]
     if all(set(key) == set(keys[0]) for key in keys):
         return Side("seeds", evaluations, [aligned(first, one) for one in evaluations])
@@ -151,6 +165,11 @@ def check_same_task(first: Evaluation, other: Evaluation) -> None:
             raise StampMismatchError(
                 f"{other.run}: {what} {theirs}, but {first.run} has {ours}; they cannot be compared"
             )
+    if (first.bins, first.binning) != (other.bins, other.binning):
+        raise StampMismatchError(
+            f"{other.run}: calibration error in {other.bins} bins of equal {other.binning}, but"
+            f" {first.run} has {first.bins} of equal {first.binning}; evaluate both alike"
+        )
 
 
 def example_keys(evaluation: Evaluation) -> list[str]:
@@ -167,12 +186,18 @@ def example_keys(evaluation: Evaluation) -> list[str]:
     return list(names)
 
 
-def aligned(first: Evaluation, other: Evaluation) -> Predictions:
+def aligned(first: Evaluation, other: Evaluation) -> Evaluation:
     """The other run's predictions in the order of the first's.
 
     Raises:
-        StampMismatchError: other examples, truth or groups.
+        StampMismatchError: other examples, truth or groups, or another manifest, whose files of the
+            same names may be others.
     """
+    if None not in (first.manifest, other.manifest) and first.manifest != other.manifest:
+        raise StampMismatchError(
+            f"{other.run}: evaluated on another manifest than {first.run}, or before it changed;"
+            " evaluate both on the same one"
+        )
     ours, theirs = example_keys(first), example_keys(other)
     if set(ours) != set(theirs):
         extra = sorted(set(ours) ^ set(theirs))
@@ -203,7 +228,10 @@ def aligned(first: Evaluation, other: Evaluation) -> Predictions:
             f"{other.run}: its examples are of other groups than {first.run}; evaluate both with"
             " the same --group-column"
         )
-    return moved
+    thresholds = other.thresholds
+    if isinstance(thresholds, np.ndarray):
+        thresholds = thresholds[order]
+    return replace(other, predictions=moved, thresholds=thresholds)
 
 
 def _check_apart(evaluations: Sequence[Evaluation]) -> None:
@@ -220,8 +248,8 @@ def _check_apart(evaluations: Sequence[Evaluation]) -> None:
             seen[group] = one.run
 
 
-def _pooled(evaluations: Sequence[Evaluation]) -> Predictions:
-    """Predictions of folds, one after the other."""
+def _pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Predictions of folds, one after the other; each example at its own fold's thresholds."""
     parts = [one.predictions for one in evaluations]
     first = parts[0]
     if len({part.link for part in parts}) > 1 or len({part.logits.shape[1] for part in parts}) > 1:
@@ -236,7 +264,7 @@ def _pooled(evaluations: Sequence[Evaluation]) -> Predictions:
             " folds have; evaluate all with the same --group-column"
         )
     groups = np.concatenate([np.asarray(part.groups) for part in parts]) if all(known) else None
-    return Predictions(
+    pooled = Predictions(
         first.outcome,
         first.classes,
         np.concatenate([part.logits for part in parts]),
@@ -244,6 +272,30 @@ def _pooled(evaluations: Sequence[Evaluation]) -> Predictions:
         groups,
         first.link,
     )
+    thresholds = [_per_example(one) for one in evaluations]
+    known_thresholds = [rows for rows in thresholds if rows is not None]
+    if known_thresholds and len(known_thresholds) < len(thresholds):
+        raise StampMismatchError(
+            f"{evaluations[0].run} and the other folds: some have thresholds, some have not;"
+            " calibrate and evaluate all"
+        )
+    # Manifests of folds differ in what is a split; as a whole they are known by all.
+    manifests = [one.manifest for one in evaluations if one.manifest is not None]
+    return replace(
+        evaluations[0],
+        predictions=pooled,
+        thresholds=np.concatenate(known_thresholds) if known_thresholds else None,
+        manifest=" ".join(sorted(manifests)) if len(manifests) == len(evaluations) else None,
+    )
+
+
+def _per_example(evaluation: Evaluation) -> NDArray[np.float64] | None:
+    """``(n, classes)`` thresholds."""
+    thresholds = evaluation.thresholds
+    if thresholds is None or isinstance(thresholds, np.ndarray):
+        return thresholds
+    row = [thresholds[name] for name in evaluation.predictions.classes]
+    return np.tile(row, (len(evaluation.predictions), 1))
 
 
 def summarise(
@@ -260,21 +312,13 @@ def summarise(
         ValueError: an argument out of range.
     """
     check_bootstrap(repeats, level)
-    runs = [
-        {
-            name: estimate.value
-            for name, estimate in measure(
-                one.predictions, repeats=0, thresholds=side.thresholds
-            ).items()
-        }
-        for one in side.evaluations
-    ]
-    part = side.parts[0]
+    runs = [one.statistic()(np.ones((1, len(one.predictions)))) for one in side.evaluations]
+    part = side.predictions
     values, draws = sample(side.statistic(), len(part), part.groups, repeats=repeats, seed=seed)
     rows = []
     for name, value in values.items():
         estimate = interval(value, draws[name], level)
-        each = np.array([run.get(name, np.nan) for run in runs])
+        each = np.array([run.get(name, [np.nan])[0] for run in runs])
         rows.append(
             {
                 "measure": name,
@@ -308,9 +352,8 @@ def compare(
         StampMismatchError: other outcome, classes, examples, truth or groups.
     """
     check_bootstrap(repeats, level)
-    ours = Evaluation(side.evaluations[0].run, side.parts[0])
-    check_same_task(ours, against.evaluations[0])
-    moved = [aligned(ours, Evaluation(against.evaluations[0].run, part)) for part in against.parts]
+    check_same_task(side.parts[0], against.parts[0])
+    moved = [aligned(side.parts[0], part) for part in against.parts]
     other = Side(against.kind, against.evaluations, moved)
     left, right = side.statistic(), other.statistic()
 
@@ -318,6 +361,6 @@ def compare(
         a, b = left(weights), right(weights)
         return {name: a[name] - b[name] for name in a}
 
-    part = side.parts[0]
+    part = side.predictions
     values, draws = sample(difference, len(part), part.groups, repeats=repeats, seed=seed)
     return {name: interval(value, draws[name], level) for name, value in values.items()}

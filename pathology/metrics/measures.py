@@ -26,6 +26,8 @@ from pathology.metrics.reliability import Binning, Reliability
 from pathology.metrics.survival import Concordance
 
 Row = dict[str, float]
+Thresholds = Mapping[str, float] | NDArray[np.float64]
+"""A probability by class; or ``(n, classes)``, of examples that have their own."""
 PRESENT = "_of_present"
 """Ends the name of a mean over the classes for which a measure is defined."""
 
@@ -80,19 +82,20 @@ def measure(
 
 def make_statistic(
     predictions: Predictions,
-    thresholds: Mapping[str, float] | None = None,
+    thresholds: Thresholds | None = None,
     bins: int = 15,
     binning: Binning = "width",
 ) -> Statistic:
     """The measures of an outcome as a function of weights, see :func:`measure`."""
-    if thresholds is not None and (
-        predictions.outcome not in ("classes", "labels")
-        or set(thresholds) != set(predictions.classes)
-    ):
-        raise ValueError(
-            f"thresholds must be one for each of {', '.join(predictions.classes)} of outcome"
-            f" classes or labels; got {', '.join(thresholds)}"
-        )
+    if isinstance(thresholds, Mapping):
+        if predictions.outcome not in ("classes", "labels") or set(thresholds) != set(
+            predictions.classes
+        ):
+            raise ValueError(
+                f"thresholds must be one for each of {', '.join(predictions.classes)} of outcome"
+                f" classes or labels; got {', '.join(thresholds)}"
+            )
+        thresholds = np.array([thresholds[name] for name in predictions.classes])
     if predictions.outcome in SURVIVAL:
         return _survival(predictions)
     parts = [
@@ -199,7 +202,7 @@ def _ranking(predictions: Predictions) -> Callable[[NDArray[np.float64]], Row]:
 
 
 def _decisions(
-    predictions: Predictions, thresholds: Mapping[str, float] | None
+    predictions: Predictions, thresholds: NDArray[np.float64] | None
 ) -> Callable[[NDArray[np.float64]], Row]:
     """What comes of deciding."""
     names = list(predictions.classes)
@@ -210,7 +213,7 @@ def _decisions(
     positive = predictions.positive
     crossed = decided
     if thresholds is not None:
-        crossed = predictions.probabilities >= np.array([thresholds[name] for name in names])
+        crossed = predictions.probabilities >= thresholds
     single = predictions.outcome != "labels"
     # Four cells of each class's table are sums of weights: one product for all classes.
     truth = positive.astype(np.float64)

@@ -75,6 +75,8 @@ def test_an_evaluation_is_measures_predictions_and_a_page(pathology, run):
     assert "http://" not in html
     assert "https://" not in html
     assert "balanced_accuracy" in out
+    assert "Training chose its best checkpoint on this split" in out
+    assert "Training chose" in html
 
 
 def test_held_out_images_need_file_and_label_only(pathology, refused, run, images, tmp_path):
@@ -91,6 +93,16 @@ def test_held_out_images_need_file_and_label_only(pathology, refused, run, image
     pd.testing.assert_frame_equal(own[columns], other[columns])
     line = refused("evaluate", "--run", run, *held_out, "--features", "x", "--device", "cpu")
     assert "--features is not for a run of tiles" in line
+
+
+def test_figures_of_another_run_are_not_replaced_and_its_own_are(
+    pathology, refused, run, images, tmp_path
+):
+    out = ["--manifest", images / "held_out.csv", "--out", tmp_path / "figures"]
+    assert [evaluate(pathology, run, *out)[0] for _ in range(2)] == [0, 0]
+    other = make_run(tmp_path / "other", images / "tiles.csv", seed=1)
+    line = refused("evaluate", "--run", other, *out, "--device", "cpu")
+    assert f"holds figures of run {run}" in line
 
 
 def test_a_class_that_held_out_images_lack_is_said(pathology, run, images, tmp_path):
@@ -220,6 +232,8 @@ def test_detections_are_scored(pathology, refused, lesions, tmp_path):
     assert "slide 'other' is not in" in refused(*arguments)
     found.assign(score=0.0).to_csv(tmp_path / "found.csv", index=False)
     assert "row 2 has no score that is a positive number" in refused(*arguments)
+    found.assign(slide_id="").to_csv(tmp_path / "found.csv", index=False)
+    assert "row 2 has no slide_id" in refused(*arguments)
     found.drop(columns="x").to_csv(tmp_path / "found.csv", index=False)
     assert "column 'x' is missing" in refused(*arguments)
     assert "cannot be read" in refused(*arguments[:3], "--detections", tmp_path / "no.csv")

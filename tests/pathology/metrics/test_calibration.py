@@ -13,7 +13,7 @@ from bcos_vit.explain import explain
 from bcos_vit.layers import Logits
 from pathology.errors import ManifestError, StampMismatchError
 from pathology.metrics import Calibration, Predictions, apply_calibration, fit
-from pathology.metrics.calibration import WIDEST
+from pathology.metrics.calibration import WIDEST, logit_biases
 from pathology.metrics.measures import measure
 from tests.pathology.metrics.made import of_classes, of_labels, of_survival
 
@@ -65,6 +65,24 @@ def test_temperatures_per_label_undo_what_was_done_to_each(rng):
     np.testing.assert_allclose(fit(off).temperatures, by, rtol=0.15)
     shifted = Predictions("labels", list("abc"), (as_made.logits - 0.7) * by, as_made.truth)
     np.testing.assert_allclose(fit(shifted, shift=True).shifts, 0.7, atol=0.2)
+
+
+def test_a_temperature_of_its_own_divides_the_evidence_and_leaves_the_bias(rng):
+    true, bias = of_labels(rng, 4000), np.array([-3.0, -1.0, 0.0])
+    by = np.array([0.5, 2.0, 4.0])
+    # What is true is evidence over temperature plus bias; the model says evidence plus bias.
+    said = by * (true.logits - bias) + bias
+    predictions = Predictions("labels", list("abc"), said, true.truth)
+    found = fit(predictions, bias)
+    np.testing.assert_allclose(found.temperatures, by, rtol=0.15)
+    after = predictions.rescaled(found.temperatures, found.shifts)
+    np.testing.assert_allclose(after.logits, (said - bias) / found.temperatures + bias, atol=1e-9)
+    layer = Logits(3).double()
+    layer.bias = torch.from_numpy(bias)
+    assert logit_biases(nn.Sequential(layer), 3) == bias.tolist()
+    apply_calibration(layer, calibration(found.temperatures, found.shifts.tolist()))
+    np.testing.assert_allclose(layer.bias.numpy(), bias, atol=1e-12)
+    assert logit_biases(nn.Linear(4, 3), 3) == [0, 0, 0]
 
 
 def test_exclusive_classes_share_a_temperature(rng):

@@ -72,6 +72,46 @@ def test_folds_are_compared_with_folds_in_another_order(rng, whole):
     assert compare(ours, theirs, repeats=5)["auroc"].value == pytest.approx(0, abs=1e-12)
 
 
+def test_each_run_is_measured_at_its_own_thresholds(rng, whole):
+    two = part(whole, np.arange(120), rng)
+    high, low = dict.fromkeys("abc", 0.6), dict.fromkeys("abc", 0.2)
+    runs = [Evaluation(Path("a"), whole, high), Evaluation(Path("b"), two, low)]
+    expected = [
+        measure(one.predictions, repeats=0, thresholds=one.thresholds)["sensitivity/a"].value
+        for one in runs
+    ]
+    table = summarise(together(runs), repeats=0).set_index("measure").loc["sensitivity/a"]
+    assert [table["a"], table["b"]] == pytest.approx(expected, abs=1e-12)
+    assert table["together"] == pytest.approx(np.mean(expected), abs=1e-12)
+    against = compare(together(runs), together(runs[:1]), repeats=2)["sensitivity/a"].value
+    assert against == pytest.approx(np.mean(expected) - expected[0], abs=1e-12)
+
+
+def test_examples_of_folds_are_measured_at_their_folds_thresholds(whole):
+    fold = np.array([int(g[1:]) % 2 for g in whole.groups])
+    parts = [part(whole, np.flatnonzero(fold == k)) for k in range(2)]
+    given = [dict.fromkeys("abc", 0.6), dict.fromkeys("abc", 0.2)]
+    ours, theirs = (
+        together([Evaluation(Path(str(k)), parts[k], given[k]) for k in order])
+        for order in ((0, 1), (1, 0))
+    )
+    at = np.where(fold == 0, 0.6, 0.2)
+    hit = whole.codes == 1
+    expected = (whole.probabilities[:, 1] >= at)[hit].mean()
+    table = summarise(ours, repeats=0).set_index("measure")
+    assert table.loc["sensitivity/b", "together"] == pytest.approx(expected, abs=1e-12)
+    assert compare(ours, theirs, repeats=2)["sensitivity/b"].value == pytest.approx(0, abs=1e-12)
+
+
+def test_a_mean_over_the_classes_there_is_summarised(rng, whole):
+    here = np.flatnonzero(whole.codes < 2)
+    one, two = part(whole, here), part(whole, here, rng)
+    row = summarise(together(runs(one, two)), repeats=20).set_index("measure")
+    values = [measure(p, repeats=0)["auroc_of_present"].value for p in (one, two)]
+    assert row.loc["auroc_of_present", "together"] == pytest.approx(np.mean(values), abs=1e-12)
+    assert np.isnan(row.loc["auroc", "together"])
+
+
 def test_what_does_not_belong_together_is_refused(rng, whole):
     rows = np.arange(120)
     with pytest.raises(StampMismatchError, match=r"neither seeds .* nor folds"):
@@ -95,3 +135,12 @@ def test_what_does_not_belong_together_is_refused(rng, whole):
     ours = together(runs(whole))
     with pytest.raises(StampMismatchError, match="other examples"):
         compare(ours, together(runs(part(whole, rows[:60]))), repeats=2)
+    same, changed = (
+        Evaluation(Path(name), whole, manifest=digest) for name, digest in (("a", "x"), ("b", "y"))
+    )
+    with pytest.raises(StampMismatchError, match="b: evaluated on another manifest than a"):
+        together([same, changed])
+    with pytest.raises(StampMismatchError, match="another manifest"):
+        compare(together([same]), together([changed]), repeats=2)
+    with pytest.raises(StampMismatchError, match="calibration error in 9 bins"):
+        compare(together([same]), together([Evaluation(Path("b"), whole, bins=9)]), repeats=2)
