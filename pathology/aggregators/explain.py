@@ -137,13 +137,10 @@ def _exact(
 
 def _additive(aggregator: Aggregator, bag: Tensor, targets: list[int]) -> Iterator[BagExplanation]:
     """Explanations by a baseline's own additive form."""
+    check_sum_over_tiles(aggregator)
     with _undisturbed(bag.device), torch.no_grad():
         form = aggregator.tile_contributions(bag[None])
-        if form is None:
-            raise NotExplainableError(
-                f"{type(aggregator).__name__} is no sum over tiles: its logits cannot be taken"
-                " apart exactly. Use an exact aggregator (bcos_...), or removal effects"
-            )
+        assert form is not None
         logits = aggregator(bag[None])[0]
     contributions, constants = form
     return iter(
@@ -157,6 +154,20 @@ def _additive(aggregator: Aggregator, bag: Tensor, targets: list[int]) -> Iterat
             for target in targets
         ]
     )
+
+
+def check_sum_over_tiles(aggregator: Aggregator) -> None:
+    """Refuse an aggregator whose logits are no sum over tiles.
+
+    Raises:
+        NotExplainableError: naming it.
+    """
+    has_form = type(aggregator).tile_contributions is not Aggregator.tile_contributions
+    if not (aggregator.exact or has_form):
+        raise NotExplainableError(
+            f"{type(aggregator).__name__} is no sum over tiles: its logits cannot be taken apart"
+            " exactly. Use an exact aggregator (bcos_...), or removal effects"
+        )
 
 
 def checked_bag(aggregator: Aggregator, features: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from bcos_vit.errors import NotExplainableError
 from bcos_vit.explain import Explanation, explain
 from bcos_vit.explain.trace import PIXELS
 from pathology.aggregators.aggregator import Aggregator
-from pathology.aggregators.explain import explain_bag
+from pathology.aggregators.explain import check_sum_over_tiles, explain_bag
 from pathology.aggregators.readout import Readout
 from pathology.aggregators.removal import removal_effects
 from pathology.explain.scoring import (
@@ -42,7 +42,8 @@ class AggregatedFeatures:
         depth: where explanations stop, or :data:`TILES`.
 
     Raises:
-        NotExplainableError: the encoder is not dynamic-linear, and explanations go into tiles.
+        NotExplainableError: the aggregator is no sum over tiles; or explanations go into tiles, and
+            it is not linear in their features, or the encoder not dynamic-linear.
         ValueError: it does not have that ``depth``.
     """
 
@@ -53,6 +54,12 @@ class AggregatedFeatures:
     depth: str = PIXELS
 
     def __post_init__(self) -> None:
+        check_sum_over_tiles(self.aggregator)
+        if self.depth != TILES and not self.aggregator.exact:
+            raise NotExplainableError(
+                f"{type(self.aggregator).__name__} is a sum over tiles that is not linear in their"
+                f" features: its explanations stop at {TILES} (--depth {TILES})"
+            )
         check_tile_depth(self.encoder, self.depth)
 
     @property
@@ -69,11 +76,6 @@ class AggregatedFeatures:
             target = self.classes[int(logits.argmax())]
         place = self.classes.index(target)
         bag = explain_bag(self.aggregator, features, place)
-        if bag.weights is None and self.depth != TILES:
-            raise NotExplainableError(
-                f"{type(self.aggregator).__name__} is a sum over tiles that is not linear in their"
-                f" features: its explanations stop at {TILES}"
-            )
 
         def take_apart(images: Tensor, chosen: list[int]) -> Explanation:
             if bag.weights is None or self.depth == TILES:

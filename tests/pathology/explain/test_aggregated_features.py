@@ -11,6 +11,7 @@ from pathology.aggregators.registry import AGGREGATORS, make_aggregator
 from pathology.data.encoders import PooledFeatures
 from pathology.explain.aggregated_features import AggregatedFeatures
 from pathology.explain.slide import explain_slide
+from pathology.metrics import Calibration, apply_calibration
 from pathology.slides import MemorySlide
 from pathology.tasks.encoding import TileEncoding
 from pathology.tiling import TileSpec, tile_slide
@@ -134,7 +135,13 @@ def test_an_aggregator_that_is_no_sum_over_tiles_is_refused(slide, grid, tmp_pat
 def test_one_that_is_additive_otherwise_goes_as_far_as_tiles(slide, grid, tmp_path):
     with pytest.raises(NotExplainableError, match="stop at tiles"):
         explain_slide(slide, grid, made("additive"), "tumour", scratch=tmp_path)
-    result = explain_slide(
-        slide, grid, made("additive", depth="tiles"), "tumour", scratch=tmp_path / "tiles"
-    )
-    assert result.ledger.is_closed
+    scorer = made("additive", depth="tiles")
+    plain = explain_slide(slide, grid, scorer, "tumour", scratch=tmp_path / "tiles")
+    assert plain.ledger.is_closed
+    by = {"temperatures": [2.0, 4.0], "shifts": [0.0, 0.5]}
+    told = dict.fromkeys(("thresholds", "rule", "checkpoint", "split", "digest", "examples"))
+    apply_calibration(scorer.aggregator, Calibration(CLASSES, "softmax", **by, **told))
+    result = explain_slide(slide, grid, scorer, "tumour", scratch=tmp_path / "calibrated")
+    assert result.ledger.gap < 1e-5
+    assert result.ledger.bias == 0.5
+    assert result.ledger.map_sum == pytest.approx(plain.ledger.map_sum / 4, abs=1e-6)
