@@ -50,6 +50,8 @@ class EncoderChoice:
         """
         from pathology.data.encoders import encoder_named, pick_device
 
+        if not self.name.strip():
+            raise ValueError("--encoder is empty: give a run, a timm name, or a function of yours")
         place = pick_device(device)
         if not self.is_run:
             encoder = encoder_named(

@@ -248,7 +248,14 @@ def timm_encoder(
             f"encoder {name}: say where its weights are from, one of --weights FILE, --pretrained,"
             f" or --encoder-seed N (random: a control); got {sum(given)} of them"
         )
+    if seed is not None and not 0 <= seed < 2**63:
+        raise ValueError(f"--encoder-seed must be from 0 to 2^63 - 1, got {seed}")
     model = _model(name, pretrained, seed or 0, dict(arguments or {}))
+    if not (hasattr(model, "forward_features") and hasattr(model, "forward_head")):
+        raise ValueError(
+            f"encoder {name} has no forward_features and forward_head to take features from: it is"
+            f" a {type(model).__name__}"
+        )
     digest = tensors_digest(model) if weights is None else load_weights(model, weights)
     config = resolve_model_data_config(model)
     side = _side(name, (arguments or {}).get("img_size", config["input_size"][-2:]))
@@ -288,6 +295,10 @@ def _model(name: str, pretrained: bool, seed: int, arguments: dict[str, Any]) ->
             raise ValueError(f"--encoder-args of {name}: {_first_line(error)}") from error
         # Whatever a hub's client and its many layers raise: no network, no access, no such name.
         except Exception as error:
+            if not (pretrained or name.startswith(HUB)):  # nobody was asked
+                raise ValueError(
+                    f"--encoder-args of {name}: {type(error).__name__}: {_first_line(error)}"
+                ) from error
             raise WeightsError(
                 f"encoder {name} cannot be had: {type(error).__name__}: {_first_line(error)};"
                 " without a network give a timm name with --weights FILE"
@@ -406,6 +417,10 @@ def callable_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
     if isinstance(transform, nn.Module):
         transform = _fixed(transform, device)
     encoding = f"{name}, source {hashlib.sha256(source).hexdigest()[:16]}"
+    if isinstance(transform, Normalisation):  # it may have its numbers from elsewhere
+        encoding += f", {transform}"
+    elif isinstance(transform, nn.Module):
+        encoding += f", transform {tensors_digest(transform)[:16]}"
     digest = tensors_digest(module)
     size_px = getattr(made, "size_px", None)
     return Encoder(
@@ -464,7 +479,7 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} cannot be used: {_first_line(error)}") from error
     torch.set_float32_matmul_precision("highest")

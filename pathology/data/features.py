@@ -14,6 +14,7 @@ that a folder may be used from forked and spawned processes alike.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -221,16 +222,45 @@ def write_features(
         OutputError: it cannot be written.
         ValueError: fewer rows were written than there are boxes.
     """
-    with complete_file(Path(path)) as draft:
-        # No locks: the draft is ours alone, and some shared file systems have none.
-        with h5py.File(draft, "w", locking=False) as file:
+    with complete_file(Path(path)) as draft, _Disk(draft, "w+") as disk:
+        with h5py.File(disk, "w") as file:
             for name, value in stamp.to_attributes().items():
                 file.attrs[name] = value
             file.attrs["made"] = made
-            writer = FeatureWriter(file, stamp, boxes)
+            writer = FeatureWriter(file, disk, stamp, boxes)
             yield writer
+        disk.check()
         if writer.rows != len(boxes):
             raise ValueError(f"{path}: {writer.rows} rows written, wanted {len(boxes)}")
+
+
+class _Disk(io.FileIO):
+    """A file under HDF5 that keeps to itself what cannot be written, until somebody asks.
+
+    HDF5 cannot close a file when writing fails, and takes the process down at its end.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of it, or note why not."""
+        left = memoryview(data).cast("B")
+        count = len(left)
+        try:
+            while left:  # a disk that is nearly full takes a part
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.failure = self.failure or error
+        return count
+
+    def check(self) -> None:
+        """Tell of what failed.
+
+        Raises:
+            OSError: something was not written.
+        """
+        if self.failure is not None:
+            raise self.failure
 
 
 class FeatureWriter:
@@ -238,13 +268,16 @@ class FeatureWriter:
 
     Args:
         file: open for writing.
+        disk: what is under it.
         stamp: what makes them.
         boxes: ``(n, 4)``.
     """
 
-    def __init__(self, file: h5py.File, stamp: FeatureStamp, boxes: NDArray[np.float64]) -> None:
+    def __init__(
+        self, file: h5py.File, disk: _Disk, stamp: FeatureStamp, boxes: NDArray[np.float64]
+    ) -> None:
         dtype = np.dtype(stamp.kind.stored)
-        self._stamp, self._boxes, self.rows = stamp, boxes, 0
+        self._disk, self._stamp, self._boxes, self.rows = disk, stamp, boxes, 0
         shape = (len(boxes), stamp.kind.dims)
         chunk = max(1, min(len(boxes), CHUNK_BYTES // max(1, dtype.itemsize * shape[1])))
         self._rows = file.create_dataset("features", shape, dtype, chunks=(chunk, shape[1]))
@@ -256,6 +289,7 @@ class FeatureWriter:
 
         Raises:
             ValueError: a value is no finite number, or none of the type that is stored.
+            OSError: it could not be written.
         """
         finite = np.isfinite(rows)
         with np.errstate(over="ignore"):
@@ -266,6 +300,7 @@ class FeatureWriter:
             raise ValueError(self._no_number(row, rows[row], bool(finite[row].all())))
         self._rows[self.rows : self.rows + len(kept)] = kept
         self.rows += len(kept)
+        self._disk.check()
 
     def _no_number(self, row: int, values: NDArray[np.floating], is_finite: bool) -> str:
         x, y = self._boxes[self.rows + row, :2]
@@ -366,7 +401,7 @@ class FeatureFolder:
     ) -> None:
         self.folder = Path(folder)
         if slide_ids is None:
-            slide_ids = sorted(path.stem for path in self.folder.glob("[!.]*.h5"))
+            slide_ids = [path.stem for path in _files(self.folder)]
         self.stamps: dict[str, FeatureStamp] = {}
         self.counts: dict[str, int] = {}
         first = ""
@@ -422,6 +457,8 @@ def claim_folder(folder: Path, kind: FeatureKind) -> None:
     """
     path = folder / KIND_FILE
     if not path.exists():
+        for other in _files(folder):  # whoever removed the claim may have left them
+            read_stamp(other)[0].kind.check(other, kind)
         text = yaml.safe_dump(kind.to_dict(), sort_keys=False, allow_unicode=True)
         try:
             _create(path, text)
@@ -429,7 +466,14 @@ def claim_folder(folder: Path, kind: FeatureKind) -> None:
             pass  # another process was quicker
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    read_kind(folder).check(path, kind)
+    try:
+        read_kind(folder).check(path, kind)
+    except StampMismatchError as error:
+        if _files(folder):
+            raise
+        raise StampMismatchError(
+            f"{error}. There are none in it yet: if no other job is at work there, remove {path}"
+        ) from None
 
 
 def read_kind(folder: str | Path) -> FeatureKind:
@@ -443,8 +487,14 @@ def read_kind(folder: str | Path) -> FeatureKind:
         return FeatureKind.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ManifestError(
-            f"{path}: does not say what features there are ({error!r}); choose another folder"
+            f"{path}: does not say what features there are ({error!r}); remove it and run"
+            " `pathology features` again, which looks at each file, or choose another folder"
         ) from error
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of features in a folder, without drafts."""
+    return sorted(folder.glob("[!.]*.h5"))
 
 
 def _create(path: Path, text: str) -> None:

@@ -145,9 +145,25 @@ def test_an_unknown_model_is_said_with_its_neighbours():
         encoder_named("resnet_18", seed=0)
 
 
-def test_an_argument_that_the_model_does_not_take_is_said():
-    with pytest.raises(ValueError, match=r"--encoder-args.*wideness"):
-        timm_encoder(VIT, seed=0, arguments={"wideness": 3})
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"wideness": 3}, "--encoder-args.*wideness"),
+        ({"num_heads": 5}, "--encoder-args.*divisible by num_heads"),
+        ({"norm_layer": "none"}, "--encoder-args.*'none'"),
+        ({"features_only": True}, "no forward_features.*FeatureGetterNet"),
+        ({"img_size": [32, 64]}, "tiles are square"),
+    ],
+)
+def test_arguments_that_make_no_encoder_are_said(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        timm_encoder(VIT, seed=0, arguments=arguments)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_what_is_no_seed_is_said(seed):
+    with pytest.raises(ValueError, match="--encoder-seed must be from 0"):
+        timm_encoder(VIT, seed=seed, arguments=SMALL)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "hf-hub:owner/model"])
@@ -263,6 +279,17 @@ def test_a_function_of_the_users_is_an_encoder(mine):
     wanted = (tiles.double().mean((2, 3)) / 255 - 0.5)[:, :2] / 0.25
     np.testing.assert_allclose(encoder(tiles).numpy(), wanted.numpy(), rtol=1e-5, atol=1e-6)
     assert (encoder.name, encoder.dims, encoder.size_px) == ("mean colours", 2, None)
+
+
+def test_what_a_transform_was_given_elsewhere_is_another_encoder(mine, monkeypatch):
+    one = encoder_named("my_encoders:Colours").encoding
+    assert "rgb, mean 0.5 0.5 0.5, std 0.25 0.25 0.25" in one
+    colours = __import__("sys").modules["my_encoders"].Colours
+    found = {one}
+    for transform in (Normalisation((0.5,) * 3, (0.5,) * 3), nn.BatchNorm2d(3), nn.BatchNorm2d(4)):
+        monkeypatch.setattr(colours, "transform", transform)
+        found.add(encoder_named("my_encoders:Colours").encoding)
+    assert len(found) == 4
 
 
 def test_another_source_is_another_encoder(mine):

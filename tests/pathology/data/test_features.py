@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import resource
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -176,6 +177,22 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path, rng):
         pass
 
 
+@pytest.mark.parametrize("limit", [0, 2000, 6000])  # at once; in what describes it; in the rows
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, rng, limit):
+    """Of a process that lives on: HDF5 by itself would take it down at its end."""
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    values = make_values(rng, 2000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, was[1]))
+    try:
+        with pytest.raises(OutputError, match=r"a\.h5: cannot be written: File too large"):
+            write(tmp_path, "a", values)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path, "a", values)
+    np.testing.assert_array_equal(read_features(tmp_path / "a.h5").features, values)
+
+
 def test_missing_features_are_said(tmp_path):
     with pytest.raises(ManifestError, match="no features of slide 'a'; run `pathology features`"):
         read_features(tmp_path / "a.h5")
@@ -341,6 +358,25 @@ def test_a_folder_is_claimed_once(tmp_path):
     with pytest.raises(StampMismatchError, match=rf"{KIND_FILE}.*precision fp32, wanted bf16"):
         claim_folder(tmp_path, replace(KIND, precision="bf16"))
     assert [path.name for path in tmp_path.iterdir()] == [KIND_FILE]
+
+
+def test_a_claim_of_which_nothing_came_says_how_to_undo_it(tmp_path, rng):
+    claim_folder(tmp_path, KIND)
+    with pytest.raises(StampMismatchError, match=r"none in it yet: .* remove .*features\.yaml"):
+        claim_folder(tmp_path, replace(KIND, stored="float16"))
+    write(tmp_path, "a", make_values(rng))
+    with pytest.raises(StampMismatchError) as caught:
+        claim_folder(tmp_path, replace(KIND, stored="float16"))
+    assert "none in it" not in str(caught.value)
+
+
+def test_a_folder_that_lost_its_claim_is_claimed_by_what_it_holds(tmp_path, rng):
+    write(tmp_path, "a", make_values(rng))
+    with pytest.raises(StampMismatchError, match=r"a\.h5: features made with precision fp32"):
+        claim_folder(tmp_path, replace(KIND, precision="bf16"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+    claim_folder(tmp_path, KIND)
+    assert read_kind(tmp_path) == KIND
 
 
 def test_of_many_that_claim_a_folder_at_once_one_kind_wins(tmp_path):
