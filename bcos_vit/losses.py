@@ -43,7 +43,8 @@ class OneHotBCE(_Weighted):
     It rewards evidence for the true class by itself, which keeps maps class-specific, where
     cross-entropy only rewards differences. Off-label targets are at least ``off_target``: the
     reference uses 1 / classes, which is no floor but half the evidence when there are two classes,
-    hence 0 here.
+    hence 0 here. It also takes the mean over classes: gradients here are as many times as large,
+    which Adam does not see, and adaptive clipping does.
 
     Args:
         off_target: lowest target of a class, in [0, 0.5).

@@ -88,10 +88,13 @@ class Task(lightning.LightningModule):
         ema_every: int = 1,
     ) -> None:
         super().__init__()
-        if not lr > 0:
+        if not 0 < lr < math.inf:
             raise ValueError(f"lr must be positive, got {lr}")
-        if agc < 0 or warmup_epochs < 0 or weight_decay < 0:
-            raise ValueError("agc, warmup_epochs and weight_decay must be at least 0")
+        if not all(0 <= value < math.inf for value in (agc, warmup_epochs, weight_decay)):
+            raise ValueError(
+                "agc, warmup_epochs and weight_decay must be at least 0,"
+                f" got {agc}, {warmup_epochs} and {weight_decay}"
+            )
         check_optimizer(optimizer)
         check_schedule(schedule)
         if (schedule in ("step", "wsd")) != (decay_epochs is not None):
@@ -110,7 +113,7 @@ class Task(lightning.LightningModule):
             )
         if layer_decay is not None and not 0 < layer_decay <= 1:
             raise ValueError(f"layer_decay must be in (0, 1], got {layer_decay}")
-        if clip_norm < 0 or (clip_norm and agc):
+        if not clip_norm >= 0 or (clip_norm and agc):
             raise ValueError(
                 f"clip_norm must be at least 0, and agc 0 with it; got {clip_norm} and {agc}"
             )
@@ -246,6 +249,7 @@ class Task(lightning.LightningModule):
                 " trainer.max_steps"
             )
         total = max(1, int(steps))
+        self.trainer.fit_loop.setup_data()  # where steps end it, Lightning has not counted batches
         per_epoch = math.ceil(
             self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         )

@@ -129,13 +129,15 @@ class TileClassification(Task):
                     f"{init_from} is of a model that was converted; give bcosify_epochs 0"
                 )
             load_backbone(self.model, start, init_from)
+        is_ours = isinstance(self.model, BcosModel) and not self.model.kit.conventional
+        is_bcos = is_ours or self.homotopy is not None
+        if not is_bcos and (logit_bias != "default" or temperature != 1.0):
+            raise ValueError("logit_bias and temperature are of B-cos models")
         self._set_logits(logit_bias, temperature)
         self.encoding = TileEncoding(self.model, stain_space)
         if start is not None:
             self._check_same_input(start, init_from)
-        is_bcos = isinstance(self.model, BcosModel) and not self.model.kit.conventional
-        by_itself = is_bcos or self.homotopy is not None or outcome == "labels"
-        self.loss_name = loss or ("bce" if by_itself else "ce")
+        self.loss_name = loss or ("bce" if is_bcos or outcome == "labels" else "ce")
         self.loss = self._make_loss(off_target, label_smoothing)
         self.plain_loss = self._make_loss(0.0, 0.0)
         if isinstance(class_weights, list):
@@ -185,15 +187,14 @@ class TileClassification(Task):
         """Give a B-cos head its constants; ``prior`` is known when training starts.
 
         Raises:
-            ValueError: the model has no such head, or ``bias`` is neither a number nor a word.
+            ValueError: ``bias`` is neither a number nor a word, or is given twice.
         """
         if isinstance(bias, str) and bias not in ("default", "prior"):
             raise ValueError(f"logit_bias must be default, prior or a number, got {bias!r}")
         if bias == "default" and temperature == 1.0:
             return
         given = self.hparams["model_args"] or {}
-        if not isinstance(self.model, BcosModel):
-            raise ValueError("logit_bias and temperature are of B-cos models")
+        assert isinstance(self.model, BcosModel)
         twice = [name for name in ("logit_bias", "temperature") if name in given]
         if twice:
             raise ValueError(f"give {twice[0]} once: here or in model_args")

@@ -32,7 +32,7 @@ def by_hand(weights, decay, every):
 def test_the_average_is_that_by_hand_of_weights_and_statistics(tmp_path, every, batches):
     watch, measured = Watch(), Measured()
     keep = ModelCheckpoint(tmp_path, "best", monitor="val_auroc", mode="max")
-    task = make("bcos_resnet18", ema_decay=0.8, ema_every=every)
+    task = make("test_resnet", ema_decay=0.8, ema_every=every)
     fit(task, watch, measured, keep, accumulate_grad_batches=batches)
     steps = watch.weights[batches - 1 :: batches]
     floating = {k: v for k, v in steps[0].items() if v.is_floating_point()}

@@ -35,6 +35,13 @@ def test_warm_up_may_be_said_in_steps():
     assert watch.rates == pytest.approx([5e-4, 6.25e-4, 7.5e-4, 8.75e-4, 1e-3, 1e-3])
 
 
+def test_steps_alone_may_end_a_training_with_warm_up_in_epochs():
+    watch = Watch()
+    fit(make(lr=0.5, warmup_epochs=0.5), watch, epochs=-1, max_steps=8)
+    assert watch.rates[:4] == pytest.approx([0.005, 0.17, 0.335, 0.5])
+    assert len(watch.rates) == 8
+
+
 def test_a_training_without_an_end_has_no_schedule():
     with pytest.raises(ValueError, match=r"give trainer\.max_epochs or trainer\.max_steps"):
         fit(make(), epochs=-1)
@@ -101,7 +108,7 @@ def test_the_trainers_own_clipping_is_refused():
 
 
 def test_a_linear_probe_trains_the_head_alone():
-    task = make("resnet18", freeze="backbone", ema_decay=0.9)
+    task = make("test_resnet", freeze="backbone", ema_decay=0.9)
     before = {k: v.clone() for k, v in task.state_dict().items()}
     trainer = fit(task)
     changed = {k for k, v in task.state_dict().items() if not torch.equal(v, before[k])}
