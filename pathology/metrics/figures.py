@@ -24,7 +24,7 @@ from pathology.metrics.survival import kaplan_meier
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b2430", "#999933")
 DASHES = ("-", "--", ":", "-.")
 INK, FAINT = "#1b2430", "#aab4be"
-Place = Literal["upper left", "upper right", "lower left", "lower right"]
+Place = Literal["upper left", "upper right", "lower right", "best"]
 _POINTS = 400  # of one curve: more are not seen
 _NAMED = 12  # classes in a legend
 _CELLS = 14  # classes of a confusion matrix whose cells are written in
@@ -51,7 +51,7 @@ def pr_figure(predictions: Predictions) -> str:
         precision = true / (true + false)
         _draw(axes, x, np.append(precision[0], precision), i, name, drawstyle="steps-pre")
         axes.axhline(positive.mean(), color=_colour(i), linewidth=0.8, linestyle=":")
-    return _svg(_with_legend(figure, axes, "lower left"))
+    return _svg(_with_legend(figure, axes, "best"))
 
 
 def reliability_figure(
