@@ -1,10 +1,12 @@
 """Features through the command line: exact, resumable, shared among jobs, never mixed."""
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,9 +17,11 @@ import timm
 import torch
 import yaml
 
+from pathology.cli.feature_slide import EncoderChoice, Extractor
 from pathology.data.features import FeatureFolder, read_features, read_kind
 from pathology.data.grids import grid_path, load_grid, open_tiled
 from pathology.data.manifest import read_slide_manifest
+from pathology.errors import StampMismatchError
 from tests.cli.made_slides import write_slide, write_slides
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
@@ -164,10 +168,22 @@ def test_parts_share_the_slides_and_write_the_same_bytes(pathology, arguments, m
     assert (code, said) == (0, "no slide falls to part 4/5\n")
 
 
-def test_another_process_writes_the_same_bytes(pathology, arguments, made, tmp_path):
-    code, said, _ = pathology(*arguments, *RANDOM, "--batch-size", "17", "--workers", "1")
-    assert (code, " tiles of 3 slides in " in said) == (0, True)
-    assert read_all(tmp_path / "out") == read_all(made)
+def test_what_a_worker_is_sent_writes_the_same_bytes(slides, made, tmp_path):
+    """It loads the encoder itself, and refuses to go on with another than the run began with."""
+    choice = EncoderChoice("vit_tiny_patch16_224", seed=3, arguments=SMALL)
+    kind = read_kind(made)
+    work = Extractor(
+        choice, slides / "tiles", tmp_path, kind.tiles, device="cpu", batch_size=17, kind=kind
+    )
+    assert work.loaded.kind == kind
+    sent = pickle.loads(pickle.dumps(work))
+    assert "loaded" not in vars(sent)
+    row = rows_of(slides)[1]
+    sent(row)
+    name = f"{row['slide_id']}.h5"
+    assert (tmp_path / name).read_bytes() == (made / name).read_bytes()
+    with pytest.raises(StampMismatchError, match="random weights of seed 4, when the run began"):
+        replace(work, choice=replace(choice, seed=4)).loaded  # noqa: B018
 
 
 @pytest.mark.usefixtures("mine")
