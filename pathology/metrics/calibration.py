@@ -297,9 +297,13 @@ def apply_calibration(task: nn.Module, calibration: Calibration) -> None:
     if end is not None:
         end.rescale(calibration.temperatures, calibration.shifts)
         return
-    model = getattr(task, "model", task)
+    model: Any = getattr(task, "model", task)
     # Of bags, what makes logits of features.
-    getattr(model, "aggregator", model).register_forward_hook(_Divide(calibration))
+    model = getattr(model, "aggregator", model)
+    if hasattr(model, "rescale"):  # its explanations have to know
+        model.rescale(calibration.temperatures, calibration.shifts)
+    else:
+        model.register_forward_hook(_Divide(calibration))
 
 
 class _Divide:
