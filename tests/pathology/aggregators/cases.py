@@ -12,7 +12,7 @@ VARIANTS = [
     ("bcos_top", {"k": 2, "share": 0.3}),
     ("bcos_attention", {"per_class": True}),
     ("bcos_pooled", {"per_class": True}),
-    ("bcos_pooled", {"layers": 0}),
+    ("bcos_pooled", {"tile_layers": 0, "layers": 2}),
     ("bcos_gated_sum", {"per_class": True, "expected_tiles": 10.0}),
     ("bcos_transformer", {"depth": 1, "num_heads": 2, "max_out": 2}),
 ]

@@ -106,10 +106,12 @@ def test_contributions_of_local_logits_by_hand(name):
 
 
 def test_contributions_of_pooled_features_by_hand():
-    model, tiles = make("bcos_pooled", layers=0), bag(7).numpy()
+    model, tiles = make("bcos_pooled"), bag(7).numpy()
     shares = np.exp(scores(model, tiles))
     shares /= shares.sum()
-    normed = np.stack([norm(h, model.norm.weight.detach().numpy()) for h in tiles])
+    before, weight, after = (model.tile[i].weight.detach().numpy() for i in (0, 2, 3))
+    entered = [norm(h, before) for h in tiles]
+    normed = np.stack([norm(bcos_matrix(x, weight) @ x, after) for x in entered])
     pooled = shares @ normed
     x = norm(pooled, model.bag[0].weight.detach().numpy())
     row = bcos_matrix(x, model.bag[2].weight.detach().numpy())[2]
