@@ -11,18 +11,23 @@ score tiles that the aggregator has::
     OMP_NUM_THREADS=1 python scripts/benchmark_digit_bags.py             # about half an hour
     OMP_NUM_THREADS=1 python scripts/benchmark_digit_bags.py --aggregators abmil bcos_pooled
 
-What was measured is kept in ``--runs`` as it comes, so to resume is to run again; ``--again``
-forgets what it has of the aggregators named. The table in ``--out`` has means and standard
-deviations over seeds, and differences to ``abmil`` with 95 % intervals of paired seeds (Student's
-t): of AUROC, and of AUPRC-2 to the best score that ``abmil`` has. ``--table`` makes it of what is
-there so far, without spread and intervals where that is one seed.
+What was measured is kept in ``--runs`` as it comes, so to resume is to run again; several processes
+may share the file, each with its own ``--aggregators``. Every row has a stamp of the code that made
+it, the aggregator's own included, and rows of other code are not used. The table in ``--out`` has
+means and standard deviations over seeds, and differences to ``abmil`` with 95 % intervals of paired
+seeds (Student's t): of AUROC, and of AUPRC-2 to the best score that ``abmil`` has. ``--table``
+makes it of what is there so far, without spread and intervals where that is one seed.
+
+Sizes, options and defaults were chosen on validation bags of the first seed, never on test bags.
 """
 
 import argparse
 import copy
 import csv
+import hashlib
 import inspect
 import itertools
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,13 +49,14 @@ from pathology.outputs import complete_file
 OUT = Path(__file__).parents[1] / "docs" / "digit_bags.csv"
 RUNS = Path(__file__).parents[1] / "runs" / "digit_bags.csv"
 BAGS = {"train": 1000, "val": 250, "test": 1000}
-TILES, SCORED = 20, 150  # tiles of a bag; test bags whose tiles are scored
-SEEDS, RATES = 5, (3e-3, 1e-2, 3e-2)  # unless others are asked for
-EPOCHS, BATCH, WEIGHT_DECAY = 20, 50, 1e-4
+TILES, SCORED = 20, 100  # tiles of a bag; test bags whose tiles are scored
+SEEDS, RATES = 5, (1e-2, 3e-2)  # unless others are asked for
+EPOCHS, BATCH, WEIGHT_DECAY = 15, 50, 1e-4
 # Of every aggregator that has such an option.
 OPTIONS = {"hidden": 64, "attention_hidden": 32, "dim": 64, "expected_tiles": TILES}
 BASELINE = "abmil"
-KEY = ("toy", "aggregator", "seed", "rate")
+KEY = ("toy", "aggregator", "seed", "rate", "stamp")
+PARTS = [f"pathology.benchmark.{name}" for name in ("digit_bags", "key_tiles", "tile_scores")]
 FIELDS = (*KEY, "val_loss", "auroc", *SCORES, "seconds")
 
 
@@ -122,20 +128,20 @@ def measure(aggregator: Aggregator, test: DigitBags) -> dict[str, float]:
 class Runs:
     """What was measured so far, a row per training, on disk as it comes."""
 
-    def __init__(self, path: Path, again: list[str]) -> None:
-        self.path = path
+    def __init__(self, path: Path) -> None:
+        self.path, self.stamps = path, {name: code_stamp(name) for name in AGGREGATORS}
         path.parent.mkdir(parents=True, exist_ok=True)
-        table = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(FIELDS))
+        if not path.exists():
+            path.write_text(",".join(FIELDS) + "\n")
+        table = pd.read_csv(path, dtype={"stamp": str})
         if tuple(table.columns) != FIELDS:
             raise SystemExit(f"{path}: has other columns than these runs; choose another --runs")
-        table = table[~table["aggregator"].isin(again)]
+        table = table[table["stamp"] == table["aggregator"].map(self.stamps)]
         self.rows = {tuple(row[k] for k in KEY): row for row in table.to_dict("records")}
-        with complete_file(path) as draft:
-            table.to_csv(draft, index=False)
 
     def run(self, toy: str, name: str, seed: int, rate: float, bags: "Bags") -> dict:
         """The row, measured now if it is not there."""
-        key = (toy, name, seed, rate)
+        key = (toy, name, seed, rate, self.stamps[name])
         if key not in self.rows:
             start = time.perf_counter()
             aggregator, loss = train(name, bags.of(toy, seed), rate, seed)
@@ -146,6 +152,26 @@ class Runs:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, FIELDS, lineterminator="\n").writerow(row)
         return self.rows[key]
+
+
+def code_stamp(name: str) -> str:
+    """Of how it is trained and measured, the toys and scores, and what the aggregator is made of.
+
+    Not of the libraries, nor of the layers of ``bcos_vit``.
+    """
+    found, left = set(), {AGGREGATORS[name].__module__}
+    while left:
+        found |= left
+        parts = {
+            getattr(value, "__module__", None) or ""
+            for module in left
+            for value in vars(sys.modules[module]).values()
+        }
+        left = {part for part in parts if part.startswith("pathology.aggregators.")} - found
+    modules = [sys.modules[part] for part in (*sorted(found), *PARTS)]
+    code = [inspect.getsource(part) for part in (build, train, logits_of, measure, *modules)]
+    code.append(repr((BAGS, TILES, SCORED, EPOCHS, BATCH, WEIGHT_DECAY, OPTIONS)))
+    return hashlib.sha256("".join(code).encode()).hexdigest()[:8]
 
 
 class Bags:
@@ -215,7 +241,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
                     "measure": "auroc" if column == "auroc" else "auprc_2",
                     "score": "" if column == "auroc" else column,
                     "mean": values.mean(), "sd": values.std(), "seeds": len(values),
-                    "rate": group["rate"].iloc[0],
+                    "rate": group["rate"].iloc[0], "stamp": group["stamp"].iloc[0],
                 }  # fmt: skip
                 if base is not None:
                     gap = paired(values, base["auroc" if column == "auroc" else best])
@@ -253,7 +279,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--runs", type=Path, default=RUNS)
-    parser.add_argument("--again", nargs="+", default=[], choices=list(AGGREGATORS), metavar="NAME")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--table", action="store_true", help="of what there is, nothing trained")
     options = parser.parse_args()
@@ -261,7 +286,7 @@ def main() -> None:
         parser.error("--seeds: at least 2, for a spread")
     torch.set_num_threads(1)
     names = options.aggregators or list(AGGREGATORS)
-    runs = Runs(options.runs, options.again)
+    runs = Runs(options.runs)
     if options.table:
         rows = measured(runs, names, options.rates)
     else:
