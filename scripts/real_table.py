@@ -48,20 +48,19 @@ def collect(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             if measure == "balanced_accuracy":
                 row |= {"low": round(found["low"], 4), "high": round(found["high"], 4)}
         steps = pd.read_csv(run / "logs" / "metrics.csv")["step"].max() + 1
-        seconds = (run / "checkpoints" / "last.ckpt").stat().st_mtime - began(run)
         row |= {
             "epochs": config["trainer"]["max_epochs"],
             "steps": int(steps),
             "batch": config["data"]["batch_size"],
             "size_px": config["data"]["size_px"],
             "lr": config["model"]["lr"],
-            "seconds": round(seconds),
+            "seconds": seconds(run),
         }
         rows.append(row)
         shown[data, model, int(seed)] = pd.read_parquet(path.with_suffix(".parquet"))
     if not rows:
         raise SystemExit(f"{folder}: no evaluated run; scripts/real_tissue makes them")
-    runs = pd.DataFrame(rows).sort_values(["data", "model", "seed"])
+    runs = pd.DataFrame(rows).sort_values(["data", "model", "seed"]).astype({"seconds": "Int64"})
     differences = []
     for data, model in sorted({(data, model) for data, model, _ in shown}):
         twin = model.removeprefix(PREFIX)
@@ -79,10 +78,13 @@ def collect(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return runs, pd.DataFrame(differences)
 
 
-def began(run: Path) -> float:
-    """When training began, in seconds."""
+def seconds(run: Path) -> int | None:
+    """How long training took; of a run that was resumed nobody knows."""
     sessions = json.loads((run / "environment.json").read_text())["sessions"]
-    return float(pd.Timestamp(sessions[0]["began"]).timestamp())
+    if len(sessions) > 1:
+        return None
+    began = pd.Timestamp(sessions[0]["began"]).timestamp()
+    return round((run / "checkpoints" / "last.ckpt").stat().st_mtime - began)
 
 
 def difference(ours: list[pd.DataFrame], theirs: list[pd.DataFrame]) -> tuple[float, float, float]:
