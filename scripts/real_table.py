@@ -116,7 +116,7 @@ def difference(ours: list[pd.DataFrame], theirs: list[pd.DataFrame]) -> tuple[fl
 def hits(table: pd.DataFrame) -> NDArray[np.float64]:
     """Whether the largest logit is the label's, per example."""
     logits = table.filter(like="logit_")
-    return (logits.idxmax(axis=1) == "logit_" + table["label"]).to_numpy(float)
+    return (logits.idxmax(axis=1) == "logit_" + table["label"]).to_numpy().astype(np.float64)
 
 
 def recall(
