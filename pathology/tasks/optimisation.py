@@ -13,6 +13,7 @@ import torch
 from timm.models import group_parameters
 from timm.optim import (
     create_optimizer_v2,
+    get_optimizer_info,
     list_optimizers,
     param_groups_layer_decay,
     param_groups_weight_decay,
@@ -28,13 +29,16 @@ def check_optimizer(name: str) -> None:
     """Refuse what is no optimiser.
 
     Raises:
-        ValueError: timm has none of this name; it says which is nearest.
+        ValueError: timm has none of this name (it says which is nearest), or it needs second
+            derivatives.
     """
     names = list_optimizers()
     if name.lower() not in names:
         near = difflib.get_close_matches(name.lower(), names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"optimizer {name!r} is none of timm's{hint}")
+    if get_optimizer_info(name.lower()).second_order:
+        raise ValueError(f"optimizer {name!r} needs second derivatives, which are not computed")
 
 
 def check_schedule(name: str) -> None:

@@ -101,6 +101,8 @@ def test_optimisers_are_timms_by_name_with_their_own_arguments():
     assert type(make_optimizer(model, "lamb", 1e-3)).__name__ == "Lamb"
     with pytest.raises(ValueError, match="optimizer 'adamv' is none of timm's; did you mean 'adam"):
         check_optimizer("adamv")
+    with pytest.raises(ValueError, match="optimizer 'adahessian' needs second derivatives"):
+        check_optimizer("adahessian")
     with pytest.raises(ValueError, match=r"optimizer_args .*beta.* do not suit adamw"):
         make_optimizer(model, "adamw", 1e-3, options={"beta": 1})
     with pytest.raises(ValueError, match=r"tells its layers apart \(group_matcher\); Linear"):
