@@ -161,7 +161,7 @@ def test_a_killed_run_goes_on_where_it_was(cohort, cohort_tiles, tmp_path):
     arguments[arguments.index("--trainer.max_epochs") + 1] = "3"
     command = [sys.executable, "-m", "pathology.cli", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (run / "checkpoints" / "last.ckpt").exists():
         assert process.poll() is None, "training ended before its first checkpoint"
         assert time.monotonic() < deadline
@@ -330,7 +330,7 @@ def test_a_killed_explanation_leaves_nothing_half_done(trained, cohort, cohort_t
     command = [sys.executable, "-m", "pathology.cli", *(str(a) for a in arguments)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = out / "test_000" / "tumour"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (folder.with_name(".tumour.partial") / "stitch").exists():
         assert process.poll() is None, "explaining ended before it was killed"
         assert time.monotonic() < deadline
