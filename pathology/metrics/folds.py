@@ -24,7 +24,7 @@ from pathology.metrics.bootstrap import (
     sample,
 )
 from pathology.metrics.measures import Thresholds, make_statistic
-from pathology.metrics.predictions import SURVIVAL, Predictions
+from pathology.metrics.predictions import GROUP, SURVIVAL, Predictions
 from pathology.metrics.reliability import Binning
 
 Kind = Literal["one", "seeds", "folds"]
@@ -77,6 +77,9 @@ def read_evaluation(run: Path, stem: str) -> Evaluation:
         thresholds = (record["calibration"] or {}).get("thresholds") or None
         bins, binning = record["ece"]["bins"], record["ece"]["binning"]
         manifest = record["made_from"].get("manifest_sha256")
+        if (record["groups"] is None) != (predictions.groups is None):
+            # Without a word intervals would be over examples.
+            raise KeyError(GROUP)
     except FileNotFoundError:
         raise ManifestError(
             f"{nested}: no measures of {stem}; run `pathology evaluate --run {run}` first"
@@ -346,7 +349,8 @@ def compare(
         seed: of the draws.
 
     Returns:
-        By measure the difference, positive where ``side`` has more.
+        By measure the difference, positive where ``side`` has more. NLL has none between losses: of
+        sigmoids it sums over classes.
 
     Raises:
         StampMismatchError: other outcome, classes, examples, truth or groups.
@@ -363,4 +367,7 @@ def compare(
 
     part = side.predictions
     values, draws = sample(difference, len(part), part.groups, repeats=repeats, seed=seed)
-    return {name: interval(value, draws[name], level) for name, value in values.items()}
+    found = {name: interval(value, draws[name], level) for name, value in values.items()}
+    if part.is_independent != other.predictions.is_independent:
+        found["nll"] = Estimate(np.nan, note="of different losses")
+    return found

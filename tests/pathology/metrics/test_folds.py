@@ -1,13 +1,20 @@
 """Runs together: seeds are averaged, folds pooled, differences paired."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pathology.errors import StampMismatchError
+from pathology.errors import ManifestError, StampMismatchError
 from pathology.metrics import Predictions, measure
-from pathology.metrics.folds import Evaluation, compare, summarise, together
+from pathology.metrics.folds import (
+    Evaluation,
+    compare,
+    read_evaluation,
+    summarise,
+    together,
+)
 from tests.pathology.metrics.made import of_classes
 
 
@@ -110,6 +117,30 @@ def test_a_mean_over_the_classes_there_is_summarised(rng, whole):
     values = [measure(p, repeats=0)["auroc_of_present"].value for p in (one, two)]
     assert row.loc["auroc_of_present", "together"] == pytest.approx(np.mean(values), abs=1e-12)
     assert np.isnan(row.loc["auroc", "together"])
+
+
+def test_nll_of_different_losses_has_no_difference(whole):
+    sigmoid = Predictions(
+        "classes", whole.classes, whole.logits, whole.truth, whole.groups, "sigmoid"
+    )
+    ours, theirs = (together([Evaluation(Path(n), p)]) for n, p in (("a", whole), ("b", sigmoid)))
+    found = compare(ours, theirs, repeats=2)
+    assert np.isnan(found["nll"].value)
+    assert found["balanced_accuracy"].value == 0
+
+
+def test_predictions_that_lost_their_groups_are_refused(whole, tmp_path):
+    record = {
+        "outcome": "classes", "classes": list("abc"), "link": "softmax", "calibration": None,
+        "groups": 24, "ece": {"bins": 15, "binning": "width"}, "made_from": {},
+    }  # fmt: skip
+    (tmp_path / "val.json").write_text(json.dumps(record))
+    whole.table().to_parquet(tmp_path / "val.parquet")
+    assert read_evaluation(tmp_path, "val").predictions.groups is not None
+    old = whole.table().rename(columns={"bootstrap_group": "group"})
+    old.to_parquet(tmp_path / "val.parquet")
+    with pytest.raises(ManifestError, match="run `pathology evaluate` again"):
+        read_evaluation(tmp_path, "val")
 
 
 def test_what_does_not_belong_together_is_refused(rng, whole):
