@@ -223,7 +223,7 @@ def paired(values: pd.Series, others: pd.Series) -> tuple[float, float, float]:
     return float(gap.mean()), float(gap.mean() - half), float(gap.mean() + half)
 
 
-def summary(rows: pd.DataFrame) -> pd.DataFrame:
+def summary(rows: pd.DataFrame, tried: Sequence[float]) -> pd.DataFrame:
     """Tidy: a row per toy, aggregator and measure."""
     rows = rows.sort_values(["toy", "aggregator"], key=lambda c: c.map((*TOYS, *AGGREGATORS).index))
     table = []
@@ -241,7 +241,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
                     "measure": "auroc" if column == "auroc" else "auprc_2",
                     "score": "" if column == "auroc" else column,
                     "mean": values.mean(), "sd": values.std(), "seeds": len(values),
-                    "rate": group["rate"].iloc[0], "stamp": group["stamp"].iloc[0],
+                    "rate": group["rate"].iloc[0], "rates_tried": " ".join(map(str, tried)),
+                    "stamp": group["stamp"].iloc[0],
                 }  # fmt: skip
                 if base is not None:
                     gap = paired(values, base["auroc" if column == "auroc" else best])
@@ -291,7 +292,7 @@ def main() -> None:
         rows = measured(runs, names, options.rates)
     else:
         rows = chosen(runs, names, options.seeds, options.rates)
-    table = summary(rows)
+    table = summary(rows, options.rates)
     with complete_file(options.out) as draft:
         table.to_csv(draft, index=False, float_format="%.4g")
     show(table)

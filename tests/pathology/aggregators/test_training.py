@@ -40,6 +40,12 @@ def test_evidence_begins_with_a_size_that_can_be_learnt_from(name):
     assert 0.01 < float(evidence.abs().mean()) < 12
 
 
+@pytest.mark.parametrize(("outputs", "bias"), [(1, -3.0), (2, -1.0), (3, -1.0), (5, -1.3863)])
+def test_logits_begin_where_ordinary_tiles_need_not_speak_for_the_class(outputs, bias):
+    logits = fresh("bcos_mean", outputs=outputs).logits
+    torch.testing.assert_close(logits.bias, torch.full((outputs,), bias), rtol=0, atol=1e-4)
+
+
 def bags(number, generator):
     """Bags of 12 tiles of noise; in every second one, two tiles show a pattern."""
     features = torch.randn(number, 12, 16, generator=generator)
