@@ -13,7 +13,7 @@ from monai.data import DataLoader
 from pathology.data.augment import Augment, Augmentation, batch_augmentation
 from pathology.data.bag_sampler import BagSampler
 from pathology.data.bags import Bags, FeatureBags, TileBags, pad_bags
-from pathology.data.features import FeatureFolder
+from pathology.data.features import FeatureFolder, FeatureStamp, feature_path, read_stamp
 from pathology.data.grids import grid_path
 from pathology.data.loader import TileLoader
 from pathology.data.manifest import SPLITS, read_slide_manifest
@@ -243,13 +243,17 @@ class BagDataModule(SplitData):
         table = self._table
         content = hashlib.sha256(Path(self.manifest).read_bytes())
         if self.features is not None:
-            for split in SPLITS if "split" in table else ("all",):
-                if split != "all" and not (table["split"] == split).any():
-                    continue
-                bags = self.dataset(split)
+            known: dict[str, FeatureStamp] = {}
+            for bags in self._datasets.values():
                 assert isinstance(bags, FeatureBags)
-                for slide_id in bags.slide_ids:
-                    content.update(bags.folder.stamps[slide_id].digest().encode())
+                known |= bags.folder.stamps
+            # Of slides that no split used so far there may be neither features nor labels.
+            for slide_id in table["slide_id"]:
+                path = feature_path(self.features, slide_id)
+                if slide_id not in known and path.is_file():
+                    known[slide_id] = read_stamp(path)[0]
+                stamp = known.get(slide_id)
+                content.update(stamp.digest().encode() if stamp else b"none")
         else:
             assert self.tiles is not None
             for record in table.to_dict("records"):
@@ -284,12 +288,20 @@ class BagDataModule(SplitData):
         truth, where = self._truth(split), f"{self.manifest}: split {split!r}"
         targets = truth.targets
         if "event" in targets:
-            if not targets["event"].any():
+            time, event = targets["time"], targets["event"] > 0
+            if not event.any():
                 raise ManifestError(f"{where} has no event: nothing can be learnt or measured")
+            first = time[event].min()
+            if not ((time > first) | ((time == first) & ~event)).any():
+                raise ManifestError(
+                    f"{where} has nobody who outlives the first event: nothing can be compared"
+                )
             return
         if self.outcome == "grades":
-            if split == "val" and len(targets["grade"].unique()) < 2:
-                raise ManifestError(f"{where} has a single grade; kappa needs two")
+            if len(targets["grade"].unique()) < 2:
+                raise ManifestError(
+                    f"{where} has a single grade: nothing can be learnt or measured"
+                )
             return
         labels = targets["label"]
         if self.outcome == "classes":

@@ -10,7 +10,8 @@ from torch import Tensor
 from bcos_vit.errors import WeightsError
 from bcos_vit.models import create_model
 from pathology.aggregators.aggregator import Aggregator
-from pathology.aggregators.registry import make_aggregator
+from pathology.aggregators.local_logits import BcosGatedSum
+from pathology.aggregators.registry import AGGREGATORS, make_aggregator
 from pathology.data.bag_module import BagDataModule
 from pathology.data.encoders import PooledFeatures
 from pathology.data.features import FeatureKind
@@ -33,7 +34,8 @@ class SlidePrediction(Task):
         aggregator: name of one, e.g. ``bcos_gated_sum``; those that begin with ``bcos`` are exact.
         classes: names of classes, labels or grades; taken from the data when run by config.
         outcome: what is predicted, see :class:`pathology.data.bag_module.BagDataModule`; likewise.
-        aggregator_args: further arguments of the aggregator, e.g. ``{"hidden": 128}``.
+        aggregator_args: further arguments of the aggregator, e.g. ``{"hidden": 128}``;
+            ``expected_tiles`` of a gated sum is the median of training's bags when omitted.
         in_features: numbers per tile; from the data when omitted.
         bags: what made the bags; from the data when omitted.
         loss: of ``classes``, ``bce`` or ``ce``; ``bce`` for exact aggregators when omitted.
@@ -167,11 +169,24 @@ class SlidePrediction(Task):
             raise ValueError(f"the bags are of {has}: the model needs {want} (model.encoder)")
         if self.hparams["bags"] is None:
             self.hparams["bags"] = data.made_of()
+            self._expect(data)
         self.check_data(data)
         if not self.is_made:
             self.hparams["in_features"] = data.in_features
             self._make(data.in_features)
         self.model.outcome.fit(data.truth("train"))
+
+    def _expect(self, data: BagDataModule) -> None:
+        """Have a gated sum begin as the mean over as many tiles as training's bags have."""
+        given = self.hparams["aggregator_args"] or {}
+        if AGGREGATORS[self.hparams["aggregator"]] is not BcosGatedSum or "expected_tiles" in given:
+            return
+        if self.is_made and self.hparams["encoder"] is None:
+            return  # made by hand
+        usual = max(2.0, float(np.median(data.dataset("train").sizes)))
+        self.hparams["aggregator_args"] = given | {"expected_tiles": usual}
+        if self.is_made:
+            self.model.aggregator = self._aggregator(self.model.aggregator.in_features)
 
     def check_data(self, data: BagDataModule) -> None:
         """Refuse bags of other features or other tiles than those trained on.
@@ -196,6 +211,11 @@ class SlidePrediction(Task):
         if isinstance(data, BagDataModule):
             if self.trainer.state.fn == "fit":
                 self.take_from(data)
+                if self.model.outcome.whole_batch and data.batch_size * self.trainer.world_size < 2:
+                    raise ValueError(
+                        f"outcome {self.outcome} compares bags of a batch with one another; give"
+                        " data.batch_size of at least 2, better 32"
+                    )
             else:
                 self.check_data(data)
         if not self.is_made:

@@ -217,7 +217,16 @@ def test_a_bag_without_tiles():
     [
         ({"label": "normal"}, {}, "split 'train' has only bags of 'normal'"),
         ({"event": "0"}, {"outcome": "cox", "classes": []}, "split 'train' has no event"),
-        ({"grade": "1"}, {"outcome": "grades", "classes": list("012")}, "'val' has a single grade"),
+        (
+            {"grade": "1"},
+            {"outcome": "grades", "classes": list("012")},
+            "'train' has a single grade",
+        ),
+        (
+            {"time": "3", "event": "1"},
+            {"outcome": "cox", "classes": []},
+            "outlives the first event",
+        ),
     ],
 )
 def test_splits_that_teach_or_measure_nothing(cohort, tmp_path, column, options, message):
@@ -249,3 +258,14 @@ def test_a_digest_of_manifest_and_features(cohort, tmp_path, rng):
     before = make(cohort).digest()
     assert make(cohort).digest() == before
     assert make(edited(cohort, tmp_path, site="x")).digest() != before
+
+
+def test_a_test_split_may_lack_labels_and_features(cohort, tmp_path):
+    table = pd.read_csv(cohort[0], dtype=str)
+    is_test = table["split"] == "test"
+    names = table["slide_id"].mask(is_test, "later_" + table["slide_id"])
+    data = make(edited(cohort, tmp_path, label=table["label"].mask(is_test), slide_id=names))
+    data.setup("fit")
+    assert data.digest()
+    with pytest.raises(ManifestError, match="8 rows have no label"):
+        data.dataset("test")
