@@ -2,7 +2,11 @@
 
 import hashlib
 import importlib.util
+import logging
+import warnings
+from argparse import ArgumentError
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,16 +15,23 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
-from pathology.cli.run_checkpoints import ResumePoints, Stopped, WholeFiles, point_to_resume
+from pathology.cli.run_checkpoints import (
+    BestEpoch,
+    ResumePoints,
+    Stopped,
+    WholeFiles,
+    point_to_resume,
+)
+from pathology.cli.run_lock import alone_in
 from pathology.cli.run_logs import curve_loggers
 from pathology.cli.run_record import note_session, write_metrics
 from pathology.cli.trained import OriginInCheckpoints, TileKind, write_origin
-from pathology.errors import StampMismatchError
+from pathology.errors import OutputError, StampMismatchError
 from pathology.outputs import complete_file, writable_folder
 from pathology.stain import StainFolder
 from pathology.tasks.checkpoint import Run
@@ -31,6 +42,9 @@ LINKS = ("classes", "outcome")
 
 # Packages that loggers need, which are not installed with us.
 PACKAGES = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb", "CometLogger": "comet_ml"}
+
+# Tiles are encoded in float32: others would be a mixture of this and theirs.
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
 # Whatever these are, a run comes to the same: how often it saves, how it reads, what it shows.
 FREE = {
@@ -92,13 +106,7 @@ class TrainCLI(LightningCLI):
         run = Run(Path(self.config["out"]))
         self.resume, self.step = (None, 0) if run.finished.exists() else point_to_resume(run)
         given = self.config_init["trainer"]
-        self.best = ModelCheckpoint(
-            run.checkpoints,
-            "best",
-            monitor=self.model.monitor,
-            mode="max",
-            enable_version_counter=False,
-        )
+        self.best = BestEpoch(run, self.model.monitor)
         # In this order: what is the best so far is part of what is resumed.
         callbacks: list[Any] = [self.best, ResumePoints(run, self.config["checkpoint_minutes"])]
         if self.config["patience"]:
@@ -186,6 +194,7 @@ def make_parser_arguments(arguments: Sequence[str]) -> dict[str, Any]:
         "parser_kwargs": {
             "prog": "pathology train",
             "description": f"Train a model on labelled {task}.",
+            "exit_on_error": False,  # it would print every setting there is
         },
         "auto_configure_optimizers": False,
         "load_from_checkpoint_support": False,
@@ -193,21 +202,55 @@ def make_parser_arguments(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Train, or go on with, or recognise as finished, the run that ``--out`` names."""
+    """Train, or go on with, or recognise as finished, the run that ``--out`` names.
+
+    Raises:
+        OutputError: the folder cannot be written, or another process trains in it.
+        StampMismatchError: it holds another run.
+        ValueError: a setting that is not to be had.
+    """
     torch.set_float32_matmul_precision("high")
-    arguments = [_underscored(word) for word in arguments]
-    try:
-        cli = TrainCLI(**make_parser_arguments(arguments))
-    except MisconfigurationException as error:
-        raise ValueError(f"the trainer cannot be set up: {error}") from error
-    if isinstance(cli.trainer.strategy.launcher, _MultiProcessingLauncher):
+    with warnings.catch_warnings():
+        _leave_out_what_helps_nobody()
+        try:
+            return _train([_underscored(word) for word in arguments])
+        except ArgumentError as error:
+            raise ValueError(f"{error} (pathology train --help tells the settings)") from error
+        except MisconfigurationException as error:
+            raise ValueError(f"the trainer cannot be set up: {error}") from error
+
+
+def _train(arguments: list[str]) -> int:
+    cli = TrainCLI(**make_parser_arguments(arguments))
+    _check_trainer(cli.trainer, cli.config["checkpoint_minutes"])
+    cli.model.check_length(cli.trainer.max_epochs)
+    run = Run(writable_folder(Path(cli.config["out"])))
+    is_first = cli.trainer.is_global_zero
+    with alone_in(run) if is_first else nullcontext():
+        return _train_in(run, cli, arguments)
+
+
+def _check_trainer(trainer: Trainer, minutes: float) -> None:
+    """Refuse what would train something else, or tell nothing back.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if not minutes >= 0:
+        raise ValueError(f"--checkpoint-minutes must be at least 0, got {minutes}")
+    if trainer.precision not in PRECISIONS:
+        raise ValueError(
+            f"trainer.precision must be one of {', '.join(PRECISIONS)}; got {trainer.precision}"
+        )
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         # What training came to would stay in them: best score, epochs, steps.
         raise ValueError(
             "training in processes that this one forks or spawns is not supported; give"
             " --trainer.strategy ddp, which starts the command anew for each device"
         )
-    cli.model.check_length(cli.trainer.max_epochs)
-    run = Run(writable_folder(Path(cli.config["out"])))
+
+
+def _train_in(run: Run, cli: TrainCLI, arguments: list[str]) -> int:
     config = yaml.safe_load(cli.parser.dump(cli.config, skip_none=False))
     for word in ("config", "out"):  # where it stands is not part of what it is
         config.pop(word, None)
@@ -234,6 +277,17 @@ def train(arguments: Sequence[str]) -> int:
     return _conclude(cli, run) if code is None and is_first else code or 0
 
 
+def _leave_out_what_helps_nobody() -> None:
+    """Lightning's advertisements and internals; its warnings of what is wrong stay."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*isinstance.treespec, LeafSpec.*",
+        "Checkpoint directory .* exists and is not empty",
+        "The number of training batches .* is smaller than the logging interval",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
 def _fit(cli: TrainCLI, run: Run) -> int | None:
     """Train; the exit code if something stopped it."""
     resume = None if cli.resume is None else str(cli.resume)
@@ -244,6 +298,11 @@ def _fit(cli: TrainCLI, run: Run) -> int | None:
             return 0  # else the first process would be told that this one failed
         print(f"{run.folder}: {stopped}, state saved; run it again to go on")
         return stopped.code
+    except OSError as error:  # a disk that is full, a tile that is gone
+        place = f" ({error.filename})" if error.filename else ""
+        raise OutputError(
+            f"{run.folder}: {error.strerror or error}{place}; mend it and run it again to go on"
+        ) from error
     except SystemExit:  # which Lightning makes of Ctrl-C
         if cli.trainer.interrupted:
             raise KeyboardInterrupt from None

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from bcos_vit.errors import WeightsError
 from pathology.outputs import complete_file, remove_drafts
@@ -55,11 +56,59 @@ class WholeFiles(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         with complete_file(Path(path)) as draft, draft.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's words for a file that could not be written
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
             file.flush()
             os.fsync(file.fileno())
         if Path(path) == self.run.best:
             write_weight_file(self.run.weights, checkpoint)
+
+
+class BestEpoch(ModelCheckpoint):
+    """Keeps the weights of the best epoch, also where a run's folder was moved meanwhile.
+
+    Of several epochs with the highest score it is the one of the lowest loss: of few examples many
+    have an AUROC of 1, and the first of them is hardly trained.
+
+    Lightning's own state holds absolute paths: with another one it forgets what was best so far,
+    and the next epoch takes its place, however bad.
+
+    Args:
+        run: the run's folder.
+        monitor: the metric that tells, the larger the better.
+    """
+
+    def __init__(self, run: Run, monitor: str) -> None:
+        super().__init__(
+            run.checkpoints, "best", monitor=monitor, mode="max", enable_version_counter=False
+        )
+        self.run, self._loss = run, math.inf
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        loss = float(trainer.callback_metrics.get("val_loss", math.inf))
+        loss = math.inf if math.isnan(loss) else loss
+        is_best = super().check_monitor_top_k(trainer, current)
+        if not is_best and current is not None:
+            is_tied = bool(current == self.best_model_score) and loss < self._loss
+            is_best = trainer.strategy.reduce_boolean_decision(is_tied)
+        if is_best:
+            self._loss = loss
+        return is_best
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_model_score": self.best_model_score, "loss": self._loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        score, self._loss = state_dict["best_model_score"], state_dict.get("loss", math.inf)
+        if score is not None:
+            path = str(Path(str(self.dirpath)) / self.run.best.name)
+            self.best_model_path = self.kth_best_model_path = path
+            self.best_model_score = self.kth_value = score
+            self.best_k_models = {path: score}
 
 
 class ResumePoints(Checkpoint):

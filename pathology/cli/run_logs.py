@@ -79,5 +79,5 @@ def curve_loggers(run: Run, step: int) -> list[Logger]:
         run: the run's folder.
         step: of the checkpoint that training goes on from; later figures will be logged again.
     """
-    purge: dict[str, Any] = {"purge_step": step} if step else {}
-    return [Curves(run, step), TensorBoardLogger(run.folder, name="", version="logs", **purge)]
+    tensorboard = TensorBoardLogger(run.folder, name="", version="logs", purge_step=step)
+    return [Curves(run, step), tensorboard]

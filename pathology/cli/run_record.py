@@ -100,24 +100,42 @@ def write_metrics(run: Run, monitor: str, trainer: Trainer) -> dict[str, Any]:
         What was written.
     """
     epochs: dict[int, dict[str, float]] = {}
+    best: dict[str, float] | None = None
     for row in read_curves(run.logs / "metrics.csv"):
-        figures = epochs.setdefault(int(row["epoch"]), {"steps": 0})
-        figures["steps"] = max(int(figures["steps"]), int(row["step"]) + 1)
-        for name, value in row.items():
-            if value and name.startswith(("val_", "train_loss")) and name != "train_loss_step":
-                figures[name] = float(value)
-    scored = [epoch for epoch, figures in epochs.items() if monitor in figures]
-    best = max(scored, key=lambda epoch: (epochs[epoch][monitor], -epoch), default=None)
+        epoch, steps = int(row["epoch"]), int(row["step"]) + 1
+        found = {name: float(value) for name, value in row.items() if value and _is_kept(name)}
+        figures = epochs.setdefault(epoch, {"epoch": epoch, "steps": 0})
+        figures |= found | {"steps": max(steps, int(figures["steps"]))}
+        # As its checkpoint is chosen, of validations within an epoch, too.
+        if monitor in found and (best is None or _rank(found, monitor) > _rank(best, monitor)):
+            best = {"epoch": epoch, "steps": steps} | found
+    if best is not None:
+        of_epoch = epochs[int(best["epoch"])]
+        best |= {name: value for name, value in of_epoch.items() if name == "train_loss"}
     record: dict[str, Any] = {
         "monitor": monitor,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "best": None if best is None else {"epoch": best} | _finite(epochs[best]),
-        "last": {"epoch": max(epochs)} | _finite(epochs[max(epochs)]) if epochs else None,
+        "best": None if best is None else _finite(best),
+        "last": _finite(epochs[max(epochs)]) if epochs else None,
     }
     with complete_file(run.folder / "metrics.json") as draft:
         draft.write_text(json.dumps(record, indent=2) + "\n")
     return record
+
+
+def _is_kept(name: str) -> bool:
+    return name.startswith("val_") or name == "train_loss"
+
+
+def _rank(figures: dict[str, float], monitor: str) -> tuple[float, float]:
+    """By score, and of equal scores by the lower loss."""
+    return _score(figures[monitor]), _score(-figures.get("val_loss", math.inf))
+
+
+def _score(value: float) -> float:
+    """NaN is the worst, as for Lightning."""
+    return -math.inf if math.isnan(value) else value
 
 
 def _finite(figures: dict[str, float]) -> dict[str, float | None]:

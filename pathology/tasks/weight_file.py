@@ -4,6 +4,7 @@ All that is not a tensor stands in the file's metadata, as JSON under one key.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,11 @@ def write_weight_file(path: Path, checkpoint: Mapping[str, Any]) -> None:
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in checkpoint["state_dict"].items()
     }
-    with complete_file(path) as draft:
-        draft.write_bytes(save(tensors, {"format": "pt", KEY: json.dumps(known)}))
+    content = save(tensors, {"format": "pt", KEY: json.dumps(known)})
+    with complete_file(path) as draft, draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_weight_file(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,9 @@ import torch
 import yaml
 from PIL import Image
 
-from pathology.tasks.checkpoint import load_task
-
-pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+from pathology.cli.run_checkpoints import BestEpoch
+from pathology.cli.run_record import write_metrics
+from pathology.tasks.checkpoint import Run, load_task
 
 # All that draws or remembers something: dropout, stochastic depth, mixing, augmentation, averaged
 # weights, a schedule, and gradients accumulated over 2 batches. 29 batches make 15 steps an epoch,
@@ -123,7 +124,7 @@ def test_a_run_killed_within_an_epoch_comes_to_the_same(config, whole, tmp_path)
     command = [sys.executable, "-m", "pathology.cli", "train", "--config", str(config)]
     process = subprocess.Popen(
         [*command, "--out", str(run), *ALWAYS], env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=(tmp_path / "said").open("w"),
     )  # fmt: skip
     deadline = time.monotonic() + 240
     while steps(run) < 21:  # 15 of an epoch, 2 more rows, a header: in the second epoch
@@ -132,6 +133,8 @@ def test_a_run_killed_within_an_epoch_comes_to_the_same(config, whole, tmp_path)
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    # Nobody is told of products and of what is deprecated within Lightning.
+    assert (tmp_path / "said").read_text().split("\n") == ["Seed set to 3", ""]
     assert not (run / "finished").exists()
     assert 15 < stored(run)["global_step"] < 30
     assert train(config, run) == 0
@@ -171,15 +174,29 @@ def test_a_signal_ends_training_after_the_step_and_it_goes_on(
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     number = getattr(signal, name)
     interrupted(number, at_batch)
-    assert train(config, tmp_path, *ALWAYS) == 128 + number
+    before_move, run = tmp_path / "first", tmp_path / "run"
+    assert train(config, before_move, *ALWAYS) == 128 + number
     assert f"stopped by {name} in epoch 0, after step {at_step}, state saved" in (
         capsys.readouterr().out
     )
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
-    assert stored(tmp_path)["global_step"] == at_step
+    assert stored(before_move)["global_step"] == at_step
+    before_move.rename(run)
     interrupted(number, -1)
-    assert train(config, tmp_path) == 0
-    assert_same(tmp_path, whole)
+    assert train(config, run) == 0
+    assert_same(run, whole)
+
+
+def test_what_was_best_is_known_where_the_folder_was_moved(tmp_path):
+    state = {"best_model_score": torch.tensor(0.75), "loss": 0.5}
+    best = BestEpoch(Run(tmp_path), "val_auroc")
+    best.load_state_dict(state)
+    assert best.state_dict() == state
+    assert best.best_model_path == str(Run(tmp_path.resolve()).best)
+    strategy = SimpleNamespace(reduce_boolean_decision=bool)
+    trainer = SimpleNamespace(strategy=strategy, callback_metrics={"val_loss": 0.5})
+    assert not best.check_monitor_top_k(trainer, torch.tensor(0.75))
+    assert best.check_monitor_top_k(trainer, torch.tensor(0.76))
 
 
 def test_ctrl_c_twice_stops_at_once(config, tmp_path, interrupted, capsys):
@@ -222,6 +239,74 @@ def test_a_run_that_was_at_its_end_does_not_begin_again(config, tmp_path, capsys
     assert "resuming" in capsys.readouterr().out
     assert curves(tmp_path) == before
     assert yaml.safe_load((tmp_path / "finished").read_text())["epochs"] == 2
+
+
+def test_a_folder_in_use_is_refused(config, tmp_path, capsys):
+    if os.name == "nt":
+        pytest.skip("no such locks")
+    hold = (
+        "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.lockf(file, fcntl.LOCK_EX);"
+        " print('held', flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", hold, tmp_path / ".lock"], **pipes) as other:
+        assert other.stdout.readline() == b"held\n"
+        assert train(config, tmp_path) == 2
+        other.stdin.close()
+    assert "another process is training in it" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_full_disk_is_one_line_and_it_goes_on(config, whole, tmp_path, capsys):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (50_000, before[1])
+    )  # of a file; checkpoints have more
+    try:
+        assert train(config, tmp_path) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "File too large" in capsys.readouterr().err.splitlines()[-1]
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert train(config, tmp_path) == 0
+    assert_same(tmp_path, whole)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--trainer.precision", "64-true"], "trainer.precision must be one of 32-true,"),
+        (["--model.lrr", "1"], "unrecognized arguments: --model.lrr 1 (pathology train --help"),
+        (["--model.lr", "abc"], "key \"model.lr\": Expected a <class 'float'>. Got value: abc"),
+        (["--config", "none.yaml"], "File does not exist"),
+        (["--checkpoint-minutes", "-1"], "--checkpoint-minutes must be at least 0, got -1"),
+    ],
+)
+def test_settings_that_cannot_be_had_are_refused(config, tmp_path, capsys, words, said):
+    assert train(config, tmp_path / "run", *words) == 2
+    lines = [x for x in capsys.readouterr().err.splitlines() if x != "Seed set to 3"]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("scores", "epoch", "steps"),
+    [
+        ("0.5 0.9 0.7 0.9", 0, 4),  # two validations an epoch: the second one, the first of equals
+        ("nan 0.2 0.1 0.3", 1, 8),  # what cannot be measured is worse than anything
+    ],
+)
+def test_the_best_figures_are_those_of_the_checkpoint(tmp_path, scores, epoch, steps):
+    run = Run(tmp_path)
+    run.logs.mkdir()
+    lines = [f"{2 * i + 1},{i // 2},{score},{i}.0" for i, score in enumerate(scores.split())]
+    (run.logs / "metrics.csv").write_text("\n".join(["step,epoch,val_auroc,val_loss", *lines, ""]))
+    trainer = SimpleNamespace(current_epoch=2, global_step=8)
+    best = write_metrics(run, "val_auroc", trainer)["best"]
+    assert (best["epoch"], best["steps"]) == (epoch, steps)
+    assert best["val_loss"] == steps / 2 - 1
 
 
 def test_when_none_can_be_read_it_is_said_so(config, whole, tmp_path, capsys):
