@@ -20,6 +20,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
+from pathology.metrics.predictions import GROUP
 from pathology.outputs import complete_file
 
 ROOT = Path(__file__).parents[1]
@@ -96,7 +97,8 @@ def difference(ours: list[pd.DataFrame], theirs: list[pd.DataFrame]) -> tuple[fl
     """
     table = ours[0]
     labels = pd.factorize(table["label"], sort=True)[0]
-    groups = pd.factorize(table["group"])[0]
+    # Evaluations of before the column had a name of its own are read, too.
+    groups = pd.factorize(table[GROUP if GROUP in table else "group"])[0]
     right = [np.stack([hits(one) for one in tables]) for tables in (ours, theirs)]
     rng = np.random.default_rng(0)
     once = np.ones(len(labels))
