@@ -256,13 +256,16 @@ def _train_in(run: Run, cli: TrainCLI, arguments: list[str]) -> int:
         config.pop(word, None)
     cli.datamodule.setup("fit")  # what is wrong with the data is said before there is a run
     origin = _origin(cli.task, cli.datamodule, config["model"].get("init_from"))
-    if run.config.is_file():
+    # A folder in which nothing was trained yet holds at most settings that could not be.
+    has_begun = cli.resume is not None or run.finished.exists() or run.best.is_file()
+    if has_begun and run.config.is_file():
         _check_same(run.settings(), config, run)
     is_first = cli.trainer.is_global_zero
     if is_first:
-        if not run.config.is_file():
+        if not has_begun or not run.config.is_file():
             with complete_file(run.config) as draft:
                 draft.write_text(yaml.safe_dump(config, sort_keys=False))
+            run.origin.unlink(missing_ok=True)
         write_origin(run, origin)
     if run.finished.exists():
         if is_first:

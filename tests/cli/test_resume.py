@@ -122,10 +122,11 @@ def test_curves_have_every_step_once_and_the_means_of_epochs(whole):
 def test_a_run_killed_within_an_epoch_comes_to_the_same(config, whole, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "pathology.cli", "train", "--config", str(config)]
-    process = subprocess.Popen(
-        [*command, "--out", str(run), *ALWAYS], env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL, stderr=(tmp_path / "said").open("w"),
-    )  # fmt: skip
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(
+            [*command, "--out", str(run), *ALWAYS], env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL, stderr=said,
+        )  # fmt: skip
     deadline = time.monotonic() + 240
     while steps(run) < 21:  # 15 of an epoch, 2 more rows, a header: in the second epoch
         assert process.poll() is None, "training ended before it was killed"
@@ -307,6 +308,16 @@ def test_the_best_figures_are_those_of_the_checkpoint(tmp_path, scores, epoch, s
     best = write_metrics(run, "val_auroc", trainer)["best"]
     assert (best["epoch"], best["steps"]) == (epoch, steps)
     assert best["val_loss"] == steps / 2 - 1
+
+
+def test_settings_that_could_not_be_leave_the_folder_free(config, tmp_path, capsys):
+    run = tmp_path / "run"
+    short = ("--trainer.max_epochs", "1")
+    assert train(config, run, *short, "--model.freeze", "blocks.99") == 2
+    assert train(config, run, *short) == 0
+    assert Run(run).settings()["model"]["freeze"] is None
+    assert train(config, run, *short, "--model.freeze", "blocks.0") == 2
+    assert "model.freeze" in capsys.readouterr().err
 
 
 def test_when_none_can_be_read_it_is_said_so(config, whole, tmp_path, capsys):
