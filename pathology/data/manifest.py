@@ -132,14 +132,17 @@ def read_slide_manifest(
 def read_table(path: str | Path) -> pd.DataFrame:
     """The rows of a manifest of either kind as text, its files checked and absolute.
 
+    A column of images that is called ``file`` becomes ``path``.
+
     Raises:
-        ManifestError: unreadable, empty, without ``path``, or a file is missing.
+        ManifestError: unreadable, empty, without files, or a file is missing.
     """
-    table = _read(path, required=("path",))
+    column = _path_column(path)
+    table = _read(path, required=(column,)).rename(columns={column: "path"})
     _check_filled(path, table, "path")
     for column in FILE_COLUMNS:
         if column in table:
-            _resolve(path, table, column, None)
+            _resolve(path, table, column, image_root(path, table[column]))
     return table
 
 

@@ -388,3 +388,15 @@ def test_a_patient_on_both_sides_of_a_kept_test_split_is_leakage(tmp_path):
 def test_there_must_be_a_test_split_to_keep(tmp_path):
     with pytest.raises(ManifestError, match="no row has split 'test'"):
         split_manifest(cohort(tmp_path), tmp_path / "out", SplitSpec(keep_test=True))
+
+
+def test_images_may_be_called_files_and_lie_in_a_folder_of_their_own(tmp_path):
+    (tmp_path / "images").mkdir()
+    rows = [{"file": f"{i}.png", "label": "ab"[i % 2], "patient_id": f"p{i}"} for i in range(40)]
+    for row in rows:
+        (tmp_path / "images" / row["file"]).touch()
+    source = tmp_path / "tiles.csv"
+    pd.DataFrame(rows).to_csv(source, index=False)
+    split_manifest(source, tmp_path / "out", SplitSpec(groups=("patient_id",)))
+    table = read_tile_manifest(tmp_path / "out" / "manifest.csv")
+    assert list(table["path"]) == [str(tmp_path / "images" / row["file"]) for row in rows]
