@@ -399,4 +399,5 @@ def test_images_may_be_called_files_and_lie_in_a_folder_of_their_own(tmp_path):
     pd.DataFrame(rows).to_csv(source, index=False)
     split_manifest(source, tmp_path / "out", SplitSpec(groups=("patient_id",)))
     table = read_tile_manifest(tmp_path / "out" / "manifest.csv")
-    assert list(table["path"]) == [str(tmp_path / "images" / row["file"]) for row in rows]
+    found = [Path(path).resolve() for path in table["path"]]
+    assert found == [tmp_path / "images" / row["file"] for row in rows]
