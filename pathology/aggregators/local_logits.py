@@ -38,7 +38,7 @@ class LocalLogits(ExactAggregator):
         hidden: int = 256,
         layers: int = 1,
         b: float = 2.0,
-        max_out: int = 1,
+        max_out: int = 2,
         drop: float = 0.0,
         logit_bias: float | None = None,
         temperature: float = 1.0,
@@ -101,6 +101,7 @@ class BcosTop(LocalLogits):
         in_features, outputs: as in :class:`Aggregator`.
         k: how many, of all where there are fewer.
         share: of a bag's tiles, in [0, 1], where that is more than ``k``.
+        max_out: one unit by default: the highest of many tiles is a maximum as it is.
         **options: of :class:`LocalLogits`.
 
     Raises:
@@ -176,7 +177,7 @@ class BcosAttended(LocalLogits):
         hidden: int = 256,
         layers: int = 1,
         b: float = 2.0,
-        max_out: int = 1,
+        max_out: int = 2,
         drop: float = 0.0,
         logit_bias: float | None = None,
         temperature: float = 1.0,
@@ -227,7 +228,7 @@ class BcosGatedSum(LocalLogits):
         hidden: int = 256,
         layers: int = 1,
         b: float = 2.0,
-        max_out: int = 1,
+        max_out: int = 2,
         drop: float = 0.0,
         logit_bias: float | None = None,
         temperature: float = 1.0,

@@ -49,7 +49,7 @@ class BcosPooled(ExactAggregator):
         attention_hidden: int = 128,
         per_class: bool = False,
         b: float = 2.0,
-        max_out: int = 1,
+        max_out: int = 2,
         drop: float = 0.0,
         logit_bias: float | None = None,
         temperature: float = 1.0,

@@ -7,7 +7,7 @@ from pathology.aggregators import AGGREGATORS, Aggregator, make_aggregator
 EXACT = [name for name, kind in AGGREGATORS.items() if kind.exact]
 VARIANTS = [
     ("bcos_mean", {"layers": 0, "b": 1.5}),
-    ("bcos_mean", {"layers": 2, "max_out": 2}),
+    ("bcos_mean", {"layers": 2, "max_out": 1}),
     ("bcos_top", {"k": 1}),
     ("bcos_top", {"k": 2, "share": 0.3}),
     ("bcos_attention", {"per_class": True}),

@@ -87,7 +87,7 @@ def scores(model, tiles):
 
 @pytest.mark.parametrize("name", ["bcos_mean", "bcos_attention", "bcos_gated_sum"])
 def test_contributions_of_local_logits_by_hand(name):
-    model, tiles = make(name, layers=0), bag(7).numpy()
+    model, tiles = make(name, layers=0, max_out=1), bag(7).numpy()
     gamma = model.tile[0].weight.detach().numpy()
     weight, gain = model.tile[2].weight.detach().numpy(), model.tile[3].gamma.detach().numpy()
     if name == "bcos_mean":
@@ -106,7 +106,7 @@ def test_contributions_of_local_logits_by_hand(name):
 
 
 def test_contributions_of_pooled_features_by_hand():
-    model, tiles = make("bcos_pooled"), bag(7).numpy()
+    model, tiles = make("bcos_pooled", max_out=1), bag(7).numpy()
     shares = np.exp(scores(model, tiles))
     shares /= shares.sum()
     before, weight, after = (model.tile[i].weight.detach().numpy() for i in (0, 2, 3))
