@@ -63,6 +63,8 @@ class Trouble:
         if name.startswith("wait"):
             (self.out / f"{name}.{os.getpid()}.waits").touch()
             time.sleep(120)
+        if name.startswith("slow"):
+            time.sleep(0.1)
         if name.startswith("torch"):
             return f"{name}: {'torch' in sys.modules} {os.environ['OMP_NUM_THREADS']}"
         return f"{name}: done"
