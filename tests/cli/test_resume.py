@@ -137,12 +137,14 @@ def test_a_run_killed_within_an_epoch_comes_to_the_same(config, whole, tmp_path)
     # Nobody is told of products and of what is deprecated within Lightning.
     assert (tmp_path / "said").read_text().split("\n") == ["Seed set to 3", ""]
     assert not (run / "finished").exists()
-    assert 15 < stored(run)["global_step"] < 30
+    # It may have been killed while the next state was written: then the one before is there.
+    state = "last" if Run(run).last.is_file() else "previous"
+    assert 15 <= stored(run, state)["global_step"] < 30
     assert train(config, run) == 0
     assert_same(run, whole)
     sessions = json.loads((run / "environment.json").read_text())["sessions"]
     assert len(sessions) == 2
-    assert sessions[1]["from_step"] > 15
+    assert sessions[1]["from_step"] >= 15
     assert sessions[1]["packages"]["torch"] == torch.__version__.partition("+")[0]
 
 
