@@ -17,6 +17,7 @@ from bcos_vit.errors import WeightsError
 from pathology.outputs import complete_file
 
 KEY = "pathology"  # of the metadata
+EXTRA = "extra_state"
 KEPT = ("task", "hyper_parameters", "made_from", "epoch", "global_step")
 
 
@@ -29,14 +30,18 @@ def write_weight_file(path: Path, checkpoint: Mapping[str, Any]) -> None:
 
     Raises:
         OutputError: it cannot be written.
-        TypeError: a hyper-parameter has no JSON form.
+        TypeError: a hyper-parameter, or what a module keeps, has no JSON form.
     """
     known = {name: checkpoint[name] for name in KEPT if name in checkpoint}
     known["hyper_parameters"] = dict(known["hyper_parameters"])
+    weights = checkpoint["state_dict"]
+    # Modules may keep plain values beside tensors, such as the stains of an encoding.
+    known[EXTRA] = {name: x for name, x in weights.items() if not isinstance(x, torch.Tensor)}
     # Copies: tensors that share memory are refused, and so are views.
     tensors = {
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, value in checkpoint["state_dict"].items()
+        for name, value in weights.items()
+        if isinstance(value, torch.Tensor)
     }
     content = save(tensors, {"format": "pt", KEY: json.dumps(known)})
     with complete_file(path) as draft, draft.open("wb") as file:
@@ -55,7 +60,8 @@ def read_weight_file(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             known: dict[str, Any] = json.loads((file.metadata() or {})[KEY])
             known["hyper_parameters"]
-            return known | {"state_dict": {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return known | {"state_dict": weights | known.pop(EXTRA, {})}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         reason = f"no {error} in its metadata" if isinstance(error, KeyError) else str(error)
         raise WeightsError(f"{path}: not a usable checkpoint: {reason}") from error

@@ -60,9 +60,10 @@ def test_a_run_explains_with_the_stains_it_was_trained_with(trained):
     stored = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     space = StainSpace(white=(0.93, 0.92, 0.93))
     assert StainSpace(**stored["encoding.stains._extra_state"]) == space
-    task, _ = load_task(trained)
-    assert task.model.encoding == task.encoding.name == "stain"
-    assert task.encoding.stain_space == space
+    for path in (trained, trained / "checkpoints" / "best.safetensors"):
+        task, _ = load_task(path)
+        assert task.model.encoding == task.encoding.name == "stain"
+        assert task.encoding.stain_space == space
 
 
 @pytest.mark.parametrize(
