@@ -80,10 +80,17 @@ def removal_effects(
             is in training mode.
         TypeError: features are not floating point, or wider than the aggregator's weights.
     """
-    subsets, kept = _whole(aggregator, features, target, progress)
-    logit = subsets.logits(kept[None])
-    effects = logit - subsets.without_each(kept)
-    return Effects(effects, float(logit), subsets.closed_form)
+    return _without_each(*_whole(aggregator, features, target, progress))
+
+
+def closed_removal_effects(aggregator: Aggregator, features: Tensor, target: int) -> Effects | None:
+    """As :func:`removal_effects` where there is a closed form; None where there is none.
+
+    Raises:
+        ValueError, TypeError: as :func:`removal_effects`.
+    """
+    bag, subsets = _closed(aggregator, features, target)
+    return None if subsets is None else _without_each(subsets, _all(bag))
 
 
 def set_removal_effects(
@@ -242,15 +249,31 @@ def _whole(
     aggregator: Aggregator, features: Tensor, target: int, progress: Progress
 ) -> tuple[Subsets, Tensor]:
     """Subsets of a bag, by closed form where the aggregator has one, and the one with all tiles."""
+    bag, subsets = _closed(aggregator, features, target)
+    if subsets is None:
+        subsets = EveryForward(aggregator, bag, target, progress)
+    return subsets, _all(bag)
+
+
+def _closed(aggregator: Aggregator, features: Tensor, target: int) -> tuple[Tensor, Subsets | None]:
+    """A bag's features, checked, and its subsets where the aggregator has a closed form."""
     check_target(aggregator, target)
     bag = checked_bag(aggregator, features)
     if aggregator.training:
         raise ValueError("the aggregator is in training mode; call eval() first")
     with torch.no_grad(), torch.autocast(bag.device.type, enabled=False):
-        subsets = aggregator.subsets(bag, target)
-    if subsets is None:
-        subsets = EveryForward(aggregator, bag, target, progress)
-    return subsets, torch.ones(len(bag), dtype=torch.bool, device=bag.device)
+        return bag, aggregator.subsets(bag, target)
+
+
+def _all(bag: Tensor) -> Tensor:
+    """The subset with every tile."""
+    return torch.ones(len(bag), dtype=torch.bool, device=bag.device)
+
+
+def _without_each(subsets: Subsets, kept: Tensor) -> Effects:
+    logit = subsets.logits(kept[None])
+    effects = logit - subsets.without_each(kept)
+    return Effects(effects, float(logit), subsets.closed_form)
 
 
 class EveryForward:

@@ -17,7 +17,7 @@ from bcos_vit.explain.trace import PIXELS
 from pathology.aggregators.aggregator import Aggregator
 from pathology.aggregators.explain import check_sum_over_tiles, explain_bag
 from pathology.aggregators.readout import Readout
-from pathology.aggregators.removal import removal_effects
+from pathology.aggregators.removal import closed_removal_effects
 from pathology.explain.scoring import (
     TILES,
     Batches,
@@ -71,7 +71,6 @@ class AggregatedFeatures:
         with torch.no_grad():
             logits = self.aggregator(features[None])[0]
             attention = self.aggregator.attention(features[None])
-            has_closed_form = self.aggregator.subsets(features, 0) is not None
         if target is None:
             target = self.classes[int(logits.argmax())]
         place = self.classes.index(target)
@@ -86,9 +85,9 @@ class AggregatedFeatures:
         columns = {}
         if attention is not None:
             columns["attention"] = attention[0].double().cpu().numpy()
-        if has_closed_form:
-            effects = removal_effects(self.aggregator, features, place).effects
-            columns["removal_effect"] = effects.cpu().numpy()
+        removal = closed_removal_effects(self.aggregator, features, place)
+        if removal is not None:
+            columns["removal_effect"] = removal.effects.cpu().numpy()
         return Plan(
             target,
             np.ones(len(grid)),
