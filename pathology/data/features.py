@@ -253,6 +253,17 @@ class _Disk(io.FileIO):
             self.failure = self.failure or error
         return count
 
+    def truncate(self, size: int | None = None) -> int:
+        """Cut it or make it longer, or note why not."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
+
+    def flush(self) -> None:
+        """Nothing is held back; HDF5 wants to ask."""
+
     def check(self) -> None:
         """Tell of what failed.
 
