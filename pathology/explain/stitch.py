@@ -10,12 +10,15 @@ so ``sum(S) + cut off = sum_i w_i sum(C_i)`` for any real tile position, cell si
 Overlapping tiles add: the weights already carry the 1/N of the pooling. ``S / (W * pixel area)`` is
 the weighted mean density of the tiles that cover a pixel.
 
+A window that was taken apart as a whole reaches over the tiles it stands for: its contributions are
+placed wherever they are, and only its tiles cover. Mass that no tile covers stays on the map.
+
 Tiles come sorted from top to bottom. Only the rows that a coming tile can still reach are held, in
 float64; finished bands are appended to plain files as float32.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +99,23 @@ class Axis:
         inside = np.diff(np.clip(borders, 0.0, self.length)) / sides
         return shared / sides[:, None], inside, shared.sum(axis=2) / self.pixel
 
+    def under(self, first: int, start: Floats, length: Floats) -> Floats:
+        """Share of each pixel from ``first`` on under intervals of any length.
+
+        Args:
+            first: a pixel.
+            start: ``(n,)`` level-0 positions.
+            length: ``(n,)`` lengths in level-0 pixels.
+
+        Returns:
+            ``(n, reach)``.
+        """
+        borders = self._snapped(np.stack((start, start + length), axis=1))
+        edges = self.edges[first : first + self.reach + 1]
+        shared = np.minimum(borders[:, 1:], edges[1:]) - np.maximum(borders[:, :1], edges[:-1])
+        shares: Floats = np.maximum(shared, 0.0) / self.pixel
+        return shares
+
     def _snapped(self, borders: Floats) -> Floats:
         """Borders within 1e-9 pixels of a pixel's edge, put on it.
 
@@ -142,7 +162,7 @@ class Stitched:
 
     @property
     def additive(self) -> SlideMap:
-        """The additive map S in ``unit``; NaN where no tile with a weight lies. Read from disk."""
+        """The additive map S in ``unit``; NaN where nothing was placed. Read from disk."""
         return self._map("sum.f32", self.unit)
 
     @property
@@ -152,6 +172,8 @@ class Stitched:
 
     def density(self) -> SlideMap:
         """The weighted mean density ``S / (W * pixel area)`` in ``unit`` per mm2.
+
+        NaN where no tile with a weight lies.
 
         Written to ``density.f32`` on the first call, a band at a time.
 
@@ -247,8 +269,10 @@ class Stitcher:
         # Rows and columns past the raster take the empty ends of the overlap matrices.
         shape = (band + self._y.reach, self._x.count + self._x.reach)
         self._sum, self._weight = np.zeros(shape), np.zeros(shape)
+        # Pixels under windows whose cover is told apart: they hold values, covered or not.
+        self._windows = np.zeros(shape, dtype=np.bool_)
         self._key: RowKey | None = None
-        self._row: list[tuple[float, ArrayLike, float]] = []
+        self._row: list[tuple[float, ArrayLike, float, float]] = []
         self._given = self._absolute = self._stored = self._rounding = self._cut_off = 0.0
         self._tiles = 0
         self._finished = False
@@ -260,8 +284,14 @@ class Stitcher:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def add(self, box: Box, contributions: NDArray[np.floating], weight: float = 1.0) -> None:
-        """Add one tile; call in order of ``box.y``.
+    def add(
+        self,
+        box: Box,
+        contributions: NDArray[np.floating],
+        weight: float = 1.0,
+        covers: Sequence[tuple[Box, float]] | None = None,
+    ) -> None:
+        """Add one tile, or a window over several; call in order of ``box.y``.
 
         Args:
             box: the tile in level-0 pixels; may reach over any edge of the slide.
@@ -269,23 +299,31 @@ class Stitcher:
                 its row is complete: do not write into it before the next row or :meth:`finish`.
             weight: the tile's weight in the slide's score, at least 0. A tile of weight 0 counts
                 as not there.
+            covers: what a window covers: rectangles inside ``box`` and the weight of each.
+                Contributions are placed over all of ``box`` all the same, scaled by ``weight``.
+                ``box`` and ``weight`` themselves when omitted.
 
         Raises:
-            ValueError: a tile above the rows already written, larger than announced, with numbers
-                that are not finite, or added after :meth:`finish`.
+            ValueError: a tile above the rows already written, larger than announced, a cover that
+                is not inside it, numbers that are not finite, or :meth:`finish` was called.
             OutputError: a band cannot be written.
         """
         if self._finished:
             raise ValueError("the stitch is finished; start a new Stitcher for more tiles")
         if contributions.ndim != 2 or 0 in contributions.shape:
             raise ValueError(f"contributions are (g_h, g_w), got shape {contributions.shape}")
-        if not (weight >= 0.0 and math.isfinite(weight)):
-            raise ValueError(f"a weight is finite and at least 0, got {weight} for the tile {box}")
+        for number in (weight, *(of_cover for _, of_cover in covers or ())):
+            if not (number >= 0.0 and math.isfinite(number)):
+                raise ValueError(
+                    f"a weight is finite and at least 0, got {number} for the tile {box}"
+                )
         height, width = contributions.shape
         key = RowKey(box.y, box.width, box.height, (height, width))
         if key != self._key:
             self._start_row(key, box)
-        self._row.append((box.x, contributions, weight))
+        if covers is not None:
+            self._cover(box, weight, covers)
+        self._row.append((box.x, contributions, weight, weight if covers is None else 0.0))
         self._tiles += 1
         if len(self._row) * height * width >= BATCH_VALUES:
             self._place_row()
@@ -339,6 +377,28 @@ class Stitcher:
             self._flush()
         self._key = key
 
+    def _cover(self, box: Box, weight: float, covers: Sequence[tuple[Box, float]]) -> None:
+        """Count what a window covers, and that its own pixels hold values."""
+        hair = 1e-9 * max(abs(box.x), abs(box.y), box.width, box.height)
+        for cover, _ in covers:
+            if (
+                min(cover.x - box.x, cover.y - box.y) < -hair
+                or max(cover.right - box.right, cover.bottom - box.bottom) > hair
+            ):
+                raise ValueError(f"the cover {cover} is not inside the window {box}")
+        # The window itself first, which is always there.
+        x, y, width, height, weights = np.array(
+            [(it.x, it.y, it.width, it.height, of_it) for it, of_it in ((box, weight), *covers)]
+        ).T
+        first_y, first_x = int(self._y.first(y[:1])[0]), int(self._x.first(x[:1])[0])
+        top, tall, wide = first_y - self._top, self._y.reach, self._x.reach
+        here = np.s_[top : top + tall, first_x : first_x + wide]
+        under_y = self._y.under(first_y, y, height)
+        under_x = self._x.under(first_x, x, width)
+        if weight:
+            self._windows[here] |= (under_y[0] > 0.0)[:, None] & (under_x[0] > 0.0)
+        self._weight[here] += (under_y[1:] * weights[1:, None]).T @ under_x[1:]
+
     def _place_row(self) -> None:
         """Add the tiles that share a y to the rows in memory."""
         if not self._row or self._key is None:
@@ -347,6 +407,7 @@ class Stitcher:
         key = self._key
         x = np.array([tile[0] for tile in row], dtype=np.float64)
         weights = np.array([tile[2] for tile in row], dtype=np.float64)
+        covering = np.array([tile[3] for tile in row], dtype=np.float64)
         cells = np.array([tile[1] for tile in row], dtype=np.float64)
         y = np.array([key.y])
         if not np.isfinite(cells).all():
@@ -373,7 +434,7 @@ class Stitcher:
         start, stop = int(left.min()), int(left.max()) + wide
         line = np.bincount(
             (left[:, None] - start + np.arange(wide)).ravel(),
-            (weights[:, None] * under_x).ravel(),
+            (covering[:, None] * under_x).ravel(),
             minlength=stop - start,
         )
         self._weight[top : top + tall, start:stop] += under_y[0][:, None] * line
@@ -387,17 +448,17 @@ class Stitcher:
         kept = float(stored.sum(dtype=np.float64))
         self._stored += kept
         self._rounding += float((exact - stored).sum())
-        stored[weight == 0.0] = np.nan
+        stored[(weight == 0.0) & ~self._windows[:count, : self._x.count]] = np.nan
         try:
             for name, block in (("sum.f32", stored), ("weight.f32", weight.astype(np.float32))):
                 with (self._folder / name).open("ab") as file:
                     file.write(block.data)
         except OSError as error:
             raise self._unwritable(error) from error
-        for ring in (self._sum, self._weight):
+        for ring in (self._sum, self._weight, self._windows):
             held = ring.shape[0] - self._band
             ring[:held] = ring[self._band :].copy()
-            ring[held:] = 0.0
+            ring[held:] = 0
         self._top += self._band
 
     def _unwritable(self, error: OSError) -> OutputError:

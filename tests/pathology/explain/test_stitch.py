@@ -233,3 +233,86 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     with pytest.raises(OutputError, match="cannot write the stitched map") as caught:
         Stitcher(Size(10, 10), Mpp(1, 1), 1.0, Size(5, 5), tmp_path / "file" / "scratch")
     assert "\n" not in str(caught.value)
+
+
+def random_windows(rng, count, slide_size):
+    """Tiles of :func:`random_tiles`, each with none to three covers inside it."""
+    windows = []
+    for box, cells, weight in random_tiles(rng, count, slide_size):
+        covers = []
+        for _ in range(rng.integers(0, 4)):
+            (x, right), (y, bottom) = np.sort(rng.random((2, 2)))
+            width, height = (right - x) * box.width, (bottom - y) * box.height
+            place = Box(box.x + x * box.width, box.y + y * box.height, width, height)
+            covers.append((place, rng.uniform(0, 2)))
+        windows.append((box, cells, weight, covers))
+    return windows
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("band", [1, 7])
+def test_windows_place_everything_and_cover_what_they_are_told(seed, band, tmp_path):
+    rng = np.random.default_rng(seed)
+    size, mpp, out_mpp = Size(40.5, 33.0), Mpp(0.2528, 0.31), 0.5
+    windows = random_windows(rng, 5, size)
+    lone = [(Box(1.0, 20.0, 9.0, 9.0), rng.standard_normal((2, 2)), 0.7)]
+    placed = [window[:3] for window in windows] + lone
+    total, under, cut_off = reference(placed, size, mpp, out_mpp)
+    covers = [
+        (place, np.zeros((1, 1)), weight) for *_, covers in windows for place, weight in covers
+    ]
+    _, weights, _ = reference(covers + lone, size, mpp, out_mpp)
+
+    largest = Size(*(max(getattr(t[0], side) for t in placed) for side in ("width", "height")))
+    stitcher = Stitcher(size, mpp, out_mpp, largest, tmp_path, band=band)
+    for box, cells, weight, *told in sorted(windows + lone, key=lambda window: window[0].y):
+        stitcher.add(box, cells, weight, *told)
+    stitched = stitcher.finish()
+
+    additive, coverage = stitched.additive.values, stitched.coverage.values
+    np.testing.assert_allclose(np.nan_to_num(additive), total, rtol=2**-23, atol=1e-12)
+    np.testing.assert_allclose(coverage, weights, rtol=2**-23, atol=1e-12)
+    # A pixel without cover keeps what was placed there; its mean over tiles is of none.
+    np.testing.assert_array_equal(np.isnan(additive), under + weights == 0)
+    np.testing.assert_array_equal(np.isnan(stitched.density().values), weights == 0)
+    assert ((weights == 0) & (under > 0)).any()
+    assert stitched.cut_off == pytest.approx(cut_off, abs=1e-12)
+    given = sum(weight * cells.sum() for _, cells, weight in placed)
+    accounted = stitched.map_sum + stitched.rounding + stitched.cut_off
+    assert accounted == pytest.approx(given, abs=1e-12)
+
+
+def test_a_window_that_covers_itself_is_a_tile(tmp_path):
+    rng = np.random.default_rng(5)
+    size = Size(300.0, 200.0)
+    tiles = random_tiles(rng, 20, size)
+    plain = stitch(tiles, size, Mpp(0.5, 0.5), 1.7, tmp_path / "plain")
+    largest = Size(40.0, 40.0)
+    stitcher = Stitcher(size, Mpp(0.5, 0.5), 1.7, largest, tmp_path / "told")
+    for box, cells, weight in sorted(tiles, key=lambda tile: tile[0].y):
+        stitcher.add(box, cells, weight, covers=[(box, weight)])
+    told = stitcher.finish()
+    # The axis' reach depends on the announced size, and with it the order of a few additions.
+    np.testing.assert_allclose(told.additive.values, plain.additive.values, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(told.coverage.values, plain.coverage.values, rtol=1e-6)
+
+
+def test_a_window_of_weight_zero_places_nothing(tmp_path):
+    stitcher = Stitcher(Size(10.0, 10.0), Mpp(1, 1), 1.0, Size(5.0, 5.0), tmp_path)
+    stitcher.add(Box(0, 0, 5, 5), np.ones((1, 1)), 0.0, covers=[])
+    assert np.isnan(stitcher.finish().additive.values).all()
+
+
+@pytest.mark.parametrize(
+    ("cover", "weight", "message"),
+    [
+        (Box(3, 0, 3, 5), 1.0, "not inside the window"),
+        (Box(0, -1, 2, 3), 1.0, "not inside the window"),
+        (Box(0, 0, 2, 2), -1.0, "at least 0"),
+        (Box(0, 0, 2, 2), math.inf, "at least 0"),
+    ],
+)
+def test_bad_covers_are_refused(cover, weight, message, tmp_path):
+    stitcher = Stitcher(Size(10.0, 10.0), Mpp(1, 1), 1.0, Size(5.0, 5.0), tmp_path)
+    with pytest.raises(ValueError, match=message):
+        stitcher.add(Box(0, 0, 5, 5), np.ones((1, 1)), covers=[(cover, weight)])
