@@ -5,12 +5,16 @@ sizes compare; how much lies beyond the colours is printed. The map is placed by
 its true size: its last pixels may reach over the slide's edge and are cut there, never squeezed.
 """
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager, style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -25,6 +29,11 @@ from pathology.geometry import Box, Mpp, Size
 from pathology.maps.pyramid import shrink
 from pathology.maps.slide_map import SlideMap
 from pathology.outputs import complete_file
+
+FONT = "DejaVu Sans"
+"""Comes with matplotlib: the same letters on every machine."""
+STYLE = ["default", {"font.family": FONT}]
+"""Of pictures: matplotlib's own, whatever is set around them."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ def heat_layer(
     limit: float | None = None,
     quantile: float = 0.995,
     max_side: int = 2048,
+    weights: NDArray[Any] | None = None,
 ) -> HeatLayer:
     """Bring a map to a size for pictures and to logits per mm2.
 
@@ -73,19 +83,22 @@ def heat_layer(
         limit: density at which colours saturate; by default the ``quantile`` of ``|density|``,
             rounded up to two digits. Give one to compare slides.
         quantile: see ``limit``.
-        max_side: a larger map is reduced by 2 x 2 sums (densities: means) until it fits.
+        max_side: a larger map is reduced by 2 x 2 sums (densities: weighted means) until it fits.
+        weights: ``(height, width)`` what a density's pixels weigh in these, the map's coverage; all
+            the same when omitted.
 
     Raises:
-        ValueError: another unit, or a limit that is not positive and finite.
+        ValueError: another unit, a limit that is not positive and finite, weights of sums.
     """
-    if slide_map.unit == "logit":
+    if slide_map.unit == "logit" and weights is None:
         small = shrink(slide_map, max_side, "sum")
         density = np.asarray(small.values, dtype=np.float64) / small.pixel_area_mm2
     elif slide_map.unit == "logit/mm2":
-        small = shrink(slide_map, max_side, "mean")
+        small = shrink(slide_map, max_side, "mean", weights)
         density = np.asarray(small.values, dtype=np.float64)
     else:
-        raise ValueError(f'a heat layer needs "logit" or "logit/mm2", got {slide_map.unit!r}')
+        found = f"{slide_map.unit!r}{' with weights' * (slide_map.unit == 'logit')}"
+        raise ValueError(f'a heat layer needs "logit" or "logit/mm2", got {found}')
     if limit is None:
         limit = round_up(symmetric_limit(density, quantile))
     elif not (limit > 0.0 and math.isfinite(limit)):
@@ -113,6 +126,29 @@ def tick(number: float) -> str:
     return "0" if number == 0 else f"{number:+.3g}".replace("-", "\u2212")
 
 
+def printable(text: str) -> str:
+    """``text`` in one line, with a box for what the pictures' font does not have."""
+    have = _letters()
+    return "".join(letter if ord(letter) in have else "\u25a1" for letter in " ".join(text.split()))
+
+
+@cache
+def _letters() -> frozenset[int]:
+    return frozenset(font_manager.get_font(font_manager.findfont(FONT)).get_charmap())
+
+
+def json_record(metadata: Mapping[str, Any]) -> str:
+    """A record as the JSON that files carry.
+
+    Raises:
+        ValueError: it holds something else than JSON has, NaN and infinity included.
+    """
+    try:
+        return json.dumps(dict(metadata), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata must be JSON with finite numbers: {error}") from error
+
+
 def scale_bar(width_um: float) -> tuple[float, str]:
     """A round length of at most a quarter of ``width_um``: micrometres and label."""
     longest = width_um / 4
@@ -134,6 +170,7 @@ def overlay_png(
     opacity: float = 0.9,
     grey: bool = True,
     max_side: int = 2048,
+    metadata: Mapping[str, Any] | None = None,
 ) -> HeatLayer:
     """Write the slide with its heat as a PNG.
 
@@ -150,16 +187,36 @@ def overlay_png(
         grey: show the tissue in grey, so that every colour is the map's; a pale blue is lost on
             haematoxylin, a pale orange on eosin.
         max_side: see :func:`heat_layer`.
+        metadata: anything JSON holds; kept in the text chunk ``bcos_pathology``.
 
     Returns:
         What was drawn: its density, limit and clipped share.
 
     Raises:
         OutputError: the file cannot be written.
-        ValueError: a unit, limit or opacity that cannot be drawn.
+        ValueError: a unit, limit or opacity that cannot be drawn, metadata that JSON cannot hold.
     """
     path = Path(path)
+    slide_id, target = printable(slide_id), printable(target)
+    chunks = {"bcos_pathology": json_record(metadata)} if metadata is not None else {}
     layer = heat_layer(slide_map, limit=limit, max_side=max_side)
+    with style.context(STYLE):
+        figure = _compose(thumbnail, layer, slide_size, slide_id, target, score, opacity, grey)
+        with complete_file(path) as draft:
+            figure.savefig(draft, format="png", metadata=chunks)
+    return layer
+
+
+def _compose(
+    thumbnail: NDArray[np.uint8],
+    layer: HeatLayer,
+    slide_size: Size,
+    slide_id: str,
+    target: str,
+    score: float,
+    opacity: float,
+    grey: bool,
+) -> Figure:
     width_um = slide_size.width * layer.slide_mpp.x
     height_um = slide_size.height * layer.slide_mpp.y
     # Inches; the slide is 8 on its longer side, what surrounds it has a fixed size.
@@ -176,7 +233,7 @@ def overlay_png(
         np.asarray(Image.fromarray(thumbnail).convert("L").convert("RGB")) if grey else thumbnail
     )
     _draw_slide(axes, slide, layer, slide_size, opacity)
-    _draw_scale_bar(axes, slide_size, layer.slide_mpp)
+    draw_scale_bar(axes, slide_size, layer.slide_mpp)
 
     left = edge / (wide + 2 * edge)
     words: dict[str, Any] = {"parse_math": False, "va": "bottom", "color": "#1b2430"}
@@ -184,7 +241,8 @@ def overlay_png(
     points = min(13.0, 72 * wide / (0.68 * max(1, len(slide_id))))
     figure.text(left, 1 - 0.36 / total, slide_id, fontsize=points, weight="bold", **words)
     line = f"evidence for and against {target}    score {signed(score)} logits"
-    figure.text(left, 1 - 0.62 / total, line, fontsize=10, **words)
+    points = min(10.0, 72 * wide / (0.6 * len(line)))
+    figure.text(left, 1 - 0.62 / total, line, fontsize=points, **words)
 
     bar = figure.add_axes((left, 0.62 / total, min(4.5, wide) / (wide + 2 * edge), 0.14 / total))
     colours = ScalarMappable(
@@ -195,10 +253,7 @@ def overlay_png(
     bar.set_xticks(ticks, [tick(number) for number in ticks], fontsize=8)
     note = f"logits per mm²: blue against, orange for; {layer.clipped_text}"
     figure.text(left, 0.12 / total, note, fontsize=8, **words)
-
-    with complete_file(path) as draft:
-        figure.savefig(draft, format="png")
-    return layer
+    return figure
 
 
 def _draw_slide(
@@ -221,7 +276,8 @@ def _draw_slide(
     axes.set_axis_off()
 
 
-def _draw_scale_bar(axes: Axes, slide_size: Size, slide_mpp: Mpp) -> None:
+def draw_scale_bar(axes: Axes, slide_size: Size, slide_mpp: Mpp, points: float = 9.0) -> None:
+    """A bar of a round length at the bottom left of a slide in level-0 coordinates."""
     length_um, label = scale_bar(slide_size.width * slide_mpp.x)
     height_um = slide_size.height * slide_mpp.y
     # Of the longer side, which is 8 inches in every picture: as thick on a narrow slide.
@@ -239,7 +295,7 @@ def _draw_scale_bar(axes: Axes, slide_size: Size, slide_mpp: Mpp) -> None:
         textcoords="offset points",
         ha="left",
         va="bottom",
-        fontsize=9,
+        fontsize=points,
         color="black",
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
     )

@@ -76,11 +76,7 @@ def write_ome_tiff(
     path = Path(path)
     if levels not in ("sum", "mean"):
         raise ValueError(f'levels must be "sum" or "mean", got {levels!r}')
-    if weights is not None and (levels == "sum" or weights.shape != slide_map.values.shape):
-        raise ValueError(
-            f'weights go with levels="mean" and the map\'s shape {slide_map.values.shape}, got '
-            f"levels={levels!r} and {weights.shape}"
-        )
+    _check_weights(slide_map, levels, weights)
     if tile_px <= 0 or tile_px % 16:
         raise ValueError(f"tile_px must be a positive multiple of 16, got {tile_px}")
     description = _ome_xml(slide_map, levels, metadata or {})
@@ -129,29 +125,36 @@ def read_ome_tiff(path: str | Path, level: int = 0) -> tuple[SlideMap, dict[str,
     return SlideMap(values, box, Mpp(*placed["slide_mpp"]), placed["unit"]), metadata
 
 
-def shrink(slide_map: SlideMap, max_side: int, levels: Levels = "sum") -> SlideMap:
+def shrink(
+    slide_map: SlideMap,
+    max_side: int,
+    levels: Levels = "sum",
+    weights: NDArray[Any] | None = None,
+) -> SlideMap:
     """The first reduced level with no side above ``max_side``, in memory; for pictures.
 
     Args:
         slide_map: the map; its values may lie on disk, and are read a strip at a time.
         max_side: largest width and height in pixels.
         levels: as for :func:`write_ome_tiff`.
+        weights: likewise.
 
     Returns:
         A map of float64 at ``2**k`` times the pixel size, reaching over the map's right and bottom
         edges by less than one such pixel; the map itself where it is small enough.
 
     Raises:
-        ValueError: ``max_side`` below 1.
+        ValueError: ``max_side`` below 1, weights of another shape or with sums.
     """
     if max_side < 1:
         raise ValueError(f"max_side must be at least 1, got {max_side}")
+    _check_weights(slide_map, levels, weights)
     halvings = 0
     while -(-max(slide_map.values.shape) // 2**halvings) > max_side:
         halvings += 1
     if not halvings:
         return slide_map
-    base = Level(slide_map.values, None, levels)
+    base = Level(slide_map.values, weights, levels)
     # Strips that begin at a multiple of 2**halvings can be reduced to the end on their own.
     step = 2**halvings * max(1, STRIP_ROWS // 2**halvings)
     strips = [base.reduced(top, bottom, halvings) for top, bottom in base.strips(step)]
@@ -160,6 +163,14 @@ def shrink(slide_map: SlideMap, max_side: int, levels: Levels = "sum") -> SlideM
     height, width = values.shape
     box = Box(slide_map.box.x, slide_map.box.y, width * down_x, height * down_y)
     return SlideMap(values, box, slide_map.slide_mpp, slide_map.unit)
+
+
+def _check_weights(slide_map: SlideMap, levels: Levels, weights: NDArray[Any] | None) -> None:
+    if weights is not None and (levels == "sum" or weights.shape != slide_map.values.shape):
+        raise ValueError(
+            f'weights go with levels="mean" and the map\'s shape {slide_map.values.shape}, got '
+            f"levels={levels!r} and {weights.shape}"
+        )
 
 
 @dataclass(frozen=True)
