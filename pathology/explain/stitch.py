@@ -34,8 +34,8 @@ from pathology.outputs import complete_file
 
 Floats = NDArray[np.float64]
 
-BATCH_VALUES = 1 << 20
-"""Cells that tiles of one row may pile up before they are placed: 8 MiB of float64."""
+BATCH_VALUES = 1 << 18
+"""Cells that tiles of one row may pile up before they are placed: 2 MiB of float64."""
 
 
 @dataclass(frozen=True)
@@ -211,9 +211,8 @@ class Stitched:
 
 @dataclass(frozen=True)
 class RowKey:
-    """What tiles share that can be placed by the same matrices."""
+    """What tiles of one y share that can be placed by the same matrices."""
 
-    y: float
     width: float
     height: float
     cells: tuple[int, int]
@@ -271,8 +270,9 @@ class Stitcher:
         self._sum, self._weight = np.zeros(shape), np.zeros(shape)
         # Pixels under windows whose cover is told apart: they hold values, covered or not.
         self._windows = np.zeros(shape, dtype=np.bool_)
-        self._key: RowKey | None = None
-        self._row: list[tuple[float, ArrayLike, float, float]] = []
+        self._y_held = math.nan
+        self._rows: dict[RowKey, list[tuple[float, ArrayLike, float, float]]] = {}
+        self._values_held = 0
         self._given = self._absolute = self._stored = self._rounding = self._cut_off = 0.0
         self._tiles = 0
         self._finished = False
@@ -317,16 +317,23 @@ class Stitcher:
                 raise ValueError(
                     f"a weight is finite and at least 0, got {number} for the tile {box}"
                 )
-        height, width = contributions.shape
-        key = RowKey(box.y, box.width, box.height, (height, width))
-        if key != self._key:
-            self._start_row(key, box)
+        # A hair of room, since tile sizes come out of a multiplication and a division.
+        if box.width > self._x.tile * (1 + 1e-9) or box.height > self._y.tile * (1 + 1e-9):
+            raise ValueError(
+                f"the tile {box} is larger than the {self._x.tile} x {self._y.tile} level-0 "
+                "pixels announced as tile_box_size"
+            )
+        if box.y != self._y_held:
+            self._start_row(box.y)
         if covers is not None:
             self._cover(box, weight, covers)
-        self._row.append((box.x, contributions, weight, weight if covers is None else 0.0))
+        height, width = contributions.shape
+        row = self._rows.setdefault(RowKey(box.width, box.height, (height, width)), [])
+        row.append((box.x, contributions, weight, weight if covers is None else 0.0))
         self._tiles += 1
-        if len(self._row) * height * width >= BATCH_VALUES:
-            self._place_row()
+        self._values_held += height * width
+        if self._values_held >= BATCH_VALUES:
+            self._place_rows()
 
     def finish(self) -> Stitched:
         """Write what is held and account for it.
@@ -340,7 +347,7 @@ class Stitcher:
         """
         if self._finished:
             raise ValueError("the stitch is already finished")
-        self._place_row()
+        self._place_rows()
         while self._top < self._y.count:
             self._flush()
         self._finished = True
@@ -359,23 +366,17 @@ class Stitcher:
             unit=self._unit,
         )
 
-    def _start_row(self, key: RowKey, box: Box) -> None:
-        # A hair of room, since tile sizes come out of a multiplication and a division.
-        if box.width > self._x.tile * (1 + 1e-9) or box.height > self._y.tile * (1 + 1e-9):
-            raise ValueError(
-                f"the tile {box} is larger than the {self._x.tile} x {self._y.tile} level-0 "
-                "pixels announced as tile_box_size"
-            )
-        self._place_row()
-        first = int(self._y.first(np.array([box.y]))[0])
+    def _start_row(self, y: float) -> None:
+        self._place_rows()
+        first = int(self._y.first(np.array([y]))[0])
         if first < self._top:
             raise ValueError(
-                f"the tile at y={box.y} begins above y={self._y.edges[self._top]:g}, where rows "
+                f"the tile at y={y} begins above y={self._y.edges[self._top]:g}, where rows "
                 "are already written; add tiles in order of y"
             )
         while first >= self._top + self._band:
             self._flush()
-        self._key = key
+        self._y_held = y
 
     def _cover(self, box: Box, weight: float, covers: Sequence[tuple[Box, float]]) -> None:
         """Count what a window covers, and that its own pixels hold values."""
@@ -399,31 +400,33 @@ class Stitcher:
             self._windows[here] |= (under_y[0] > 0.0)[:, None] & (under_x[0] > 0.0)
         self._weight[here] += (under_y[1:] * weights[1:, None]).T @ under_x[1:]
 
-    def _place_row(self) -> None:
+    def _place_rows(self) -> None:
         """Add the tiles that share a y to the rows in memory."""
-        if not self._row or self._key is None:
-            return
-        row, self._row = self._row, []
-        key = self._key
-        x = np.array([tile[0] for tile in row], dtype=np.float64)
-        weights = np.array([tile[2] for tile in row], dtype=np.float64)
-        covering = np.array([tile[3] for tile in row], dtype=np.float64)
+        rows, self._rows, self._values_held = self._rows, {}, 0
+        for key, row in rows.items():
+            self._place_row(key, row)
+
+    def _place_row(self, key: RowKey, row: list[tuple[float, ArrayLike, float, float]]) -> None:
+        x, weights, covering = np.array([(it[0], it[2], it[3]) for it in row], dtype=np.float64).T
         cells = np.array([tile[1] for tile in row], dtype=np.float64)
-        y = np.array([key.y])
-        if not np.isfinite(cells).all():
-            bad = int(np.argmin(np.isfinite(cells).all(axis=(1, 2))))
-            raise ValueError(f"contributions of the tile at ({x[bad]}, {key.y}) are not finite")
-        cells *= weights[:, None, None]
-        self._given += float(cells.sum())
-        self._absolute += float(np.abs(cells).sum())
+        y = np.array([self._y_held])
+        with np.errstate(invalid="ignore"):
+            sums = cells.sum(axis=(1, 2))
+        if not np.isfinite(sums).all():
+            bad = int(np.argmin(np.isfinite(sums)))
+            raise ValueError(f"contributions of the tile at ({x[bad]}, {y[0]}) are not finite")
+        self._given += float(sums @ weights)
 
         share_y, inside_y, under_y = self._y.overlaps(y, key.height, key.cells[0])
         share_x, inside_x, under_x = self._x.overlaps(x, key.width, key.cells[1])
         if inside_y.min() < 1.0 or inside_x.min() < 1.0:
             outside = 1.0 - inside_y[0][None, :, None] * inside_x[:, None, :]
-            self._cut_off += float((cells * outside).sum())
+            self._cut_off += float((cells * outside).sum(axis=(1, 2)) @ weights)
 
         patches = share_y[0] @ cells @ share_x.transpose(0, 2, 1)
+        patches *= weights[:, None, None]
+        # The cells are of no further use, and need no second copy for this.
+        self._absolute += float(np.abs(cells, out=cells).sum(axis=(1, 2)) @ weights)
         top = int(self._y.first(y)[0]) - self._top
         left = self._x.first(x)
         tall, wide = self._y.reach, self._x.reach
