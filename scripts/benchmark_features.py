@@ -17,6 +17,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from operator import attrgetter
 from pathlib import Path
 from time import perf_counter, process_time, sleep
 
@@ -34,6 +35,7 @@ from pathology.synthetic.slide import render
 from pathology.synthetic.spec import SyntheticSlideSpec
 from pathology.tiling import GridSource, TileGrid, TileSpec
 
+BOX = attrgetter("box")
 SIDE, TILE, MPP, MOSAIC, BATCH, READERS = 4096, 256, 0.25, 2048, 16, 4
 WAIT = "BENCHMARK_WAIT_S"  # per tile
 
@@ -93,16 +95,15 @@ def compare(name: str, choice: EncoderChoice, path: Path, grid: TileGrid, budget
         choice, folder, out, grid.spec, batch_size=BATCH, readers=READERS, device="cpu"
     )
     encoder, row = work.loaded.encoder, {"slide_id": path.stem, "path": str(path), "mpp": None}
-    every = np.arange(len(grid))
     is_waiting = name == "elsewhere"
 
     def read() -> None:
         with nullcontext(Disk()) if is_waiting else open_slide(path) as slide:
-            for _ in read_batches(slide, grid, every, BATCH, READERS):
+            for _ in read_batches(slide, grid, BOX, grid.spec.mpp, BATCH, READERS):
                 pass
 
     with open_slide(path) as slide:
-        _, ready = next(read_batches(slide, grid, every, BATCH, READERS))
+        _, ready = next(read_batches(slide, grid, BOX, grid.spec.mpp, BATCH, READERS))
     start = perf_counter()
     read()
     os.environ[WAIT] = str((perf_counter() - start) / len(grid))

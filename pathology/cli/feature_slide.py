@@ -182,14 +182,20 @@ class Extractor:
 
         A batch is read while the one before is encoded, and written while the next one is.
         """
-        import numpy as np
         from tqdm import tqdm
 
         from pathology.explain.tile_reader import read_batches
 
         encoder, device = self.loaded.encoder, self.loaded.device
         batches = read_batches(
-            slide, grid, np.arange(len(grid)), self.batch_size, self.readers, device, normalise
+            slide,
+            grid,
+            lambda tile: tile.box,
+            grid.spec.mpp,
+            self.batch_size,
+            self.readers,
+            device,
+            normalise,
         )
         # Beside other workers one line for each slide is enough.
         alone = multiprocessing.parent_process() is None
@@ -197,12 +203,12 @@ class Extractor:
         with tqdm(
             total=len(grid), desc=grid.source.slide_id, unit="tile", leave=False, disable=not alone
         ) as progress:
-            for indices, tiles in batches:
+            for chosen, tiles in batches:
                 features = encoder(tiles, self.precision)
                 if before is not None:
                     yield before.cpu().numpy()
                 before = features
-                progress.update(len(indices))
+                progress.update(len(chosen))
             if before is not None:
                 yield before.cpu().numpy()
 

@@ -5,17 +5,26 @@ tile and weights ``g_i`` that the whole bag has fixed. A tile's own number is ``
 B-cos encoder takes it down to pixels: ``h_i = W(x_i) x_i``.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bcos_vit.errors import NotExplainableError
-from bcos_vit.explain import Explanation, explain
+from bcos_vit.explain import Explanation, explain_classes
 from bcos_vit.explain.trace import PIXELS
 from pathology.aggregators.aggregator import Aggregator
-from pathology.aggregators.explain import check_sum_over_tiles, explain_bag
+from pathology.aggregators.explain import (
+    BagExplanation,
+    check_sum_over_tiles,
+    explain_bag_classes,
+)
 from pathology.aggregators.readout import Readout
 from pathology.aggregators.removal import closed_removal_effects
 from pathology.explain.scoring import (
@@ -23,10 +32,17 @@ from pathology.explain.scoring import (
     Batches,
     Encoding,
     Plan,
+    TargetPlan,
+    Window,
     as_one_place,
     check_tile_depth,
+    each_tile,
+    numbers_of,
 )
+from pathology.explain.targets import Target, one_class
 from pathology.tiling import TileGrid
+
+T = TypeVar("T", Tensor, float)
 
 
 @dataclass(frozen=True)
@@ -66,42 +82,90 @@ class AggregatedFeatures:
     def device(self) -> torch.device:
         return next(self.encoder.parameters()).device
 
-    def plan(self, grid: TileGrid, batches: Batches, target: str | None) -> Plan:
-        features = self._features(len(grid), batches)
+    def windows(self, grid: TileGrid, tiles: NDArray[np.intp]) -> list[Window]:
+        return each_tile(grid, tiles)
+
+    def plan(
+        self, grid: TileGrid, batches: Batches, targets: Sequence[Target], whole: bool
+    ) -> Plan:
+        features = self._features(grid, batches)
         with torch.no_grad():
             logits = self.aggregator(features[None])[0]
             attention = self.aggregator.attention(features[None])
-        if target is None:
-            target = self.classes[int(logits.argmax())]
-        place = self.classes.index(target)
-        bag = explain_bag(self.aggregator, features, place)
+        if not targets:
+            targets = [one_class(self.classes, int(logits.argmax()))]
+        asked = [k for k in range(len(self.classes)) if any(t.coefficients[k] for t in targets)]
+        bags = dict(zip(asked, explain_bag_classes(self.aggregator, features, asked), strict=True))
+        found = [_mixed(target, bags) for target in targets]
+        removal = {
+            k: effects.effects
+            for k in asked
+            if (effects := closed_removal_effects(self.aggregator, features, k)) is not None
+        }
+        plans = []
+        for target, bag in zip(targets, found, strict=True):
+            columns = {}
+            if attention is not None:
+                columns["attention"] = attention[0].double().cpu().numpy()
+            if removal:
+                columns["removal_effect"] = _sum(target, removal).double().cpu().numpy()
+            plans.append(
+                TargetPlan(
+                    target,
+                    np.ones(len(grid)),
+                    numbers=bag.contributions.double().cpu().numpy(),
+                    score=_sum(target, {k: float(logits[k]) for k in asked}),
+                    bias=bag.bias,
+                    constants=bag.constants,
+                    columns=columns,
+                )
+            )
 
-        def take_apart(images: Tensor, chosen: list[int]) -> Explanation:
-            if bag.weights is None or self.depth == TILES:
-                return as_one_place(bag.contributions[chosen][:, None], 0, 0.0)
-            readout = Readout(self.encoder, bag.weights[chosen])
-            return explain(readout, images, target=0, depth=self.depth)
+        def take_apart(images: Tensor, windows: list[Window]) -> Iterator[Explanation]:
+            chosen, weights = numbers_of(windows), [bag.weights for bag in found]
+            if self.depth == TILES:
+                numbers = torch.stack([bag.contributions[chosen] for bag in found], 1)
+                for place in range(len(found)):
+                    yield as_one_place(numbers, place, torch.zeros_like(numbers[:, place]))
+                return
+            stacked = torch.stack([each[chosen] for each in weights if each is not None], 1)
+            readout = Readout(self.encoder, stacked)
+            yield from explain_classes(readout, images, range(len(found)), depth=self.depth)
 
-        columns = {}
-        if attention is not None:
-            columns["attention"] = attention[0].double().cpu().numpy()
-        removal = closed_removal_effects(self.aggregator, features, place)
-        if removal is not None:
-            columns["removal_effect"] = removal.effects.cpu().numpy()
-        return Plan(
-            target,
-            np.ones(len(grid)),
-            take_apart,
-            score=float(logits[place]),
-            bias=bag.bias,
-            constants=bag.constants,
-            columns=columns,
-        )
+        return Plan(plans, take_apart)
 
-    def _features(self, count: int, batches: Batches) -> Tensor:
-        """``(n, features)`` of all tiles."""
-        parts = []
+    def _features(self, grid: TileGrid, batches: Batches) -> Tensor:
+        """``(n, features)`` of all tiles, in the order of the grid."""
+        parts, order = [], []
         with torch.no_grad():
-            for _, tiles in batches(np.arange(count), "encoding"):
+            for chosen, tiles in batches(self.windows(grid, np.arange(len(grid))), "encoding"):
                 parts.append(self.encoder(self.encoding(tiles)))
-        return torch.cat(parts)
+                order += numbers_of(chosen)
+        features = torch.cat(parts)
+        return features[torch.as_tensor(np.argsort(order)).to(features.device)]
+
+
+def _mixed(target: Target, bags: dict[int, BagExplanation]) -> BagExplanation:
+    """The bag's explanation of a linear combination of its logits."""
+    if target.place is not None:
+        return bags[target.place]
+    some = next(iter(bags.values()))
+    weights = {k: bag.weights for k, bag in bags.items() if bag.weights is not None}
+    return BagExplanation(
+        logits=some.logits,
+        target=-1,
+        bias=_sum(target, {k: bag.bias for k, bag in bags.items()}),
+        contributions=_sum(target, {k: bag.contributions for k, bag in bags.items()}),
+        weights=_sum(target, weights) if weights else None,
+        constants={
+            name: _sum(target, {k: bag.constants[name] for k, bag in bags.items()})
+            for name in some.constants
+        },
+    )
+
+
+def _sum(target: Target, of_classes: dict[int, T]) -> T:
+    """The target's linear combination of a number per class."""
+    shares = {k: share for k, share in enumerate(target.coefficients) if share}
+    parts = [of_classes[k] if share == 1 else share * of_classes[k] for k, share in shares.items()]
+    return reduce(add, parts)

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pathology.errors import LedgerError
 
 
@@ -31,6 +34,30 @@ def float32_tolerance(score: float, absolute_sum: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Undivided:
+    """Tiles that were not taken apart: what each adds is exact, and spread evenly over it.
+
+    Sums of the map over whole tiles are what they would be; inside of these tiles the map says
+    nothing.
+
+    Args:
+        tiles: how many.
+        net: what they add to the score, in logits; part of the map and what is cut off.
+        absolute: the sum of what each adds, whatever its sign, in logits: no region of whole tiles
+            owes them more.
+    """
+
+    tiles: int
+    net: float
+    absolute: float
+
+    @classmethod
+    def of(cls, shares: NDArray[np.float64]) -> "Undivided":
+        """Of what each such tile adds ``(n,)``."""
+        return cls(len(shares), float(shares.sum()), float(np.abs(shares).sum()))
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """Where a slide's score comes from, in logits.
 
@@ -41,6 +68,7 @@ class Ledger:
         cut_off: contributions that fell outside the slide and are not on the map.
         tolerance: the largest gap that counts as closed, see :func:`float32_tolerance`.
         constants: named contributions that belong to no place, e.g. ``{"position code": 0.02}``.
+        undivided: what of the map is told by whole tiles only; None where all were taken apart.
 
     Raises:
         ValueError: a tolerance that is negative or not finite.
@@ -52,6 +80,7 @@ class Ledger:
     cut_off: float
     tolerance: float
     constants: Mapping[str, float] = field(default_factory=dict)
+    undivided: Undivided | None = None
 
     def __post_init__(self) -> None:
         if not (self.tolerance >= 0.0 and math.isfinite(self.tolerance)):
@@ -122,7 +151,12 @@ class Ledger:
         if missing := [name for name in names if name not in numbers]:
             raise ValueError(f"a ledger needs {', '.join(names)}; missing {', '.join(missing)}")
         constants = {str(k): float(v) for k, v in numbers.get("constants", {}).items()}
-        return cls(**{name: float(numbers[name]) for name in names}, constants=constants)
+        told = numbers.get("undivided")
+        return cls(
+            **{name: float(numbers[name]) for name in names},
+            constants=constants,
+            undivided=None if told is None else Undivided(**told),
+        )
 
     def __str__(self) -> str:
         verdict = "closed" if self.is_closed else "NOT CLOSED"
@@ -133,4 +167,10 @@ class Ledger:
         rows = [f"{name:<{wide}}  {text:>{tall}}" for name, text in lines]
         rows.insert(len(parts), "-" * (wide + 2 + tall))
         rows[-1] += f"  {verdict}, tolerance {self.tolerance:.2e}"
+        if self.undivided is not None:
+            part = self.undivided
+            rows.append(
+                f"undivided: {part.tiles} tiles, {part.net:+.6f} of the map, {part.absolute:.6f}"
+                " without signs"
+            )
         return "\n".join(rows)

@@ -6,11 +6,14 @@
 
 The score comes from the model's forward pass, the map from the contributions; the ledger says how
 far apart they are, and an explanation whose ledger does not close is an error.
+
+Reading, the model, and stitching take turns on nothing: windows are read ahead, and what is found
+in one batch is put on the map while the next goes through the model.
 """
 
-import heapq
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,15 +24,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bcos_vit.explain import Explanation, split_stains
 from bcos_vit.explain.trace import PIXELS
-from bcos_vit.render import colour_explanation
 from bcos_vit.stain_space import STAINS
 from pathology.errors import NoTissueError
-from pathology.explain.ledger import Ledger, float32_tolerance
+from pathology.explain.account import Account, Canvas
+from pathology.explain.ledger import Ledger
 from pathology.explain.report import ReportTile
-from pathology.explain.scoring import Scorer
-from pathology.explain.stitch import Stitched, Stitcher
+from pathology.explain.scoring import Plan, Scorer, Window
+from pathology.explain.stitch import Stitched
+from pathology.explain.targets import parse_target
 from pathology.explain.tile_reader import read_batches
 from pathology.geometry import Box, Size
 from pathology.maps.slide_map import SlideMap
@@ -46,19 +49,20 @@ def _silent(batches: Iterable[Any], _total: int, _what: str) -> Iterable[Any]:
 
 @dataclass(frozen=True)
 class SlideExplanation:
-    """Why a slide's score for one class is what it is.
+    """Why a slide's score for one target is what it is.
 
     Args:
         slide_id: the slide.
-        target: name of the explained class.
+        target: what is explained: a class, or a difference such as ``"tumour - normal"``.
         ledger: how the score adds up; it closes.
         stitched: the map on disk, valid as long as its folder.
         tiles: one row per tile: ``x, y, width, height`` in level-0 px, ``tissue``, ``weight``, a
             ``logit_<class>`` per class, ``contribution`` (to the tile's own logit, in logits), its
             ``positive`` and ``negative`` parts, ``bias``, ``gap``. Tiles of weight 0 are not
-            explained; their contribution is NaN. For a model in stain space also what each stain
-            adds to ``contribution``, by its name. Tiles have no logits of their own in a slide
-            model; there, ``contribution`` is to the slide's logit, ``attention`` what is usually
+            explained; their contribution is NaN. Of tiles that stay whole or share a window only
+            the contribution is known, not its parts. For a model in stain space also what each
+            stain adds to ``contribution``, by its name. Tiles have no logits of their own in a
+            slide model; there, ``contribution`` is to the slide's logit, ``attention`` what is usually
             drawn, and ``removal_effect`` the slide's logit minus what it would be without the tile
             (told where there is a closed form).
         tiles_for, tiles_against: the tiles that argue most for and against, with pixels.
@@ -103,41 +107,44 @@ class SlideExplanation:
         return [Box(*row) for row in rows[["x", "y", "width", "height"]].itertuples(index=False)]
 
 
-class _Gallery:
-    """The most extreme tiles seen so far, held with their pixels; memory does not grow."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.heap: list[tuple[float, int, ReportTile]] = []
-
-    def offer(self, strength: float, index: int, make: Callable[[], ReportTile]) -> None:
-        """Keep the tile that ``make`` gives if it is among the strongest so far."""
-        if strength <= 0 or not self.size:
-            return
-        if len(self.heap) < self.size:
-            heapq.heappush(self.heap, (strength, index, make()))
-        elif strength > self.heap[0][0]:
-            heapq.heapreplace(self.heap, (strength, index, make()))
-
-    def tiles(self) -> list[ReportTile]:
-        """The strongest first."""
-        return [tile for *_, tile in sorted(self.heap, key=lambda entry: -entry[0])]
-
-
 def explain_slide(
+    slide: Slide, grid: TileGrid, scorer: Scorer, target: str | None = None, **options: Any
+) -> SlideExplanation:
+    """Explain a slide's score for one target.
+
+    Args:
+        slide: the slide.
+        grid: its tiles.
+        scorer: the model and what makes a score of its tiles.
+        target: what to explain; the class of the highest score when omitted.
+        options: of :func:`explain_targets`.
+
+    Raises:
+        LedgerError, NoTissueError, ValueError: as :func:`explain_targets`.
+    """
+    targets = [] if target is None else [target]
+    (explanation,) = explain_targets(slide, grid, scorer, targets, **options)
+    return explanation
+
+
+def explain_targets(
     slide: Slide,
     grid: TileGrid,
     scorer: Scorer,
-    target: str | None = None,
+    targets: Sequence[str] = (),
     *,
     out_mpp: float = 8.0,
     batch_size: int = 16,
+    detail: float = 1.0,
     gallery: int = 6,
     scratch: str | Path | None = None,
     progress: Progress = _silent,
     normalise: Tiles | None = None,
-) -> SlideExplanation:
-    """Explain a slide's score for one class.
+) -> list[SlideExplanation]:
+    """Explain a slide's score for several targets in one pass over its tiles.
+
+    Memory grows with the targets by what each map needs, see
+    :class:`~pathology.explain.stitch.Stitcher`; a batch is taken apart for one after another.
 
     Args:
         slide: the slide, in the colour that ``grid.spec`` asks for.
@@ -146,139 +153,129 @@ def explain_slide(
             ``AggregatedFeatures``, of :mod:`pathology.explain.scoring`; runs on the device of its
             parameters. Where its encoding is named so, contributions of pixels in stain space are
             split into stains, and those in colour shown with W(x).
-        target: class to explain; the one of the highest score when omitted.
+        targets: what to explain: names of classes, or differences (``"tumour - normal"``,
+            ``"tumour - mean"``); the class of the highest score when there is none.
         out_mpp: micrometres per pixel of the map.
         batch_size: tiles per forward and backward pass.
+        detail: share of the sum of the tiles' absolute contributions that is taken apart, the
+            strongest tiles first. What the others add is known from the first pass and spread
+            evenly over each: score, sum and tile contributions stay exact, and the ledger says how
+            much is undivided. 1 takes all tiles apart.
         gallery: tiles kept with their pixels, for and against.
-        scratch: folder for the map; a temporary one, left to the caller, when omitted.
+        scratch: folder for the maps; a temporary one, left to the caller, when omitted.
         progress: wraps an iterable of batches, given their number and what is being done.
         normalise: what tiles go through as uint8 before they are encoded, such as the normalisation
             of stains the model was trained with; the gallery shows what it makes of them.
 
+    Returns:
+        An explanation per target, in order.
+
     Raises:
-        LedgerError: the map does not account for the score.
+        LedgerError: a map does not account for its score.
         NoTissueError: there are no tiles.
-        ValueError: ``target`` is no class, the slide is opened in another colour.
+        ValueError: a target is no class, the slide is opened in another colour, ``detail`` is no
+            share.
     """
     if slide.colour != grid.spec.colour:
         raise ValueError(
             f"slide {slide.slide_id!r} is opened with colour={slide.colour!r}, its tiles are of"
             f" {grid.spec.colour!r}"
         )
-    if target is not None and target not in scorer.classes:
-        raise ValueError(f"target must be one of {', '.join(scorer.classes)}; got {target!r}")
-    count = len(grid)
-    if not count:
+    if not 0 < detail <= 1:
+        raise ValueError(f"detail must be above 0 and at most 1, got {detail}")
+    asked = [parse_target(text, scorer.classes) for text in targets]
+    if not len(grid):
         raise NoTissueError(
             f"slide {slide.slide_id!r} has no tiles: there is nothing to explain", slide.path
         )
 
-    def batches(indices: NDArray[np.intp], what: str) -> Iterable[tuple[list[int], Tensor]]:
-        total = -(-len(indices) // batch_size)
+    def batches(windows: Sequence[Window], what: str) -> Iterable[tuple[list[Window], Tensor]]:
         read = read_batches(
-            slide, grid, indices, batch_size, device=scorer.device, normalise=normalise
+            slide,
+            windows,
+            lambda window: window.box,
+            grid.spec.mpp,
+            batch_size,
+            device=scorer.device,
+            normalise=normalise,
         )
-        return progress(read, total, what)
+        return progress(read, -(-len(windows) // batch_size), what)
 
-    plan = scorer.plan(grid, batches, target)
-    weights, logits, effects = plan.weights, plan.logits, plan.columns.get("removal_effect")
-    own = np.full(count, np.nan)  # the number of each tile that is taken apart
+    plan = scorer.plan(grid, batches, asked, whole=detail < 1)
+    divided = _divided(plan, detail)
+    windows = scorer.windows(grid, np.flatnonzero(divided))
+    largest = windows[0].box if windows else grid[0].box
+    canvas = Canvas(slide.size, slide.mpp, out_mpp, Size(largest.width, largest.height))
     # A place behind the first layer mixes channels.
     channels = getattr(scorer.encoding, "name", None) if scorer.depth == PIXELS else None
-    stains = STAINS if channels == "stain" else ()
     folder = Path(scratch or tempfile.mkdtemp(prefix="pathology-explain-"))
-    box0 = grid[0].box
-    start = partial(Stitcher, slide.size, slide.mpp, out_mpp, Size(box0.width, box0.height))
-    stitcher = start(folder)
-    by_stain = {name: start(folder / name) for name in stains}
-    columns = {name: np.full(count, np.nan) for name in ("contribution", "positive", "negative")}
-    columns |= {name: np.full(count, np.nan) for name in ("bias", "gap", *stains)}
-    constants = dict(plan.constants)
-    best, worst = _Gallery(gallery), _Gallery(gallery)
-    places = (0, 0)
-    for chosen, tiles in batches(np.flatnonzero(weights), "explaining"):
-        images = scorer.encoding(tiles)
-        explanation = plan.explain(images, chosen)
-        values = explanation.contributions.double().cpu().numpy()
-        places = (values.shape[1], values.shape[2])
-        for name, part in split_stains(explanation, images).items() if stains else ():
-            of_stain = part.double().cpu().numpy()
-            columns[name][chosen] = of_stain.sum((1, 2))
-            for row, index in enumerate(chosen):
-                by_stain[name].add(grid[index].box, of_stain[row], weights[index])
-        if logits is not None:
-            logits[chosen] = explanation.logits.double().cpu().numpy()
-        own[chosen] = explanation.logit.double().cpu().numpy()
-        columns["contribution"][chosen] = values.sum((1, 2))
-        columns["positive"][chosen] = values.clip(min=0).sum((1, 2))
-        columns["negative"][chosen] = values.clip(max=0).sum((1, 2))
-        columns["bias"][chosen] = explanation.bias.double().cpu().numpy()
-        columns["gap"][chosen] = explanation.completeness_gap.cpu().numpy()
-        for name, term in explanation.constants.items():
-            share = float(weights[chosen] @ term.double().cpu().numpy())
-            constants[name] = constants.get(name, 0.0) + share
-        for row, index in enumerate(chosen):
-            stitcher.add(grid[index].box, values[row], weights[index])
-            strength = float(weights[index] * columns["contribution"][index])
-            tile = partial(
-                _report_tile,
-                tiles[row],
-                explanation,
-                row,
-                grid[index].box,
-                float(weights[index]),
-                None if logits is None else float(own[index]),
-                None if effects is None else float(effects[index]),
-                channels == "complement",
-            )
-            best.offer(strength, index, tile)
-            worst.offer(-strength, index, tile)
-    stitched = stitcher.finish()
-    used = weights > 0
-    score = float(weights[used] @ own[used]) if plan.score is None else plan.score
-    ledger = Ledger(
-        score=score,
-        bias=plan.bias + float(weights[used] @ columns["bias"][used]),
-        map_sum=stitched.map_sum,
-        cut_off=stitched.cut_off,
-        constants=constants,
-        tolerance=float32_tolerance(score, stitched.absolute_sum),
-    )
-    ledger.check()
-    boxes = grid.boxes()
-    of_classes = {} if logits is None else dict(zip(scorer.classes, logits.T, strict=True))
-    table = pd.DataFrame(
-        {name: boxes[:, i] for i, name in enumerate(("x", "y", "width", "height"))}
-        | {"tissue": grid.tissue, "weight": weights}
-        | {f"logit_{name}": column for name, column in of_classes.items()}
-        | columns
-        | dict(plan.columns)
-    )
+    accounts = [
+        Account(
+            each,
+            grid,
+            canvas,
+            folder / str(number),
+            undivided=np.flatnonzero((each.weights > 0) & ~divided),
+            stains=STAINS if channels == "stain" else (),
+            gallery=gallery,
+            in_colour=channels == "complement",
+            logits=plan.logits,
+        )
+        for number, each in enumerate(plan.targets)
+    ]
+    with _Behind() as behind:
+        for chosen, pixels in batches(windows, "explaining"):
+            images = scorer.encoding(pixels)
+            for account, found in zip(accounts, plan.explain(images, chosen), strict=True):
+                if plan.logits is not None and all(len(w.tiles) == 1 for w in chosen):
+                    own = found.logits[:, : len(scorer.classes)].double().cpu().numpy()
+                    plan.logits[[w.tiles[0] for w in chosen]] = own
+                behind.do(partial(account.take, chosen, pixels, images, found))
+    return [_result(slide, scorer, account) for account in accounts]
+
+
+def _divided(plan: Plan, detail: float) -> NDArray[np.bool_]:
+    """Which tiles are taken apart: those that carry the share ``detail`` for some target."""
+    divided = np.zeros(len(plan.targets[0].weights), bool)
+    for each in plan.targets:
+        if detail == 1:
+            divided |= each.weights > 0
+            continue
+        shares = each.shares
+        if shares is None:
+            raise ValueError("the plan does not tell the tiles' own numbers")
+        order = np.argsort(-np.abs(shares), kind="stable")
+        carried = np.cumsum(np.abs(shares[order]))
+        divided[order[: int(np.searchsorted(carried, detail * carried[-1])) + 1]] = True
+    used = np.any([each.weights > 0 for each in plan.targets], axis=0)
+    return divided & used
+
+
+def _result(slide: Slide, scorer: Scorer, account: Account) -> SlideExplanation:
+    stitched, stains, ledger = account.finish()
+    best, worst = account.strongest()
     return SlideExplanation(
-        slide.slide_id, plan.target, ledger, stitched, table, best.tiles(), worst.tiles(),
-        {name: each.finish() for name, each in by_stain.items()}, scorer.depth, places,
+        slide.slide_id, account.plan.target.name, ledger, stitched, account.table(scorer.classes),
+        best, worst, stains, scorer.depth, account.places,
     )  # fmt: skip
 
 
-def _report_tile(
-    tile: Tensor,
-    explanation: Explanation,
-    row: int,
-    box: Box,
-    weight: float,
-    logit: float | None,
-    removal_effect: float | None,
-    in_colour: bool,
-) -> ReportTile:
-    """One tile with its pixels, in shares of the slide's score; W(x) as a picture ``in_colour``."""
-    contributions = explanation.contributions[row].double().cpu().numpy()
-    weights = explanation.weights[row].cpu().numpy()
-    picture = colour_explanation(weights, contributions) if in_colour else None
-    return ReportTile(
-        image=tile.permute(1, 2, 0).cpu().numpy(),
-        contributions=contributions * weight,
-        box=box,
-        logit=logit,
-        removal_effect=removal_effect,
-        weights_picture=picture,
-    )
+class _Behind:
+    """Does one thing after another in a thread of its own, at most two behind the caller."""
+
+    def __enter__(self) -> "_Behind":
+        self._pool = ThreadPoolExecutor(1)
+        self._ahead: list[Future[None]] = []
+        return self
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Have it done; raises what earlier work has raised."""
+        while len(self._ahead) > 1:
+            self._ahead.pop(0).result()
+        self._ahead.append(self._pool.submit(work))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+        if kind is None:
+            for each in self._ahead:
+                each.result()

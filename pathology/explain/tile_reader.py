@@ -1,52 +1,76 @@
-"""Reading the tiles of a grid in batches, one batch ahead of whoever uses them."""
+"""Reading windows of a slide in batches, some ahead of whoever uses them."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pathology.geometry import Box
 from pathology.slides import Slide
-from pathology.tiling import TileGrid
+
+T = TypeVar("T")
+AHEAD = 2
+"""Batches that are read beyond the one in use."""
 
 
 def read_batches(
     slide: Slide,
-    grid: TileGrid,
-    indices: NDArray[np.integer],
+    items: Sequence[T],
+    box: Callable[[T], Box],
+    mpp: float,
     batch_size: int,
-    threads: int = 2,
+    threads: int | None = None,
     device: torch.device | str = "cpu",
     normalise: Callable[[Tensor], Tensor] | None = None,
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Tiles of ``grid`` at its own mpp, in the order given.
+) -> Iterator[tuple[list[T], Tensor]]:
+    """What lies under boxes, in the order given.
 
     Args:
-        slide: the slide the grid belongs to.
-        grid: its tiles.
-        indices: which tiles.
-        batch_size: tiles at once.
-        threads: readers; decoding releases the interpreter's lock.
-        device: where the tiles go.
+        slide: the slide.
+        items: what to read, one after another.
+        box: where an item lies, in level-0 pixels; all of one size.
+        mpp: micrometres per pixel to read at.
+        batch_size: items at once.
+        threads: readers, which decode without the interpreter's lock; as many as there are
+            processors, at most 8, when omitted.
+        device: where the pixels go.
         normalise: what they go through there, uint8 to uint8.
 
     Yields:
-        Indices and uint8 tiles ``(batch, 3, height, width)``.
+        Items and uint8 pixels ``(batch, 3, height, width)``.
     """
+    threads = threads or min(8, os.cpu_count() or 1)
 
-    def read(index: int) -> np.ndarray:
-        return slide.read(grid[index].box, mpp=grid.spec.mpp)
-
-    def start(first: int) -> tuple[list[int], list[Future[np.ndarray]]]:
-        chosen = [int(i) for i in indices[first : first + batch_size]]
-        return chosen, [pool.submit(read, i) for i in chosen]
+    def read(item: T) -> np.ndarray:
+        return slide.read(box(item), mpp=mpp)
 
     with ThreadPoolExecutor(threads) as pool:
-        ahead = start(0)
-        for first in range(batch_size, len(indices) + batch_size, batch_size):
-            (chosen, tiles), ahead = ahead, start(first)
-            stacked = np.stack([tile.result() for tile in tiles])
-            batch = torch.from_numpy(stacked).permute(0, 3, 1, 2).to(device)
-            yield chosen, normalise(batch) if normalise else batch
+        ahead: deque[tuple[list[T], list[Future[np.ndarray]]]] = deque()
+        try:
+            for first in range(0, len(items), batch_size):
+                chosen = list(items[first : first + batch_size])
+                ahead.append((chosen, [pool.submit(read, item) for item in chosen]))
+                if len(ahead) > AHEAD:
+                    yield _batch(*ahead.popleft(), device, normalise)
+            while ahead:
+                yield _batch(*ahead.popleft(), device, normalise)
+        finally:  # of a caller that gives up
+            for _, futures in ahead:
+                for future in futures:
+                    future.cancel()
+
+
+def _batch(
+    chosen: list[T],
+    pixels: list[Future[np.ndarray]],
+    device: torch.device | str,
+    normalise: Callable[[Tensor], Tensor] | None,
+) -> tuple[list[T], Tensor]:
+    stacked = np.stack([each.result() for each in pixels])
+    batch = torch.from_numpy(stacked).permute(0, 3, 1, 2).to(device)
+    return chosen, normalise(batch) if normalise else batch
