@@ -12,7 +12,7 @@ from pathology.errors import StampMismatchError
 from pathology.explain.overlay import overlay_png
 from pathology.explain.report import Report, write_report
 from pathology.explain.slide import SlideExplanation
-from pathology.maps.pyramid import write_ome_tiff
+from pathology.maps.ome_tiff import write_ome_tiff
 from pathology.slides import Slide
 
 THUMBNAIL_PX = 2000

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 import yaml
 
-from pathology.maps.pyramid import read_ome_tiff
+from pathology.maps.ome_tiff import read_ome_tiff
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import json
 import pandas as pd
 import pytest
 
-from pathology.maps.pyramid import read_ome_tiff
+from pathology.maps.ome_tiff import read_ome_tiff
 from tests.cli.made_slides import write_slide
 
 ENCODER = ["--encoder", "bcos_vit_tiny_patch16_224", "--encoder-args", "{img_size: 32, depth: 1}"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bcos_vit.stain_space import STAINS, StainSpace
-from pathology.maps.pyramid import read_ome_tiff
+from pathology.maps.ome_tiff import read_ome_tiff
 
 
 def train_arguments(cohort, cohort_tiles, run, *more):
