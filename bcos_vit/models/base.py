@@ -237,11 +237,21 @@ class BcosConvNet(BcosModel):
         cuts = {cut.module: cut for cut in self.layer_cuts()}
         return cuts | {"head": Cut(self.classifier_name, "local logits")}
 
+    def neck(self, x: Tensor) -> Tensor:
+        """Feature map to what the classifier sees; a family with layers between says which."""
+        return x
+
+    def local_evidence(self, x: Tensor) -> Tensor:
+        """Feature map to ``(batch, num_classes, rows, columns)``, whose mean is the evidence."""
+        y: Tensor = self.get_classifier()(self.head_drop(self.neck(x)))
+        return y
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Feature map to logits ``(batch, num_classes)``, or to pooled features."""
         if pre_logits or not self.num_classes:
+            x = self.neck(x)
             return F.adaptive_avg_pool2d(x, 1).flatten(1) if self.global_pool else x
-        y: Tensor = self.logits(self.get_classifier()(self.head_drop(x)).mean((2, 3)))
+        y: Tensor = self.logits(self.local_evidence(x).mean((2, 3)))
         return y
 
     def check_size(self, x: Tensor) -> None:

@@ -115,9 +115,10 @@ class BcosVGG(BcosConvNet):
             x = checkpoint(self.features[start:end], x)
         return x
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Feature map to logits ``(batch, num_classes)``, or to ``head_hidden_size`` features."""
-        return super().forward_head(self.pre_logits(x), pre_logits)
+    def neck(self, x: Tensor) -> Tensor:
+        """The two convolutions before the classifier: ``head_hidden_size`` channels."""
+        y: Tensor = self.pre_logits(x)
+        return y
 
 
 # --- variants -----------------------------------------------------------------------------------
