@@ -7,8 +7,8 @@ its true size: its last pixels may reach over the slide's edge and are cut there
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from pathology.outputs import complete_file
 
 FONT = "DejaVu Sans"
 """Comes with matplotlib: the same letters on every machine."""
-STYLE = ["default", {"font.family": FONT}]
+STYLE: Sequence[str | dict[str, Any]] = ["default", {"font.family": FONT}]
 """Of pictures: matplotlib's own, whatever is set around them."""
 
 
@@ -58,6 +58,15 @@ class HeatLayer:
     def clipped_text(self) -> str:
         """The clipped share as words for a legend."""
         return clipped_text(self.clipped, "covered area")
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether somewhere nothing was measured."""
+        return not np.isfinite(self.density).all()
+
+    def with_limit(self, limit: float) -> "HeatLayer":
+        """The same in other colours."""
+        return replace(self, limit=limit, clipped=_clipped(self.density, limit))
 
 
 def clipped_text(share: float, whole: str) -> str:
@@ -103,9 +112,13 @@ def heat_layer(
         limit = round_up(symmetric_limit(density, quantile))
     elif not (limit > 0.0 and math.isfinite(limit)):
         raise ValueError(f"limit must be positive and finite, got {limit}")
-    sizes = np.abs(density[np.isfinite(density)])
-    clipped = float((sizes > limit).mean()) if sizes.size else 0.0
+    clipped = _clipped(density, limit)
     return HeatLayer(density, small.box, small.slide_mpp, limit, clipped)
+
+
+def _clipped(density: NDArray[np.float64], limit: float) -> float:
+    sizes = np.abs(density[np.isfinite(density)])
+    return float((sizes > limit).mean()) if sizes.size else 0.0
 
 
 def round_up(number: float) -> float:
@@ -123,7 +136,8 @@ def signed(number: float, digits: int = 3) -> str:
 
 def tick(number: float) -> str:
     """A number for a scale: its sign, three digits, a true minus; plain ``0`` for zero."""
-    return "0" if number == 0 else f"{number:+.3g}".replace("-", "\u2212")
+    text = f"{number:+,.0f}" if 1000 <= abs(number) < 1e6 else f"{number:+.3g}"
+    return "0" if number == 0 else text.replace("-", "\u2212").replace(",", "\u202f")
 
 
 def printable(text: str) -> str:
@@ -276,17 +290,29 @@ def _draw_slide(
     axes.set_axis_off()
 
 
-def draw_scale_bar(axes: Axes, slide_size: Size, slide_mpp: Mpp, points: float = 9.0) -> None:
-    """A bar of a round length at the bottom left of a slide in level-0 coordinates."""
+def draw_scale_bar(
+    axes: Axes, slide_size: Size, slide_mpp: Mpp, points: float = 9.0, thickness: float = 0.005
+) -> None:
+    """A bar of a round length at the bottom left of a slide in level-0 coordinates.
+
+    Args:
+        axes: what the slide is drawn in.
+        slide_size: the slide in level-0 pixels.
+        slide_mpp: micrometres per level-0 pixel.
+        points: size of its label.
+        thickness: of the bar, in shares of the slide's longer side.
+    """
     length_um, label = scale_bar(slide_size.width * slide_mpp.x)
     height_um = slide_size.height * slide_mpp.y
-    # Of the longer side, which is 8 inches in every picture: as thick on a narrow slide.
-    unit_um = max(slide_size.width * slide_mpp.x, height_um) / 100
+    # Of the longer side, which is as long in every picture: as thick on a narrow slide.
+    unit_um = 2 * thickness * max(slide_size.width * slide_mpp.x, height_um)
     length, left = length_um / slide_mpp.x, unit_um / slide_mpp.x
-    thickness = 0.5 * unit_um / slide_mpp.y
+    thick = 0.5 * unit_um / slide_mpp.y
     y = (height_um - 1.5 * unit_um) / slide_mpp.y
     axes.add_patch(
-        Rectangle((left, y), length, thickness, facecolor="black", edgecolor="white", lw=1.0)
+        Rectangle(
+            (left, y), length, thick, facecolor="black", edgecolor="white", lw=points / 9, zorder=5
+        )
     )
     axes.annotate(
         label,
@@ -298,4 +324,5 @@ def draw_scale_bar(axes: Axes, slide_size: Size, slide_mpp: Mpp, points: float =
         fontsize=points,
         color="black",
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
+        zorder=5,
     )
