@@ -44,7 +44,7 @@ def write_geojson(
             properties = {"objectType": "annotation"} | _classification(one.names[0])
             yield _feature(shapely.geometry.mapping(moved), properties)
 
-    return _write(Path(path), features())
+    return write_features(Path(path), features())
 
 
 def write_tiles(
@@ -76,7 +76,7 @@ def write_tiles(
             for i, box in enumerate((boxes[part] - [*origin, 0, 0]).tolist()):
                 yield _tile(box, {name: column[i] for name, column in rows.items()})
 
-    return _write(Path(path), features())
+    return write_features(Path(path), features())
 
 
 def _tile(box: Sequence[float], values: dict[str, Any]) -> dict[str, Any]:
@@ -109,10 +109,31 @@ def colour(name: str) -> list[int]:
     return [round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.85, 0.85)]
 
 
-def _write(path: Path, features: Iterable[Mapping[str, Any]]) -> int:
+def write_features(
+    path: Path, features: Iterable[Mapping[str, Any]], members: Mapping[str, Any] | None = None
+) -> int:
+    """Write a FeatureCollection, one feature at a time.
+
+    Args:
+        path: a ``.geojson`` or ``.geojson.gz``.
+        features: GeoJSON features.
+        members: further members of the collection, which readers that do not know them pass over
+            (RFC 7946, section 6.1); they come first in the file.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        OutputError: the file cannot be written.
+        ValueError: something that JSON does not hold, such as NaN.
+    """
+    head = "".join(
+        f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)},\n"
+        for name, value in (members or {}).items()
+    )
     count = 0
     with complete_file(path) as draft, _opened(draft, path.suffix.lower() == ".gz") as out:
-        out.write('{"type": "FeatureCollection", "features": [')
+        out.write(f'{{"type": "FeatureCollection", {head}"features": [')
         for feature in features:
             out.write(",\n" if count else "\n")
             out.write(json.dumps(feature, allow_nan=False))
