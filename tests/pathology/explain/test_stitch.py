@@ -2,12 +2,14 @@ import math
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathology.errors import OutputError
 from pathology.explain.stitch import Stitcher
 from pathology.geometry import Box, Mpp, Size
+from pathology.maps.ome_tiff import write_ome_tiff
 
 
 def reference(tiles, slide_size, slide_mpp, out_mpp):
@@ -316,3 +318,27 @@ def test_bad_covers_are_refused(cover, weight, message, tmp_path):
     stitcher = Stitcher(Size(10.0, 10.0), Mpp(1, 1), 1.0, Size(5.0, 5.0), tmp_path)
     with pytest.raises(ValueError, match=message):
         stitcher.add(Box(0, 0, 5, 5), np.ones((1, 1)), covers=[(cover, weight)])
+
+
+def test_the_sum_holds_through_every_level_of_the_file(tmp_path):
+    """As tifffile reads them back; the file's float32 is all that is lost, and little of it."""
+    rng, size = np.random.default_rng(7), Size(2600.0, 1900.0)
+    tiles = [
+        (Box(*rng.uniform(-30, 1880, 2), 90.0, 90.0), rng.standard_normal((6, 6)), 0.01)
+        for _ in range(400)
+    ]
+    stitched = stitch(tiles, size, Mpp(0.5, 0.5), 2.7, tmp_path)
+    path = write_ome_tiff(stitched.additive, tmp_path / "map.ome.tif", tile_px=32)
+    given = math.fsum(weight * value for _, cells, weight in tiles for value in cells.flat)
+    with tifffile.TiffFile(path) as tiff:
+        levels = [level.asarray() for level in tiff.series[0].levels]
+    assert len(levels) == 5
+    assert {level.dtype for level in levels} == {np.dtype(np.float32)}
+    # The finest level is what was stitched, bit for bit, so its sum is the ledger's.
+    stored = [math.fsum(level[np.isfinite(level)].astype(np.float64).flat) for level in levels]
+    assert stored[0] == pytest.approx(stitched.map_sum, abs=1e-15 * stitched.absolute_sum)
+    for level, total in zip(levels, stored, strict=True):
+        # A pixel is rounded once, by at most half a unit in its last place: 2**-24 of itself.
+        rounding = 2.0**-24 * float(np.nansum(np.abs(level), dtype=np.float64))
+        assert abs(total - stitched.map_sum) <= rounding
+        assert abs(total + stitched.rounding + stitched.cut_off - given) <= rounding
