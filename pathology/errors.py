@@ -12,6 +12,7 @@
     +-- AnnotationError           regions drawn on a slide that cannot be used; names which
     +-- StampMismatchError        results made by another model or specification
     +-- OutputError               a folder or file that cannot be written
+    +-- MissingExtraError         an optional package that is not installed
     +-- LedgerError               the sum of a map does not account for its score
 
 The command line turns each into one line and exit code 2. A message says what failed, on what,
@@ -68,6 +69,10 @@ class StampMismatchError(PathologyError):
 
 class OutputError(PathologyError):
     """Results cannot be written where they should go."""
+
+
+class MissingExtraError(PathologyError, ImportError):
+    """What was asked for needs an optional package; the message says which to install."""
 
 
 class LedgerError(PathologyError):

@@ -77,12 +77,16 @@ def write_ome_tiff(
     return path
 
 
-def read_ome_tiff(path: str | Path, level: int = 0) -> tuple[SlideMap, dict[str, Any]]:
+def read_ome_tiff(
+    path: str | Path, level: int = 0, *, max_side: int | None = None
+) -> tuple[SlideMap, dict[str, Any]]:
     """Read what :func:`write_ome_tiff` wrote.
 
     Args:
         path: the file.
         level: pyramid level, 0 the finest.
+        max_side: rather the finest level from ``level`` on with no side above this, the last where
+            all have; the others are not read.
 
     Returns:
         The map in memory and the metadata given at writing.
@@ -101,6 +105,8 @@ def read_ome_tiff(path: str | Path, level: int = 0) -> tuple[SlideMap, dict[str,
             pages = tiff.series[0].levels
             if not 0 <= level < len(pages):
                 raise ValueError(f"{path} has levels 0 to {len(pages) - 1}, got {level}")
+            while max_side and max(pages[level].shape) > max_side and level < len(pages) - 1:
+                level += 1
             values = pages[level].asarray(maxworkers=1)
     except (OSError, tifffile.TiffFileError, ElementTree.ParseError) as error:
         raise PathologyError(f"{path}: cannot read it as an OME-TIFF: {error}") from error
