@@ -1,9 +1,11 @@
 """Files and folders that appear under their name complete, or not at all."""
 
+import errno
+import glob
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pathology.errors import OutputError
@@ -84,21 +86,49 @@ def _is_alive(process: int) -> bool:
 def complete_folder(folder: Path) -> Iterator[Path]:
     """A scratch folder beside ``folder`` that takes its name only when the block succeeds.
 
+    What killed processes left of the same folder is removed; processes that are alive have scratch
+    folders of their own, and the last to finish is the one that stays.
+
     Yields:
         The scratch folder, empty. A killed or failing block leaves nothing under the final name.
 
     Raises:
         OutputError: it cannot be made, or not be written.
     """
-    scratch = folder.with_name(f".{folder.name}.partial")
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         scratch.mkdir(parents=True)
+        _remove_scratch(folder)
         yield scratch
-        if folder.exists():
-            shutil.rmtree(folder)
-        scratch.rename(folder)
+        _replace(scratch, folder)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _replace(scratch: Path, folder: Path) -> None:
+    """Give ``scratch`` the name of ``folder``, which may be there."""
+    former = folder.with_name(f".{folder.name}.former.{os.getpid()}.part")
+    for _ in range(8):  # others may put theirs there in between
+        with suppress(FileNotFoundError):
+            folder.rename(former)
+        try:
+            scratch.rename(folder)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        finally:
+            shutil.rmtree(former, ignore_errors=True)
+    else:
+        raise OSError(errno.EEXIST, "others keep writing it")
+
+
+def _remove_scratch(folder: Path) -> None:
+    """Remove what processes that are gone have left of ``folder``."""
+    for draft in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
+        process = draft.name[: -len(".part")].rpartition(".")[2]
+        if process.isdecimal() and not _is_alive(int(process)):
+            shutil.rmtree(draft, ignore_errors=True)

@@ -1,20 +1,10 @@
 """``pathology explain``: exact heatmaps of slides, each folder complete or not there."""
 
-import hashlib
-import shutil
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pathology.cli.run_function import run_function
-from pathology.errors import ManifestError
-
-if TYPE_CHECKING:
-    from pathology.cli.scorers import Explainer
-    from pathology.explain.slide import SlideExplanation
-    from pathology.slides import Slide
-    from pathology.tiling import TileGrid
 
 
 def explain(
@@ -22,7 +12,7 @@ def explain(
     slides: Path,
     tiles: Path,
     out: Path,
-    target: str | None = None,
+    target: str | list[str] | None = None,
     pooling: str | None = None,
     encoder: str | None = None,
     weights: Path | None = None,
@@ -34,6 +24,8 @@ def explain(
     calibrated: bool = False,
     out_mpp: float = 8.0,
     depth: str = "pixels",
+    detail: float = 1.0,
+    formats: list[Literal["ome-zarr", "dicom"]] | None = None,
     stains: Path | None = None,
     mpp: float | None = None,
     device: str = "auto",
@@ -41,9 +33,9 @@ def explain(
     overwrite: bool = False,
     keep_going: bool = False,
 ) -> int:
-    """Write exact slide-level heatmaps: report.html, overlay.png, heatmap.ome.tif, tiles.parquet.
+    """Write exact slide-level heatmaps: report.html, figure.pdf, heatmap.ome.tif, tiles.parquet.
 
-    Each slide and class gets a folder OUT/SLIDE/CLASS; slides that are done by the same model,
+    Each slide and target gets a folder OUT/SLIDE/TARGET; those that are done by the same model,
     tiles and settings are skipped.
 
     Args:
@@ -51,8 +43,10 @@ def explain(
         slides: manifest (slides.csv), folder of slides, or one slide.
         tiles: folder that `pathology tile` wrote.
         out: folder for the explanations.
-        target: class to explain; each slide's class of the highest score when omitted. Of a run on
-            slides that predicts grades `grade`, of survival `risk` or `interval_0`, ...
+        target: what to explain: a class; a difference of classes, "tumour - normal", or of a class
+            and the mean of all, "tumour - mean"; several as "[tumour, tumour - normal]"; "all" for
+            every class. Each slide's class of the highest score when omitted. Of a run on slides
+            that predicts grades `grade`, of survival `risk` or `interval_0`, ...
         pooling: how the slide's score weighs tile logits: mean (when omitted), or e.g. top50.
         encoder: for a run on slides, what made its features, as `pathology features` was told;
             likewise weights, pretrained, encoder_seed, encoder_args, resize and pixels.
@@ -68,6 +62,11 @@ def explain(
             last map before pooling), or tiles, which any model has. The deeper, the quicker and the
             coarser: a place sees more of the tile than it covers on the map. There are no maps of
             stains and no colours of W(x) at a depth.
+        detail: share of the tiles' absolute contributions that is taken apart, the strongest tiles
+            first; the others are spread evenly over themselves and counted in the ledger. Below
+            about 0.6 of the tiles it is quicker.
+        formats: further files: ome-zarr (extra [zarr]), dicom (a parametric map, of DICOM slides;
+            extra [dicom]).
         stains: folder of the slides' stain profiles, when the run was trained on normalised tiles;
             the run's own when omitted.
         mpp: micrometres per pixel of slides that do not say it themselves.
@@ -77,20 +76,21 @@ def explain(
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
     from pathology.cli.cohort import each_slide
+    from pathology.cli.explain_slide import SlideExplainer
     from pathology.cli.feature_slide import EncoderChoice
     from pathology.cli.scorers import make_explainer
-    from pathology.cli.slide_list import list_slides, slide_mpp
+    from pathology.cli.slide_list import list_slides
     from pathology.cli.trained import load_trained
-    from pathology.explain.results import check_settings, stored_settings, write_results
-    from pathology.explain.slide import explain_slide
+    from pathology.explain.results import check_formats
     from pathology.metrics import Calibration
     from pathology.metrics.calibration import FILE, apply_calibration
-    from pathology.outputs import complete_folder, writable_folder
-    from pathology.slides import open_slide
-    from pathology.tiling import TileGrid
+    from pathology.outputs import writable_folder
 
     if batch_size < 1 or not out_mpp > 0:
         raise ValueError("--batch-size and --out-mpp must be positive")
+    if not 0 < detail <= 1:
+        raise ValueError(f"--detail must be above 0 and at most 1, got {detail}")
+    check_formats(formats or [])
     loaded = load_trained(run, device)
     task, calibration = loaded.task, None
     if calibrated:
@@ -102,155 +102,46 @@ def explain(
             encoder, weights, pretrained, encoder_seed, encoder_args, resize, pixels
         )
     explainer = make_explainer(loaded, pooling, depth, choice)
-    scorer, trained = explainer.scorer, explainer.trained
-    if target is not None and target not in scorer.classes:
-        raise ValueError(f"--target must be one of {', '.join(scorer.classes)}; got {target!r}")
+    trained = explainer.trained
     profiles = trained.check_stains(stains or trained.stains)
-    normaliser = profiles.normaliser() if profiles else None
+    work = SlideExplainer(
+        explainer,
+        run=run.name,
+        tiles=tiles,
+        out=out,
+        targets=_targets(target, explainer.scorer.classes),
+        out_mpp=out_mpp,
+        detail=detail,
+        batch_size=batch_size,
+        formats=list(formats or []),
+        calibration=None if calibration is None else calibration.numbers(),
+        profiles=profiles,
+        overwrite=overwrite,
+    )
     table = list_slides(slides, mpp)
     writable_folder(out)
-
-    def work(row: dict[str, Any]) -> str:
-        path = tiles / f"{row['slide_id']}.parquet"
-        if not path.is_file():
-            raise ManifestError(
-                f"{path}: no tiles of slide {row['slide_id']!r}; run `pathology tile` first"
-            )
-        colour = TileGrid.load(path).spec.colour
-        with open_slide(row["path"], slide_mpp(row), colour=colour) as slide:
-            grid = TileGrid.load(path, slide=slide)
-            explainer.check_tiles(grid.spec, str(path))
-            name = str(row["slide_id"])
-            stain = profiles.profile(name, slide.stamp(), colour) if profiles else None
-            settings = _settings(grid, explainer, out_mpp, depth, target)
-            settings["calibration"] = calibration and calibration.numbers()
-            settings["stain"] = stain and {"target": trained.stain, "profile": stain.digest()}
-            # One folder per slide and class asked for; "predicted" when the model chooses.
-            folder = out / name / (target or "predicted")
-            if folder.exists() and overwrite:
-                stored_settings(folder)  # replace explanations, nothing else
-            elif folder.exists():
-                check_settings(folder, settings)
-                return f"{folder / 'report.html'}: made before by the same model and settings"
-            with complete_folder(folder) as scratch:
-                result = explain_slide(
-                    slide,
-                    grid,
-                    scorer,
-                    target,
-                    out_mpp=out_mpp,
-                    batch_size=batch_size,
-                    scratch=scratch / "stitch",
-                    progress=_progress,
-                    normalise=partial(normaliser, profiles=stain) if normaliser else None,
-                )
-                provenance = _provenance(result, slide, grid, explainer, run, settings)
-                if profiles and stain:
-                    provenance["stains"] = (
-                        f"normalised by {stain.method} to {profiles.target.name}, profile"
-                        f" {stain.digest()}"
-                    )
-                write_results(result, slide, scratch, settings, provenance)
-                shutil.rmtree(scratch / "stitch")
-        return f"{folder / 'report.html'}\n{_indented(str(result.ledger))}"
-
     return each_slide(table, work, "explaining", keep_going, failures=out / "failures.csv")
 
 
-def _settings(
-    grid: "TileGrid",
-    explainer: "Explainer",
-    out_mpp: float,
-    depth: str,
-    target: str | None,
-) -> dict[str, Any]:
-    """What decides the numbers of an explanation."""
-    return {
-        "slide": grid.source.stamp,
-        "slide_mpp": list(grid.source.mpp),
-        "checkpoint": explainer.trained.checkpoint,
-        "tiles": grid.spec.to_dict(),
-        "tile_positions": hashlib.sha256(grid.boxes().tobytes()).hexdigest()[:16],
-        "out_mpp": out_mpp,
-        "depth": depth,
-        "target": target,
-        **explainer.settings,
-    }
+def _targets(asked: str | list[str] | None, classes: list[str]) -> list[str]:
+    """Targets by name; none for each slide's class of the highest score.
 
+    Raises:
+        ValueError: there is no such target, or it was named twice.
+    """
+    from pathology.explain.targets import parse_target
 
-def _provenance(
-    result: "SlideExplanation",
-    slide: "Slide",
-    grid: "TileGrid",
-    explainer: "Explainer",
-    run: Path,
-    settings: dict[str, Any],
-) -> dict[str, str]:
-    """The same and more, in words for the report."""
-    import datetime
-
-    import bcos_vit
-
-    spec = grid.spec
-    return {
-        **explainer.words,
-        **_input(explainer.scorer.encoding, result),
-        "run": run.name,
-        "checkpoint": explainer.trained.checkpoint,
-        "slide file": slide.path.name if slide.path else "in memory",
-        "slide stamp": grid.source.stamp,
-        "slide resolution": f"{slide.mpp.x:.5g} x {slide.mpp.y:.5g} µm/px ({slide.mpp_source})",
-        "tiles": f"{len(grid)} of {spec.size_px} px at {spec.mpp:g} µm/px,"
-        f" overlap {spec.overlap_px} px",
-        "map": f"{settings['out_mpp']:g} µm/px",
-        "depth": _depth(result, spec.mpp * spec.size_px),
-        "largest gap of a tile": f"{result.tiles['gap'].max():.1e} logits",
-        **_calibration(settings["calibration"]),
-        "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "version": f"bcos-pathology {bcos_vit.__version__}",
-    }
-
-
-def _input(encoding: Any, result: "SlideExplanation") -> dict[str, str]:
-    """What the model sees, and what the map says of each stain where it tells them apart."""
-    if not hasattr(encoding, "name"):
-        return {}  # a function of somebody else's
-    if encoding.stain_space is None:
-        return {"input": encoding.name}
-    told = {"input": f"stain space: {encoding.stain_space}"}
-    if not result.stains:
-        return told
-    parts = [f"{name} {share:+.6f}" for name, share in result.stain_sums.items()]
-    return told | {"map and cut off by stain": f"{', '.join(parts)} logits"}
-
-
-def _calibration(numbers: dict[str, Any] | None) -> dict[str, str]:
-    """What the logits were divided by, for the report."""
-    if numbers is None:
-        return {}
-    return {"calibrated": "; ".join(f"{what} {values}" for what, values in numbers.items())}
-
-
-def _depth(result: "SlideExplanation", tile_um: float) -> str:
-    """Where the explanation stops, and how large a place is there."""
-    rows, columns = result.places
-    if result.depth == "pixels":
-        return f"pixels of the tiles, {rows} x {columns}"
-    return (
-        f"{result.depth}, {rows} x {columns} places per tile, each {tile_um / columns:.3g} µm wide"
-        " on the map; what a place stands for reaches further. Pixels and their channels are not"
-        " told apart"
-    )
-
-
-def _progress(batches: Iterable[Any], total: int, what: str) -> Iterable[Any]:
-    from tqdm import tqdm
-
-    return tqdm(batches, total=total, desc=what, unit="batch", leave=False)
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())
+    if asked == "all" and "all" not in classes:
+        return classes
+    targets = [asked] if isinstance(asked, str) else asked or []
+    for text in targets:
+        try:
+            parse_target(text, classes)
+        except ValueError as error:
+            raise ValueError(f"--{error}") from error
+        if targets.count(text) > 1:
+            raise ValueError(f"--target names {text!r} twice")
+    return targets
 
 
 def main(arguments: Sequence[str]) -> int:

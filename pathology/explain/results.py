@@ -1,6 +1,7 @@
 """A slide's explanation on disk: a folder of files that stand by themselves, and its stamp."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,28 @@ from pathology.errors import StampMismatchError
 from pathology.explain.overlay import overlay_png
 from pathology.explain.report import Report, write_report
 from pathology.explain.slide import SlideExplanation
+from pathology.maps.extras import imported
 from pathology.maps.ome_tiff import write_ome_tiff
 from pathology.slides import Slide
 
 THUMBNAIL_PX = 2000
 RECORD = "explanation.json"
+FORMATS = {"ome-zarr": ("zarr", "zarr"), "dicom": ("dicom", "highdicom")}
+"""Formats that are written when asked for: the extra that they come with, and its package."""
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse formats that there are not, or whose packages are missing, before any work.
+
+    Raises:
+        MissingExtraError: a package is missing; says what to install.
+        ValueError: no such format.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise ValueError(f"formats must be of {', '.join(FORMATS)}; got {name!r}")
+        extra, module = FORMATS[name]
+        imported(module, extra)
 
 
 def write_results(
@@ -25,6 +43,7 @@ def write_results(
     folder: Path,
     settings: dict[str, Any],
     provenance: dict[str, str],
+    formats: Sequence[str] = (),
 ) -> None:
     """Write everything there is to know about an explanation.
 
@@ -41,8 +60,9 @@ def write_results(
         result: the explanation; its scratch map must still exist.
         slide: the slide.
         folder: an existing folder.
-        settings: what decides the numbers, JSON values by name; see :func:`check_settings`.
+        settings: what decides the numbers, JSON values by name; see :func:`check_record`.
         provenance: what a reader of the report should know, printed in this order.
+        formats: further formats, see :data:`FORMATS`.
 
     Raises:
         OutputError: a file cannot be written.
@@ -54,6 +74,7 @@ def write_results(
         "stains": result.stain_sums,
         "settings": settings,
         "provenance": provenance,
+        "formats": list(formats),
     }
     table = pa.Table.from_pandas(result.tiles, preserve_index=False)
     metadata = {**(table.schema.metadata or {}), b"bcos_pathology": json.dumps(record).encode()}
@@ -74,6 +95,7 @@ def write_results(
         slide_size=slide.size,
         slide_id=result.slide_id,
         score=result.logit,
+        metadata=record,
     )
     limit = draw(result.contributions, folder / "overlay.png", target=result.target).limit
     for name, stitched in result.stains.items():
@@ -99,28 +121,32 @@ def write_results(
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 
 
-def stored_settings(folder: Path) -> dict[str, Any]:
-    """The settings of the explanation in ``folder``.
+def stored_record(folder: Path) -> dict[str, Any]:
+    """What the explanation in ``folder`` says of itself.
 
     Raises:
         StampMismatchError: it holds something else than an explanation.
     """
     try:
-        return dict(json.loads((folder / RECORD).read_text())["settings"])
+        record = dict(json.loads((folder / RECORD).read_text()))
+        record["settings"] = dict(record["settings"])
     except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise StampMismatchError(
             f"{folder}: holds something else than an explanation; choose another --out"
         ) from error
+    return record
 
 
-def check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Refuse a folder that holds an explanation made with other settings.
+def check_record(folder: Path, settings: dict[str, Any], formats: Sequence[str]) -> None:
+    """Refuse a folder that holds an explanation made with other settings, or in fewer formats.
 
     Raises:
-        StampMismatchError: naming the first setting that differs, or that it is no explanation.
+        StampMismatchError: naming the first setting that differs, or what is missing, or that it
+            is no explanation.
     """
+    record = stored_record(folder)
     # What was made before there were depths went down to pixels, of what the model said.
-    stored = {"depth": "pixels", "calibration": None, **stored_settings(folder)}
+    stored = {"depth": "pixels", "calibration": None, "detail": 1.0, **record["settings"]}
     # Through JSON, so that tuples and lists compare equal.
     for name, value in json.loads(json.dumps(settings)).items():
         if stored.get(name) != value:
@@ -128,3 +154,9 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
                 f"{folder}: made with {name}={stored.get(name)!r}, asked for {value!r};"
                 " choose another --out, or pass --overwrite"
             )
+    missing = [name for name in formats if name not in record.get("formats", ())]
+    if missing:
+        raise StampMismatchError(
+            f"{folder}: made without {', '.join(missing)}; choose another --out, or pass"
+            " --overwrite"
+        )

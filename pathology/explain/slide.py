@@ -62,9 +62,9 @@ class SlideExplanation:
             explained; their contribution is NaN. Of tiles that stay whole or share a window only
             the contribution is known, not its parts. For a model in stain space also what each
             stain adds to ``contribution``, by its name. Tiles have no logits of their own in a
-            slide model; there, ``contribution`` is to the slide's logit, ``attention`` what is usually
-            drawn, and ``removal_effect`` the slide's logit minus what it would be without the tile
-            (told where there is a closed form).
+            slide model; there, ``contribution`` is to the slide's logit, ``attention`` what is
+            usually drawn, and ``removal_effect`` the slide's logit minus what it would be without
+            the tile (told where there is a closed form).
         tiles_for, tiles_against: the tiles that argue most for and against, with pixels.
         stains: for a model in stain space, a map of each stain's part of the contributions; pixel
             by pixel they sum to the map, up to the rounding of float32. Empty at a depth, where a
@@ -72,6 +72,8 @@ class SlideExplanation:
         depth: where explanations stop.
         places: ``(rows, columns)`` of a tile at that depth; what falls on a place is spread evenly
             over its share of the tile.
+        layers: further maps over the slide by name, see :mod:`pathology.explain.layers`.
+        told: what is to be said of them, as JSON has it.
     """
 
     slide_id: str
@@ -84,6 +86,8 @@ class SlideExplanation:
     stains: dict[str, Stitched] = field(default_factory=dict)
     depth: str = "pixels"
     places: tuple[int, int] = (0, 0)
+    layers: dict[str, SlideMap] = field(default_factory=dict)
+    told: dict[str, Any] = field(default_factory=dict)
 
     @property
     def logit(self) -> float:

@@ -1,4 +1,4 @@
-"""Drafts of processes that have ended are removed; those of the living and of others are not."""
+"""Outputs are complete or not there; drafts of the dead are removed, those of the living are not."""
 
 import os
 import subprocess
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pathology.outputs import remove_drafts
+from pathology.errors import OutputError
+from pathology.outputs import complete_folder, remove_drafts
 
 
 def draft(folder, name, process):
@@ -36,3 +37,55 @@ def test_a_process_that_ended_and_was_not_waited_for_is_gone(tmp_path):
     remove_drafts(tmp_path, ["a.png"])
     assert not left.exists()
     process.wait()
+
+
+def test_a_folder_is_complete_or_not_there(tmp_path):
+    folder = tmp_path / "a"
+    with pytest.raises(KeyboardInterrupt), complete_folder(folder) as scratch:
+        (scratch / "file").touch()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    for text in ("first", "second"):  # the second replaces the first
+        with complete_folder(folder) as scratch:
+            (scratch / "file").write_text(text)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (folder / "file").read_text() == "second"
+
+
+def test_what_the_dead_left_of_a_folder_is_removed(tmp_path):
+    left = [tmp_path / f".a.{name}.part" for name in ("999999999", "former.999999999")]
+    others = [tmp_path / ".b.999999999.part", tmp_path / f".a.{os.getppid()}.part"]
+    for path in left + others:
+        path.mkdir()
+    with complete_folder(tmp_path / "a"):
+        assert [path.exists() for path in left + others] == [False, False, True, True]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from pathology.outputs import complete_folder
+for i in range(200):
+    with complete_folder(Path(sys.argv[1])) as scratch:
+        for name in "ab":
+            (scratch / name).write_text(sys.argv[2])
+"""
+
+
+def test_two_processes_may_write_one_folder(tmp_path):
+    """Each has its own scratch folder; whoever ends last stays, whole."""
+    folder = tmp_path / "out"
+    command = [sys.executable, "-c", WRITER, str(folder)]
+    writers = [subprocess.Popen([*command, text]) for text in ("x", "y")]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    assert len({(folder / name).read_text() for name in "ab"}) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_under_a_file_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OutputError, match="cannot be written"),
+        complete_folder(tmp_path / "file" / "a"),
+    ):
+        pass

@@ -299,7 +299,7 @@ def test_a_conventional_model_is_refused_by_layer(slide, tmp_path):
 
 
 def test_a_target_that_is_no_class_is_refused(slide, model, tmp_path):
-    with pytest.raises(ValueError, match="one of normal, tumour, or a difference .*; got 'stroma'"):
+    with pytest.raises(ValueError, match=r"one of normal, tumour, or a .*; got 'stroma'"):
         explain_slide(
             slide,
             whole_tissue(slide),

@@ -1,0 +1,250 @@
+"""One slide of ``pathology explain``: what is missing of its targets is made in one pass."""
+
+import hashlib
+import shutil
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pathology.cli.slide_list import slide_mpp
+from pathology.errors import ManifestError
+
+if TYPE_CHECKING:
+    from pathology.cli.scorers import Explainer
+    from pathology.explain.slide import SlideExplanation
+    from pathology.slides import Slide
+    from pathology.stain import StainFolder
+    from pathology.tiling import TileGrid
+
+PREDICTED = "predicted"
+"""The folder of a target that the model chooses."""
+
+
+@dataclass(frozen=True)
+class SlideExplainer:
+    """Explains a slide, for :func:`pathology.cli.cohort.each_slide`.
+
+    Args:
+        explainer: a run.
+        run: its name.
+        tiles: folder of the slides' grids.
+        out: folder for the explanations.
+        targets: what to explain; the class of the highest score when empty.
+        out_mpp: micrometres per pixel of the maps.
+        detail: share that is taken apart, see :func:`pathology.explain.slide.explain_targets`.
+        batch_size: tiles per pass through the model.
+        formats: further files to write.
+        calibration: what logits were divided by, where they were.
+        profiles: stains of the slides, for a run trained on normalised tiles.
+        overwrite: whether explanations made otherwise are replaced.
+    """
+
+    explainer: "Explainer"
+    run: str
+    tiles: Path
+    out: Path
+    targets: list[str]
+    out_mpp: float
+    detail: float
+    batch_size: int
+    formats: list[str] = field(default_factory=list)
+    calibration: dict[str, Any] | None = None
+    profiles: "StainFolder | None" = None
+    overwrite: bool = False
+
+    def __call__(self, row: dict[str, Any]) -> str:
+        """Explain one slide; a line of where, with its ledger, for every target."""
+        from pathology.explain.results import check_record, stored_record
+        from pathology.slides import open_slide
+        from pathology.tiling import TileGrid
+
+        name = str(row["slide_id"])
+        path = self.tiles / f"{name}.parquet"
+        if not path.is_file():
+            raise ManifestError(f"{path}: no tiles of slide {name!r}; run `pathology tile` first")
+        colour = TileGrid.load(path).spec.colour
+        with open_slide(row["path"], slide_mpp(row), colour=colour) as slide:
+            grid = TileGrid.load(path, slide=slide)
+            self.explainer.check_tiles(grid.spec, str(path))
+            stain = self.profiles.profile(name, slide.stamp(), colour) if self.profiles else None
+            lines, missing = [], {}
+            for target, folder in self._folders(name).items():
+                settings = self._settings(grid, target, stain)
+                if folder.exists() and self.overwrite:
+                    stored_record(folder)  # replace explanations, nothing else
+                elif folder.exists():
+                    check_record(folder, settings, self.formats)
+                    lines.append(
+                        f"{folder / 'report.html'}: made before by the same model and settings"
+                    )
+                    continue
+                missing[target] = (folder, settings)
+            if missing:
+                lines += self._make(slide, grid, stain, missing)
+        return "\n".join(lines)
+
+    def _folders(self, name: str) -> dict[str | None, Path]:
+        """Where each target goes; None is what the model chooses."""
+        from pathology.explain.targets import parse_target
+
+        classes = self.explainer.scorer.classes
+        if not self.targets:
+            return {None: self.out / name / PREDICTED}
+        return {
+            target: self.out / name / parse_target(target, classes).folder
+            for target in self.targets
+        }
+
+    def _make(
+        self,
+        slide: "Slide",
+        grid: "TileGrid",
+        stain: Any,
+        missing: dict[str | None, tuple[Path, dict[str, Any]]],
+    ) -> list[str]:
+        """Explain the targets that are missing, and write each to its folder."""
+        from pathology.explain.results import write_results
+        from pathology.explain.slide import explain_targets
+        from pathology.outputs import complete_folder
+
+        normaliser = self.profiles.normaliser() if self.profiles else None
+        with ExitStack() as open_folders:
+            drafts = [
+                open_folders.enter_context(complete_folder(folder))
+                for folder, _ in missing.values()
+            ]
+            stitch = drafts[0] / "stitch"
+            results = explain_targets(
+                slide,
+                grid,
+                self.explainer.scorer,
+                [target for target in missing if target is not None],
+                out_mpp=self.out_mpp,
+                batch_size=self.batch_size,
+                detail=self.detail,
+                scratch=stitch,
+                progress=_progress,
+                normalise=partial(normaliser, profiles=stain) if normaliser else None,
+            )
+            for result, draft, (_, settings) in zip(results, drafts, missing.values(), strict=True):
+                provenance = self._provenance(result, slide, grid, settings, stain)
+                write_results(result, slide, draft, settings, provenance, self.formats)
+            shutil.rmtree(stitch)
+        return [
+            "\n".join([str(folder / "report.html"), _indented(result)])
+            for result, (folder, _) in zip(results, missing.values(), strict=True)
+        ]
+
+    def _settings(self, grid: "TileGrid", target: str | None, stain: Any) -> dict[str, Any]:
+        """What decides the numbers of an explanation."""
+        trained = self.explainer.trained
+        return {
+            "slide": grid.source.stamp,
+            "slide_mpp": list(grid.source.mpp),
+            "checkpoint": trained.checkpoint,
+            "tiles": grid.spec.to_dict(),
+            "tile_positions": hashlib.sha256(grid.boxes().tobytes()).hexdigest()[:16],
+            "out_mpp": self.out_mpp,
+            "depth": self.explainer.scorer.depth,
+            "detail": self.detail,
+            "target": target,
+            **self.explainer.settings,
+            "calibration": self.calibration,
+            "stain": stain and {"target": trained.stain, "profile": stain.digest()},
+        }
+
+    def _provenance(
+        self,
+        result: "SlideExplanation",
+        slide: "Slide",
+        grid: "TileGrid",
+        settings: dict[str, Any],
+        stain: Any,
+    ) -> dict[str, str]:
+        """The same and more, in words for the report."""
+        import datetime
+
+        import bcos_vit
+
+        spec, told = grid.spec, {}
+        if self.profiles and stain:
+            told["stains"] = (
+                f"normalised by {stain.method} to {self.profiles.target.name}, profile"
+                f" {stain.digest()}"
+            )
+        return {
+            **self.explainer.words,
+            **_input(self.explainer.scorer.encoding, result),
+            "run": self.run,
+            "checkpoint": self.explainer.trained.checkpoint,
+            "slide file": slide.path.name if slide.path else "in memory",
+            "slide stamp": grid.source.stamp,
+            "slide resolution": f"{slide.mpp.x:.5g} x {slide.mpp.y:.5g} µm/px ({slide.mpp_source})",
+            "tiles": f"{len(grid)} of {spec.size_px} px at {spec.mpp:g} µm/px,"
+            f" overlap {spec.overlap_px} px",
+            "map": f"{settings['out_mpp']:g} µm/px",
+            "depth": _depth(result, spec.mpp * spec.size_px),
+            **_undivided(result),
+            "largest gap of a tile": f"{result.tiles['gap'].max():.1e} logits",
+            **_calibration(settings["calibration"]),
+            "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "version": f"bcos-pathology {bcos_vit.__version__}",
+            **told,
+        }
+
+
+def _input(encoding: Any, result: "SlideExplanation") -> dict[str, str]:
+    """What the model sees, and what the map says of each stain where it tells them apart."""
+    if not hasattr(encoding, "name"):
+        return {}  # a function of somebody else's
+    if encoding.stain_space is None:
+        return {"input": encoding.name}
+    told = {"input": f"stain space: {encoding.stain_space}"}
+    if not result.stains:
+        return told
+    parts = [f"{name} {share:+.6f}" for name, share in result.stain_sums.items()]
+    return told | {"map and cut off by stain": f"{', '.join(parts)} logits"}
+
+
+def _calibration(numbers: dict[str, Any] | None) -> dict[str, str]:
+    """What the logits were divided by, for the report."""
+    if numbers is None:
+        return {}
+    return {"calibrated": "; ".join(f"{what} {values}" for what, values in numbers.items())}
+
+
+def _undivided(result: "SlideExplanation") -> dict[str, str]:
+    """What of the map is told by whole tiles only."""
+    part = result.ledger.undivided
+    if part is None:
+        return {}
+    return {
+        "undivided": f"{part.tiles} tiles, each spread evenly: {part.net:+.6f} logits of the map,"
+        f" {part.absolute:.6f} without signs"
+    }
+
+
+def _depth(result: "SlideExplanation", tile_um: float) -> str:
+    """Where the explanation stops, and how large a place is there."""
+    rows, columns = result.places
+    if result.depth == "pixels":
+        return f"pixels of the tiles, {rows} x {columns}"
+    return (
+        f"{result.depth}, {rows} x {columns} places per tile, each {tile_um / columns:.3g} µm wide"
+        " on the map; what a place stands for reaches further. Pixels and their channels are not"
+        " told apart"
+    )
+
+
+def _progress(batches: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(batches, total=total, desc=what, unit="batch", leave=False)
+
+
+def _indented(result: "SlideExplanation") -> str:
+    lines = [f"score for {result.target}", *str(result.ledger).splitlines()]
+    return "\n".join(f"    {line}" for line in lines)
