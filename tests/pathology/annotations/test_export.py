@@ -116,3 +116,16 @@ def test_a_failing_write_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         write_geojson(tmp_path / "file" / "a.geojson", [])
+
+
+def test_further_members_come_first_and_are_passed_over(tmp_path):
+    path = tmp_path / "a.geojson"
+    features = [{"type": "Feature", "geometry": shapely.geometry.mapping(HOLED), "properties": {}}]
+    assert export.write_features(path, features, {"made by": {"x": [1, 'a"b']}}) == 1
+    content = json.loads(path.read_text())
+    assert list(content) == ["type", "made by", "features"]
+    assert content["made by"] == {"x": [1, 'a"b']}
+    assert len(read_annotations(path).drawn) == 1
+    with pytest.raises(ValueError, match="JSON compliant"):
+        export.write_features(path, [], {"x": float("nan")})
+    assert json.loads(path.read_text()) == content
