@@ -72,6 +72,11 @@ class Explanation:
             depth=self.depth,
         )
 
+    def _repr_html_(self) -> str:
+        from bcos_vit.explain.notebook import explanation_html
+
+        return explanation_html(self)
+
     def save(self, path: str | Path) -> None:
         """Write all numbers to a compressed ``.npz``; complete or not at all."""
         path = Path(path)
