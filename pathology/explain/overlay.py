@@ -211,32 +211,36 @@ def overlay_png(
         ValueError: a unit, limit or opacity that cannot be drawn, metadata that JSON cannot hold.
     """
     path = Path(path)
-    slide_id, target = printable(slide_id), printable(target)
     chunks = {"bcos_pathology": json_record(metadata)} if metadata is not None else {}
     layer = heat_layer(slide_map, limit=limit, max_side=max_side)
     with style.context(STYLE):
-        figure = _compose(thumbnail, layer, slide_size, slide_id, target, score, opacity, grey)
+        figure = overlay_figure(
+            thumbnail, layer, slide_size, slide_id, target, score, opacity, grey
+        )
         with complete_file(path) as draft:
             figure.savefig(draft, format="png", metadata=chunks)
     return layer
 
 
-def _compose(
+def overlay_figure(
     thumbnail: NDArray[np.uint8],
     layer: HeatLayer,
     slide_size: Size,
     slide_id: str,
     target: str,
     score: float,
-    opacity: float,
-    grey: bool,
+    opacity: float = 0.9,
+    grey: bool = True,
+    titled: bool = True,
 ) -> Figure:
+    """The picture that :func:`overlay_png` writes, 8 inches and edges; draw it in :data:`STYLE`."""
+    slide_id, target = printable(slide_id), printable(target)
     width_um = slide_size.width * layer.slide_mpp.x
     height_um = slide_size.height * layer.slide_mpp.y
     # Inches; the slide is 8 on its longer side, what surrounds it has a fixed size.
     scale = 8.0 / max(width_um, height_um)
     wide, tall = max(width_um * scale, 5.0), max(height_um * scale, 1.0)
-    head, foot, edge = 0.75, 0.95, 0.3
+    head, foot, edge = 0.75 if titled else 0.1, 0.95, 0.3
     figure = Figure(figsize=(wide + 2 * edge, tall + head + foot), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     total = tall + head + foot
@@ -251,12 +255,13 @@ def _compose(
 
     left = edge / (wide + 2 * edge)
     words: dict[str, Any] = {"parse_math": False, "va": "bottom", "color": "#1b2430"}
-    # A bold letter is about two thirds as wide as its size; long names get smaller, not cut.
-    points = min(13.0, 72 * wide / (0.68 * max(1, len(slide_id))))
-    figure.text(left, 1 - 0.36 / total, slide_id, fontsize=points, weight="bold", **words)
-    line = f"evidence for and against {target}    score {signed(score)} logits"
-    points = min(10.0, 72 * wide / (0.6 * len(line)))
-    figure.text(left, 1 - 0.62 / total, line, fontsize=points, **words)
+    if titled:
+        # A bold letter is about two thirds as wide as its size; long names get smaller, not cut.
+        points = min(13.0, 72 * wide / (0.68 * max(1, len(slide_id))))
+        figure.text(left, 1 - 0.36 / total, slide_id, fontsize=points, weight="bold", **words)
+        line = f"evidence for and against {target}    score {signed(score)} logits"
+        points = min(10.0, 72 * wide / (0.6 * len(line)))
+        figure.text(left, 1 - 0.62 / total, line, fontsize=points, **words)
 
     bar = figure.add_axes((left, 0.62 / total, min(4.5, wide) / (wide + 2 * edge), 0.14 / total))
     colours = ScalarMappable(
