@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bcos_vit.models.base import BcosConvNet
 
-_FIRST_PX, _LAST_PX, _WIDTH_PX = 1024, 8192, 32
+_FIRST_PX, _LAST_PX, _WIDTH_PX = 512, 8192, 32
 """Lengths of the strips that are tried, one twice the other, and their width."""
 
 

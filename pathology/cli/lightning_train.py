@@ -38,7 +38,10 @@ from pathology.tasks.checkpoint import Run
 from pathology.tasks.registry import DEFAULT_TASK, TASKS, task_classes
 
 # What a model takes over from its data.
-LINKS = ("classes", "outcome")
+LINKS = {
+    "tiles": ("classes", "outcome", "dense_halo_px"),
+    "slides": ("classes", "outcome"),
+}
 
 # Packages that loggers need, which are not installed with us.
 PACKAGES = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb", "CometLogger": "comet_ml"}
@@ -92,7 +95,7 @@ class TrainCLI(LightningCLI):
         parser.add_argument(
             "--task", type=str, default=DEFAULT_TASK, help=f"what is trained: {', '.join(TASKS)}"
         )
-        for name in LINKS:
+        for name in LINKS[self.task]:
             parser.link_arguments(f"data.{name}", f"model.{name}")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

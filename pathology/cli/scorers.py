@@ -73,14 +73,22 @@ def make_explainer(
         return _of_slides(trained, depth, choice)
     if choice is not None:
         raise ValueError("--encoder is for a run on slides; this one is of tiles")
+    from pathology.explain.dense_logits import DenseLogits
     from pathology.explain.pooled_logits import PooledLogits
     from pathology.explain.pooling import parse_pooling
 
     task, pool = trained.task, parse_pooling(pooling or "mean")
-    with _named("depth"):
-        scorer = PooledLogits(task.model, task.encoding, task.classes, pool, depth)
     words = {"model": str(task.hparams["model"]), "slide score": f"{pool} of the tile logits"}
-    return Explainer(scorer, trained, {"pooling": str(pool)}, words)
+    settings: dict[str, Any] = {"pooling": str(pool)}
+    scorer: Scorer
+    with _named("depth"):
+        if task.dense is None:
+            scorer = PooledLogits(task.model, task.encoding, task.classes, pool, depth)
+        else:
+            scorer = DenseLogits(task.dense, task.encoding, task.classes, pool, depth)
+            settings["dense_halo_px"] = task.dense.halo_px
+            words["evaluation"] = f"dense, each tile with a halo of {task.dense.halo_px} px"
+    return Explainer(scorer, trained, settings, words)
 
 
 def _of_slides(trained: "Trained", depth: str, choice: EncoderChoice | None) -> Explainer:

@@ -29,6 +29,8 @@ tiles:
   --model.bcosify_epochs N
                           turn a conventional timm model B-cos over N epochs
   --data.tiles DIR        folder that `pathology tile` wrote, when the manifest is one of slides
+  --data.dense_halo_px N  dense evaluation: tiles are read with so many pixels around them, and no
+                          padding reaches them (docs/dense.md)
   --data.stains DIR       folder that `pathology stain` wrote, to normalise tiles by
   --data.augment NAME     none, turns, turns+colour, turns+stain, full, trivialaugment,
                           randaugment; or strengths (YAML)

@@ -29,19 +29,23 @@ class TileKind:
         size_px: their side.
         mpp: micrometres per pixel; image files do not say theirs.
         colour: as stored, or by the slides' ICC profiles in sRGB; likewise.
+        halo_px: what is shown around each tile, of dense runs; a specification does not say.
     """
 
     size_px: int | None = None
     mpp: float | None = None
     colour: ColourSpace | None = None
+    halo_px: int | None = None
 
     @classmethod
     def of(cls, tiles: TileDataset | TileSpec) -> Self:
         """The kind of a data set's tiles, or of those that are cut to a specification."""
         if isinstance(tiles, ImageTiles):
-            return cls(tiles.size_px or tiles.first_size[0])
-        spec = tiles if isinstance(tiles, TileSpec) else tiles.spec
-        return cls(spec.size_px, spec.mpp, spec.colour)
+            return cls(tiles.size_px or tiles.first_size[0], halo_px=tiles.halo_px)
+        if isinstance(tiles, TileSpec):
+            return cls(tiles.size_px, tiles.mpp, tiles.colour)
+        halo_px = getattr(tiles, "halo_px", 0)  # packed tiles have none
+        return cls(tiles.spec.size_px, tiles.spec.mpp, tiles.spec.colour, halo_px)
 
     def fits(self, other: "TileKind") -> bool:
         """Whether nothing differs of what both say."""
@@ -51,7 +55,9 @@ class TileKind:
     def __str__(self) -> str:
         size = "any size" if self.size_px is None else f"{self.size_px} px"
         mpp = "" if self.mpp is None else f" at {self.mpp} um/px"
-        return size + mpp + ("" if self.colour is None else f" in {self.colour} colours")
+        colour = "" if self.colour is None else f" in {self.colour} colours"
+        halo = f" with a halo of {self.halo_px} px" if self.halo_px else ""
+        return size + mpp + colour + halo
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +184,12 @@ def load_trained(run: Path, device: str = "auto") -> Trained:
         known = {} if run.is_dir() else read_trained(run).get(ORIGIN, {})
     # Runs from before there were colours and stain normalisation do not name them.
     before = None if known.get("mpp") is None else "stored"
-    tiles = TileKind(known.get("size_px"), known.get("mpp"), known.get("colour", before))
+    tiles = TileKind(
+        known.get("size_px"),
+        known.get("mpp"),
+        known.get("colour", before),
+        known.get("halo_px", task.hparams.get("dense_halo_px") or 0),
+    )
     stain = known.get("stain")
     stains = folder.data_arguments().get("stains") if stain and path.is_file() else None
     return Trained(task, digest, tiles, stain, None if stains is None else str(stains))

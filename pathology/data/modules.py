@@ -41,6 +41,11 @@ class TileDataModule(SplitData):
         path_column: column of a tile manifest that holds the image's path; ``path`` or ``file``
             when omitted.
         size_px: side that image files are resized to; slides are read at their grid's size.
+        dense_halo_px: for dense evaluation, in which a tile's logit comes from what lies inside a
+            halo (:mod:`bcos_vit.models.dense`): pixels around each tile on each side, at least
+            what the network needs. They are read from the slides with ``tiles``; image files show
+            them already, and are ``size_px + 2 * dense_halo_px`` wide. Labels are those of the
+            tile inside.
         crop: what becomes of image files that are not square: none refuses them, centre keeps the
             largest square in their middle.
         batch_size: tiles per step.
@@ -74,6 +79,7 @@ class TileDataModule(SplitData):
         balance: bool | Balance = "none",
         stretch: int = STRETCH,
         outcome: TileOutcome = "classes",
+        dense_halo_px: int | None = None,
     ) -> None:
         super().__init__(num_workers, multiprocessing_context)
         if outcome not in get_args(TileOutcome):
@@ -99,12 +105,24 @@ class TileDataModule(SplitData):
             raise ValueError(f"crop must be one of {', '.join(get_args(Crop))}; got {crop!r}")
         if tiles is not None and shards is not None:
             raise ValueError(f"give tiles or shards, not both; got {tiles!r} and {shards!r}")
+        if dense_halo_px is not None:
+            if dense_halo_px < 1:
+                raise ValueError(f"dense_halo_px must be at least 1, got {dense_halo_px}")
+            if shards is not None:
+                raise ValueError(
+                    f"packed tiles have no halo, dense_halo_px is {dense_halo_px}; give tiles, to"
+                    " read it from the slides"
+                )
+            if tiles is None and size_px is None:
+                raise ValueError(
+                    "dense_halo_px with image files needs size_px, the tile's own side"
+                )
         if stains is not None and tiles is None and shards is None:
             raise ValueError("stains are of slides: give tiles or shards, too")
         self.manifest, self.tiles, self.shards, self.root = manifest, tiles, shards, root
         self.stains = stains
         self.classes, self.path_column, self.size_px = classes, path_column, size_px
-        self.outcome = outcome
+        self.outcome, self.dense_halo_px = outcome, dense_halo_px
         self.crop = crop
         self.batch_size = batch_size
         self.augment, self.balance, self.stretch = augment, balance, stretch
@@ -195,13 +213,21 @@ class TileDataModule(SplitData):
         if table.empty:
             raise ManifestError(f"{self.manifest}: no row has split {split!r}")
         dataset: TileDataset
+        halo_px = self.dense_halo_px or 0
         if self.shards is not None:
             dataset = ShardTiles(table, Path(self.shards), self.classes, stains=self.stains)
         elif self.tiles is not None:
-            dataset = SlideTiles(table, Path(self.tiles), self.classes, stains=self.stains)
+            dataset = SlideTiles(
+                table, Path(self.tiles), self.classes, stains=self.stains, halo_px=halo_px
+            )
         else:
             dataset = ImageTiles(
-                table, self.classes, self.size_px, crop=self.crop, outcome=self.outcome
+                table,
+                self.classes,
+                self.size_px,
+                crop=self.crop,
+                outcome=self.outcome,
+                halo_px=halo_px,
             )
         return dataset
 

@@ -48,13 +48,17 @@ class ImageTiles(Dataset[Sample]):
         classes: class names; a label's index is its place here.
         outcome: what rows say: ``classes``, one each, or ``labels``, any number, joined by ``;``,
             and ``none`` for none. Then ``labels`` is float32 ``(tiles, classes)``.
+        halo_px: what images show around the tile on each side, in pixels; they are then
+            ``size_px + 2 * halo_px`` wide, and are not resized.
         size_px: side to resize to (bicubic, antialiased); images keep their size when omitted.
         transform: applied to ``{"image", "label"}``.
         crop: what becomes of images that are not square: ``none`` refuses them, ``centre`` keeps
             the largest square in their middle.
 
     Raises:
-        ManifestError: a label that is no class; the first image is unreadable, or not square.
+        ManifestError: a label that is no class; the first image is unreadable, not square, or
+            without the halo.
+        ValueError: a halo, and no ``size_px``.
     """
 
     def __init__(
@@ -65,7 +69,12 @@ class ImageTiles(Dataset[Sample]):
         transform: Transform | None = None,
         crop: Crop = "none",
         outcome: TileOutcome = "classes",
+        halo_px: int = 0,
     ) -> None:
+        if halo_px and size_px is None:
+            raise ValueError(
+                f"images with a halo of {halo_px} px need size_px, the side of the tile in them"
+            )
         # One copy of each path, for a million rows may lie in one file; and none a Python object,
         # for a forked worker that looks at one copies the page it is on.
         places, paths = pd.factorize(table["path"])
@@ -74,10 +83,11 @@ class ImageTiles(Dataset[Sample]):
         self.row = table["index"].to_numpy(np.int64) if "index" in table else None
         read = label_indices if outcome == "classes" else label_flags
         self.labels: NDArray[Any] = read(table["label"], classes)
-        self.size_px = size_px
+        self.size_px, self.halo_px = size_px, halo_px
         self.transform, self.crop = transform, crop
         path, row = self._place(0)
         self.first_size = self._square(path, *image_size(path, row))
+        self._check_halo(path, self.first_size[0])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -100,6 +110,9 @@ class ImageTiles(Dataset[Sample]):
         x, y = (width - side) // 2, (height - side) // 2
         pixels = pixels[y : y + side, x : x + side]
         height = width = side
+        self._check_halo(path, side)
+        if self.halo_px:
+            return pixels
         if self.size_px is None and (width, height) != self.first_size:
             raise ManifestError(
                 f"{path}: {width} px wide, the first tile {self.first_size[0]} px;"
@@ -109,6 +122,16 @@ class ImageTiles(Dataset[Sample]):
             return pixels
         size = (self.size_px, self.size_px)
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+    def _check_halo(self, path: str, side: int) -> None:
+        """Refuse an image that is not a tile with its halo: none can be made up."""
+        if not self.halo_px or self.size_px is None:
+            return
+        if side != (wanted := self.size_px + 2 * self.halo_px):
+            raise ManifestError(
+                f"{path}: {side} px wide, wanted {wanted} px: a tile of {self.size_px} px and"
+                f" {self.halo_px} px around it on each side; cut images with their halo"
+            )
 
     def _square(self, path: str, width: int, height: int) -> tuple[int, int]:
         """What is kept of an image of this size."""
@@ -134,6 +157,8 @@ class SlideTiles(Dataset[Sample]):
             label 0, when there are no classes.
         transform: applied to ``{"image", "label"}``.
         stains: folder that ``pathology stain`` wrote, to normalise tiles by.
+        halo_px: what is read around each tile on each side, in pixels at the grid's mpp; beyond
+            the slide lies the background.
 
     Raises:
         ManifestError: a grid is missing, has no labels, or nothing is left.
@@ -149,8 +174,9 @@ class SlideTiles(Dataset[Sample]):
         classes: Sequence[str] | None,
         transform: Transform | None = None,
         stains: str | Path | None = None,
+        halo_px: int = 0,
     ) -> None:
-        self.transform = transform
+        self.transform, self.halo_px = transform, halo_px
         records = table.to_dict("records")
         self.paths = [str(record["path"]) for record in records]
         self.sources: list[GridSource] = []
@@ -196,7 +222,7 @@ class SlideTiles(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         slide = int(self.owner[index])
-        box = Box(float(self.x[index]), float(self.y[index]), *self._tile_size(self.sources[slide]))
+        box = self._box(index, self.sources[slide])
         pixels = self.slides[slide].read(box, mpp=self.spec.mpp)
         image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
         if self.stains:
@@ -210,6 +236,13 @@ class SlideTiles(Dataset[Sample]):
         for place in np.lexsort((self.x[asked], self.y[asked], self.owner[asked])):
             samples[place] = self[int(asked[place])]
         return samples
+
+    def _box(self, index: int, source: GridSource) -> Box:
+        """What is read for a tile: itself and its halo."""
+        x, y = float(self.x[index]), float(self.y[index])
+        right, down = (level0_length(self.halo_px, self.spec.mpp, side) for side in source.mpp)
+        width, height = self._tile_size(source)
+        return Box(x - right, y - down, width + 2 * right, height + 2 * down)
 
     def _tile_size(self, source: GridSource) -> Size:
         size, mpp = self.spec.size_px, self.spec.mpp

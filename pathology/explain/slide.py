@@ -160,7 +160,7 @@ def explain_targets(
         targets: what to explain: names of classes, or differences (``"tumour - normal"``,
             ``"tumour - mean"``); the class of the highest score when there is none.
         out_mpp: micrometres per pixel of the map.
-        batch_size: tiles per forward and backward pass.
+        batch_size: tiles per forward and backward pass, or as many larger windows as they equal.
         detail: share of the sum of the tiles' absolute contributions that is taken apart, the
             strongest tiles first. What the others add is known from the first pass and spread
             evenly over each: score, sum and tile contributions stay exact, and the ledger says how
@@ -194,16 +194,17 @@ def explain_targets(
         )
 
     def batches(windows: Sequence[Window], what: str) -> Iterable[tuple[list[Window], Tensor]]:
+        at_once = _at_once(batch_size, grid, windows)
         read = read_batches(
             slide,
             windows,
             lambda window: window.box,
             grid.spec.mpp,
-            batch_size,
+            at_once,
             device=scorer.device,
             normalise=normalise,
         )
-        return progress(read, -(-len(windows) // batch_size), what)
+        return progress(read, -(-len(windows) // at_once), what)
 
     plan = scorer.plan(grid, batches, asked, whole=detail < 1)
     divided = _divided(plan, detail)
@@ -236,6 +237,14 @@ def explain_targets(
                     plan.logits[[w.tiles[0] for w in chosen]] = own
                 behind.do(partial(account.take, chosen, pixels, images, found))
     return [_result(slide, scorer, account) for account in accounts]
+
+
+def _at_once(batch_size: int, grid: TileGrid, windows: Sequence[Window]) -> int:
+    """How many windows take the memory of so many tiles, but one at least."""
+    if not windows:
+        return batch_size
+    width, height = grid.tile_size
+    return max(1, int(batch_size * width * height / windows[0].box.area + 0.5))
 
 
 def _divided(plan: Plan, detail: float) -> NDArray[np.bool_]:

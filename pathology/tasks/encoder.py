@@ -20,13 +20,19 @@ def task_encoder(task: nn.Module, weights: str) -> Encoder:
         weights: hash of its checkpoint.
 
     Raises:
-        ManifestError: a task that has no model of tiles.
+        ManifestError: a task that has no model of tiles, or whose model was trained to see tiles
+            with a halo.
     """
     model, encoding = getattr(task, "model", None), getattr(task, "encoding", None)
     is_of_timm = isinstance(model, nn.Module) and hasattr(model, "forward_features")
     if not isinstance(encoding, TileEncoding) or not is_of_timm:
         raise ManifestError(
             f"a run of {type(task).__name__} has no model of tiles; give one trained on tiles"
+        )
+    if task.hparams.get("dense_halo_px"):  # type: ignore[union-attr, operator]
+        raise ManifestError(
+            "a dense run has no features of tiles by themselves: its model was trained to see them"
+            " with their halo; give a run on plain tiles"
         )
     pooled = PooledFeatures(cast(nn.Module, model))
     name = f"{task.hparams['model']} of a run"  # type: ignore[index]

@@ -29,6 +29,7 @@ from bcos_vit.losses import (
 from bcos_vit.models import create_model
 from bcos_vit.models.base import BcosModel
 from bcos_vit.models.convert import Homotopy, bcosify
+from bcos_vit.models.dense import Dense
 from pathology.data.tiles import TileOutcome
 from pathology.tasks.base import Task
 from pathology.tasks.encoding import TileEncoding
@@ -71,6 +72,9 @@ class TileClassification(Task):
         bcosify_b: exponent at the end of that way.
         stain_space: stains and glass of a model with ``encoding: stain``, see
             :class:`bcos_vit.stain_space.StainSpace`.
+        dense_halo_px: dense evaluation: images are tiles with so many pixels around them, and
+            logits those of :class:`bcos_vit.models.dense.Dense`, of which padding is no part; taken
+            from the data when run by config. Another function than the model on plain tiles.
         optimisation: see :class:`~pathology.tasks.base.Task`.
 
     Raises:
@@ -96,6 +100,7 @@ class TileClassification(Task):
         bcosify_epochs: float | None = None,
         bcosify_b: float = 2.0,
         stain_space: dict[str, Any] | None = None,
+        dense_halo_px: int | None = None,
         **optimisation: Any,
     ) -> None:
         super().__init__(**optimisation)
@@ -134,6 +139,15 @@ class TileClassification(Task):
         if not is_bcos and (logit_bias != "default" or temperature != 1.0):
             raise ValueError("logit_bias and temperature are of B-cos models")
         self._set_logits(logit_bias, temperature)
+        self._dense: tuple[Dense, ...] = ()
+        if dense_halo_px is not None:
+            if cutmix:
+                raise ValueError(
+                    "cutmix counts areas of whole images, the halo too; leave it out with"
+                    " dense_halo_px"
+                )
+            # Not a module of this one: its weights are the model's, under their names.
+            self._dense = (Dense(self.model, dense_halo_px),)
         self.encoding = TileEncoding(self.model, stain_space)
         if start is not None:
             self._check_same_input(start, init_from)
@@ -293,14 +307,23 @@ class TileClassification(Task):
         super().on_train_batch_start()
         self._go_on()
 
+    @property
+    def dense(self) -> Dense | None:
+        """The model as it is evaluated, where that is dense."""
+        return self._dense[0] if self._dense else None
+
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> Tensor:
         """Logits ``(batch, classes)`` of a batch of tiles."""
         logits: Tensor = self(batch["image"])
         return logits.float()
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """uint8 tiles ``(batch, 3, height, width)`` to logits ``(batch, classes)``."""
-        logits: Tensor = self.model(self.encoding(tiles))
+        """uint8 tiles ``(batch, 3, height, width)`` to logits ``(batch, classes)``.
+
+        Tiles of a dense run have their halo.
+        """
+        network = self.model if self.dense is None else self.dense
+        logits: Tensor = network(self.encoding(tiles))
         return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
