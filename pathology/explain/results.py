@@ -2,23 +2,32 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
 
 from pathology.errors import StampMismatchError
+from pathology.explain.figure import Panel, SlideFigure, write_figure
 from pathology.explain.overlay import overlay_png
+from pathology.explain.qupath_script import write_qupath_script
 from pathology.explain.report import Report, write_report
 from pathology.explain.slide import SlideExplanation
+from pathology.explain.stored import RECORD, SLIDE
+from pathology.explain.tile_features import write_tile_features
+from pathology.explain.view import SlideView
 from pathology.maps.extras import imported
 from pathology.maps.ome_tiff import write_ome_tiff
+from pathology.maps.ome_zarr import write_ome_zarr
+from pathology.maps.pyramid import Levels
+from pathology.maps.slide_map import SlideMap
 from pathology.slides import Slide
 
-THUMBNAIL_PX = 2000
-RECORD = "explanation.json"
 FORMATS = {"ome-zarr": ("zarr", "zarr"), "dicom": ("dicom", "highdicom")}
 """Formats that are written when asked for: the extra that they come with, and its package."""
 
@@ -47,11 +56,13 @@ def write_results(
 ) -> None:
     """Write everything there is to know about an explanation.
 
-    To look at: ``report.html`` and ``overlay.png``. To compute with: ``heatmap.ome.tif`` (additive
-    map in logits per pixel, the sum kept on every level), ``density.ome.tif`` (the tiles' own
-    logits per mm2, averaged where they overlap, the same height on every level) and
-    ``tiles.parquet`` (one row per tile). ``explanation.json`` holds ledger, settings and
-    provenance, which the maps and the table carry in their metadata too.
+    To look at: ``report.html``, ``overlay.png``, and for papers ``figure.pdf`` and ``figure.png``;
+    ``slide.jpg`` is the slide below them. To compute with: ``heatmap.ome.tif`` (additive map in
+    logits per pixel, the sum kept on every level), ``density.ome.tif`` (the tiles' own logits per
+    mm2, averaged where they overlap, the same height on every level) and ``tiles.parquet`` (one row
+    per tile). For QuPath: ``tiles.geojson.gz`` and ``heatmap.groovy``, which puts the map in its
+    place. ``explanation.json`` holds ledger, settings and provenance, which every other file
+    carries in its metadata, too.
 
     Of pixels in stain space there is also each stain's part of the additive map, as
     ``heatmap_STAIN.ome.tif`` and, in the colours of ``overlay.png``, ``overlay_STAIN.png``.
@@ -67,58 +78,111 @@ def write_results(
     Raises:
         OutputError: a file cannot be written.
     """
+    view = result.view or SlideView.of(slide)
     record = {
-        "slide_id": result.slide_id,
-        "target": result.target,
-        "ledger": result.ledger.to_dict(),
-        "stains": result.stain_sums,
-        "settings": settings,
-        "provenance": provenance,
+        **replace(result, settings=settings, provenance=provenance).record,
+        "view": {"size": list(view.size), "mpp": list(view.mpp)},
         "formats": list(formats),
     }
-    table = pa.Table.from_pandas(result.tiles, preserve_index=False)
-    metadata = {**(table.schema.metadata or {}), b"bcos_pathology": json.dumps(record).encode()}
-    tiles = table.replace_schema_metadata(metadata)
-    pq.write_table(tiles, folder / "tiles.parquet", compression="zstd")
-    write_ome_tiff(result.contributions, folder / "heatmap.ome.tif", metadata=record)
-    write_ome_tiff(
-        result.stitched.density(),
-        folder / "density.ome.tif",
-        levels="mean",
-        metadata=record,
-        weights=result.stitched.coverage.values,
-    )
-    thumbnail = slide.thumbnail(THUMBNAIL_PX)
-    draw = partial(
-        overlay_png,
-        thumbnail,
-        slide_size=slide.size,
-        slide_id=result.slide_id,
-        score=result.logit,
+    limit = _write_pictures(result, view, folder, record)
+    _write_maps(result, folder, record, formats)
+    _write_tiles(result, slide, folder, record)
+    write_qupath_script(
+        folder / "heatmap.groovy",
+        slide,
+        result.contributions,
+        target=result.target,
+        limit=limit,
         metadata=record,
     )
-    limit = draw(result.contributions, folder / "overlay.png", target=result.target).limit
-    for name, stitched in result.stains.items():
-        write_ome_tiff(stitched.additive, folder / f"heatmap_{name}.ome.tif", metadata=record)
-        words = f"{result.target}: part of {name}"
-        draw(stitched.additive, folder / f"overlay_{name}.png", target=words, limit=limit)
     share = (result.tiles["weight"] * result.tiles["contribution"]).fillna(0.0)
     report = Report(
         slide_id=result.slide_id,
         target=result.target,
-        slide_size=slide.size,
-        slide_mpp=slide.mpp,
-        thumbnail=thumbnail,
+        slide_size=view.size,
+        slide_mpp=view.mpp,
+        thumbnail=view.thumbnail,
         slide_map=result.contributions,
         ledger=result.ledger,
         tile_contributions=share.to_numpy(),
         tiles_for=result.tiles_for,
         tiles_against=result.tiles_against,
         provenance=provenance,
+        limit=limit,
         depth=result.depth,
     )
     write_report(folder / "report.html", report)
     (folder / RECORD).write_text(json.dumps(record, indent=2))
+
+
+def _write_tiles(
+    result: SlideExplanation, slide: Slide, folder: Path, record: dict[str, Any]
+) -> None:
+    """The table of the tiles, and the same as objects for QuPath."""
+    table = pa.Table.from_pandas(result.tiles, preserve_index=False)
+    metadata = {**(table.schema.metadata or {}), b"bcos_pathology": json.dumps(record).encode()}
+    tiles = table.replace_schema_metadata(metadata)
+    pq.write_table(tiles, folder / "tiles.parquet", compression="zstd")
+    write_tile_features(
+        result.tiles,
+        folder / "tiles.geojson.gz",
+        slide_id=result.slide_id,
+        target=result.target,
+        bounds=slide.bounds,
+        metadata=record,
+    )
+
+
+def _write_maps(
+    result: SlideExplanation,
+    folder: Path,
+    record: dict[str, Any],
+    formats: Sequence[str],
+) -> None:
+    """What there is to compute with."""
+    sums = {"heatmap": result.stitched} | {f"heatmap_{k}": v for k, v in result.stains.items()}
+    maps: list[tuple[str, SlideMap, Levels, NDArray[Any] | None]] = [
+        (name, stitched.additive, "sum", None) for name, stitched in sums.items()
+    ]
+    density, coverage = result.stitched.density(), result.stitched.coverage.values
+    for name, values, levels, weights in [*maps, ("density", density, "mean", coverage)]:
+        write_ome_tiff(values, folder / f"{name}.ome.tif", levels, record, weights=weights)
+        if "ome-zarr" in formats:
+            write_ome_zarr(values, folder / f"{name}.ome.zarr", levels, record, weights=weights)
+
+
+def _write_pictures(
+    result: SlideExplanation,
+    view: SlideView,
+    folder: Path,
+    record: dict[str, Any],
+) -> float:
+    """What there is to look at; the density at which all its colours saturate."""
+    draw = partial(
+        overlay_png,
+        view.thumbnail,
+        slide_size=view.size,
+        slide_id=result.slide_id,
+        score=result.logit,
+        metadata=record,
+    )
+    Image.fromarray(view.thumbnail).save(folder / SLIDE, quality=92)
+    limit = draw(result.contributions, folder / "overlay.png", target=result.target).limit
+    for name, stitched in result.stains.items():
+        words = f"{result.target}: part of {name}"
+        draw(stitched.additive, folder / f"overlay_{name}.png", target=words, limit=limit)
+    figure = SlideFigure(
+        result.slide_id,
+        view.size,
+        view.mpp,
+        view.thumbnail,
+        [Panel(result.target, result.ledger, result.contributions)],
+        record["provenance"],
+        limit,
+    )
+    for suffix in ("pdf", "png"):
+        write_figure(folder / f"figure.{suffix}", figure, record)
+    return limit
 
 
 def stored_record(folder: Path) -> dict[str, Any]:

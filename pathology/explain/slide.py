@@ -12,9 +12,9 @@ in one batch is put on the map while the next goes through the model.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,20 @@ from torch import Tensor
 
 from bcos_vit.explain.trace import PIXELS
 from bcos_vit.stain_space import STAINS
-from pathology.errors import NoTissueError
+from pathology.errors import NoTissueError, OutputError
 from pathology.explain.account import Account, Canvas
 from pathology.explain.ledger import Ledger
 from pathology.explain.report import ReportTile
 from pathology.explain.scoring import Plan, Scorer, Window
+from pathology.explain.shown import Shown
 from pathology.explain.stitch import Stitched
 from pathology.explain.targets import parse_target
 from pathology.explain.tile_reader import read_batches
-from pathology.geometry import Box, Size
+from pathology.explain.view import SlideView
+from pathology.geometry import Size
+from pathology.maps.pyramid import shrink
 from pathology.maps.slide_map import SlideMap
+from pathology.outputs import complete_folder
 from pathology.slides import Slide
 from pathology.tiling import TileGrid
 
@@ -47,8 +51,8 @@ def _silent(batches: Iterable[Any], _total: int, _what: str) -> Iterable[Any]:
     return batches
 
 
-@dataclass(frozen=True)
-class SlideExplanation:
+@dataclass(frozen=True, repr=False)
+class SlideExplanation(Shown):
     """Why a slide's score for one target is what it is.
 
     Args:
@@ -74,6 +78,10 @@ class SlideExplanation:
             over its share of the tile.
         layers: further maps over the slide by name, see :mod:`pathology.explain.layers`.
         told: what is to be said of them, as JSON has it.
+        slide: the slide itself, open or closed.
+        view: the slide as pictures show it.
+        settings: what decided the numbers, JSON values by name, where that is known.
+        provenance: what made it, in words.
     """
 
     slide_id: str
@@ -88,11 +96,10 @@ class SlideExplanation:
     places: tuple[int, int] = (0, 0)
     layers: dict[str, SlideMap] = field(default_factory=dict)
     told: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def logit(self) -> float:
-        """The slide's score for the target."""
-        return self.ledger.score
+    slide: Slide | None = None
+    view: SlideView | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def contributions(self) -> SlideMap:
@@ -104,11 +111,53 @@ class SlideExplanation:
         """Each stain's part of the score in logits: together the ledger's map and cut-off."""
         return {name: part.map_sum + part.cut_off for name, part in self.stains.items()}
 
-    def top(self, n: int) -> list[Box]:
-        """Boxes of the ``n`` tiles that add most to the score, the strongest first."""
-        share = self.tiles["weight"] * self.tiles["contribution"]
-        rows = self.tiles.loc[share.nlargest(n).index]
-        return [Box(*row) for row in rows[["x", "y", "width", "height"]].itertuples(index=False)]
+    @property
+    def record(self) -> dict[str, Any]:
+        """What every file about it carries, as JSON has it."""
+        return {
+            "slide_id": self.slide_id,
+            "target": self.target,
+            "ledger": self.ledger.to_dict(),
+            "stains": self.stain_sums,
+            "settings": dict(self.settings),
+            "provenance": dict(self.provenance),
+        }
+
+    def overview(self, max_side: int) -> SlideMap:
+        """The additive map, reduced by sums until no side is above ``max_side``."""
+        return shrink(self.contributions, max_side)
+
+    def save(
+        self, folder: str | Path, formats: Sequence[str] = (), *, overwrite: bool = False
+    ) -> None:
+        """Write all files, see :func:`pathology.explain.results.write_results`.
+
+        :func:`pathology.explain.stored.load_explanation` reads them back.
+
+        Args:
+            folder: appears complete, or not at all.
+            formats: further formats: ``"ome-zarr"``, ``"dicom"``.
+            overwrite: replace the explanation that is there.
+
+        Raises:
+            OutputError: the folder is there already, or cannot be written.
+            StampMismatchError: it is there, and holds something else than an explanation.
+            ValueError: the explanation does not know its slide, or there is no such format.
+        """
+        from pathology.explain.results import check_formats, stored_record, write_results
+
+        if self.slide is None:
+            raise ValueError("this explanation does not know its slide, which saving needs")
+        check_formats(formats)
+        folder = Path(folder)
+        if folder.exists():
+            if not overwrite:
+                raise OutputError(f"{folder}: is there already; choose another, or overwrite=True")
+            stored_record(folder)  # replace explanations, nothing else
+        with complete_folder(folder) as draft:
+            write_results(
+                self, self.slide, draft, dict(self.settings), dict(self.provenance), formats
+            )
 
 
 def explain_slide(
@@ -236,7 +285,8 @@ def explain_targets(
                     own = found.logits[:, : len(scorer.classes)].double().cpu().numpy()
                     plan.logits[[w.tiles[0] for w in chosen]] = own
                 behind.do(partial(account.take, chosen, pixels, images, found))
-    return [_result(slide, scorer, account) for account in accounts]
+    view = SlideView.of(slide)
+    return [replace(_result(slide, scorer, account), view=view) for account in accounts]
 
 
 def _at_once(batch_size: int, grid: TileGrid, windows: Sequence[Window]) -> int:
@@ -269,7 +319,7 @@ def _result(slide: Slide, scorer: Scorer, account: Account) -> SlideExplanation:
     best, worst = account.strongest()
     return SlideExplanation(
         slide.slide_id, account.plan.target.name, ledger, stitched, account.table(scorer.classes),
-        best, worst, stains, scorer.depth, account.places,
+        best, worst, stains, scorer.depth, account.places, slide=slide,
     )  # fmt: skip
 
 
