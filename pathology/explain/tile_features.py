@@ -159,11 +159,13 @@ def _features(
     # Both edges are rounded, not the sides, so that neighbours keep their common edge.
     edges = [x - corner[0], y - corner[1], x - corner[0] + width, y - corner[1] + height]
     sides = np.round(np.column_stack(edges), DECIMALS) + 0.0  # no minus zero
+    # Members that are averaged may have tiles in one and the same place.
+    repeats = tiles.groupby(PLACES, sort=False).cumcount().to_numpy()
     for start in range(0, len(tiles), CHUNK):
         part = slice(start, start + CHUNK)
         rows = np.column_stack([each.values[part] for each in shown]) + 0.0  # no minus zero
         is_number = np.isfinite(rows)
-        places = zip(x[part], y[part], width[part], height[part], strict=True)
+        places = zip(x[part], y[part], width[part], height[part], repeats[part], strict=True)
         for i, ((left, top, right, bottom), place) in enumerate(
             zip(sides[part].tolist(), places, strict=True)
         ):

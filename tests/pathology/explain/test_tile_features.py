@@ -185,6 +185,16 @@ def test_equal_tiles_give_equal_bytes_and_identities_follow_the_place(tmp_path):
         assert not {feature["id"] for feature in other} & set(names)
 
 
+def test_members_have_tiles_of_their_own_in_one_place(tmp_path):
+    alone = write(table(8), tmp_path / "a.geojson")["features"]
+    members = [table(8).assign(member=number) for number in range(3)]
+    features = write(pd.concat(members, ignore_index=True), tmp_path / "b.geojson")["features"]
+    names = [feature["id"] for feature in features]
+    assert len(set(names)) == 24
+    assert names[:8] == [feature["id"] for feature in alone]
+    assert [shown(feature)["tumour: member"] for feature in features] == [0] * 8 + [1] * 8 + [2] * 8
+
+
 def test_geopandas_reads_what_was_written(tmp_path):
     tiles = table(60)
     path = tmp_path / "tiles.geojson.gz"
