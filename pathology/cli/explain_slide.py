@@ -72,7 +72,7 @@ class SlideExplainer:
             stain = self.profiles.profile(name, slide.stamp(), colour) if self.profiles else None
             lines, missing = [], {}
             for target, folder in self._folders(name).items():
-                settings = self._settings(grid, target, stain)
+                settings = self.settings(grid, target, stain)
                 if folder.exists() and self.overwrite:
                     stored_record(folder)  # replace explanations, nothing else
                 elif folder.exists():
@@ -126,11 +126,11 @@ class SlideExplainer:
                 batch_size=self.batch_size,
                 detail=self.detail,
                 scratch=stitch,
-                progress=_progress,
+                progress=progress,
                 normalise=partial(normaliser, profiles=stain) if normaliser else None,
             )
             for result, draft, (_, settings) in zip(results, drafts, missing.values(), strict=True):
-                provenance = self._provenance(result, slide, grid, settings, stain)
+                provenance = self.provenance(result, slide, grid, settings, stain)
                 write_results(result, slide, draft, settings, provenance, self.formats)
             shutil.rmtree(stitch)
         return [
@@ -138,7 +138,7 @@ class SlideExplainer:
             for result, (folder, _) in zip(results, missing.values(), strict=True)
         ]
 
-    def _settings(self, grid: "TileGrid", target: str | None, stain: Any) -> dict[str, Any]:
+    def settings(self, grid: "TileGrid", target: str | None, stain: Any) -> dict[str, Any]:
         """What decides the numbers of an explanation."""
         trained = self.explainer.trained
         return {
@@ -156,7 +156,7 @@ class SlideExplainer:
             "stain": stain and {"target": trained.stain, "profile": stain.digest()},
         }
 
-    def _provenance(
+    def provenance(
         self,
         result: "SlideExplanation",
         slide: "Slide",
@@ -239,7 +239,8 @@ def _depth(result: "SlideExplanation", tile_um: float) -> str:
     )
 
 
-def _progress(batches: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+def progress(batches: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+    """A bar that goes when it is done."""
     from tqdm import tqdm
 
     return tqdm(batches, total=total, desc=what, unit="batch", leave=False)

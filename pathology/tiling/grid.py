@@ -169,6 +169,14 @@ class TileGrid(Sequence[Tile]):
     def __repr__(self) -> str:
         return f"TileGrid({self.source.slide_id!r}, {len(self)} tiles, {self.spec})"
 
+    def check_slide(self, slide: Slide) -> None:
+        """Refuse another slide than the tiles are of, or this one with another mpp.
+
+        Raises:
+            StampMismatchError: naming both.
+        """
+        _check_source("the grid", self.source, GridSource.of(slide))
+
     def save(self, path: str | Path) -> None:
         """Write the grid as a Parquet table; a file of that name is replaced in one step.
 
@@ -230,7 +238,7 @@ class TileGrid(Sequence[Tile]):
         if spec is not None and spec != found_spec:
             raise StampMismatchError(_spec_mismatch(path, found_spec, spec))
         if slide is not None:
-            _check_source(path, source, GridSource.of(slide))
+            _check_source(str(path), source, GridSource.of(slide))
         x, y, tissue = (columns.pop(name) for name in OWN_COLUMNS)
         return cls(found_spec, source, x, y, tissue, columns, made)
 
@@ -299,7 +307,7 @@ def _words(value: Any) -> str:
     return " ".join(value) or "nothing" if isinstance(value, list) else str(value)
 
 
-def _check_source(path: Path, got: GridSource, wanted: GridSource) -> None:
+def _check_source(where: str, got: GridSource, wanted: GridSource) -> None:
     for what, theirs, ours in (
         ("stamp", got.stamp, wanted.stamp),
         ("size", tuple(got.size), tuple(wanted.size)),
@@ -307,7 +315,7 @@ def _check_source(path: Path, got: GridSource, wanted: GridSource) -> None:
     ):
         if theirs != ours:
             raise StampMismatchError(
-                f"{path}: tiles are of slide {got.slide_id} with {what} {theirs}, "
+                f"{where}: tiles are of slide {got.slide_id} with {what} {theirs}, "
                 f"wanted {wanted.slide_id} with {ours}; tile the slide anew"
             )
 

@@ -1,0 +1,228 @@
+"""The short way in Python: a slide, its tiles, a trained run, and why its score is what it is.
+
+::
+
+    run = load_run("runs/first")
+    with open_slide("case_001.svs") as slide:
+        grid = TileGrid.load("tiles/case_001.parquet")
+        result = explain_slide(slide, grid, run, "tumour")
+    result.save("explained/case_001/tumour")
+
+The same as ``pathology explain``, and refused for the same reasons: tiles of another slide, or of
+another kind than the run was trained on, give no numbers. What is explained here is saved there,
+and the other way round. For models of your own see :mod:`pathology.explain`.
+"""
+
+import atexit
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pathology.cli.explain_slide import SlideExplainer, progress
+from pathology.cli.feature_slide import EncoderChoice
+from pathology.cli.scorers import Explainer, make_explainer
+from pathology.cli.trained import load_trained
+from pathology.explain import slide as slides_explained
+from pathology.explain.shown import write_comparison
+from pathology.explain.slide import SlideExplanation
+from pathology.explain.stored import StoredExplanation, load_explanation
+from pathology.metrics import Calibration
+from pathology.metrics.calibration import FILE, apply_calibration
+from pathology.slides import Slide, open_slide
+from pathology.stain import StainFolder
+from pathology.tiling import TileGrid, TileSpec, tile_slide
+
+__all__ = [
+    "EncoderChoice",
+    "LoadedRun",
+    "SlideExplanation",
+    "StoredExplanation",
+    "TileGrid",
+    "TileSpec",
+    "explain_slide",
+    "explain_targets",
+    "load_explanation",
+    "load_run",
+    "open_slide",
+    "tile_slide",
+    "write_comparison",
+]
+
+
+@dataclass(frozen=True, repr=False)
+class LoadedRun:
+    """A trained run, ready to explain slides; made by :func:`load_run`.
+
+    Args:
+        name: of its folder.
+        explainer: model, and what makes a slide's score.
+        calibration: what its logits are divided by, where they are.
+        profiles: stains of the slides, where it was trained on normalised tiles.
+    """
+
+    name: str
+    explainer: Explainer
+    calibration: dict[str, Any] | None = None
+    profiles: StainFolder | None = None
+
+    @property
+    def classes(self) -> list[str]:
+        """What can be explained; differences of two as well, ``"a - b"``."""
+        return list(self.explainer.scorer.classes)
+
+    def __repr__(self) -> str:
+        words = ", ".join(f"{name} {what}" for name, what in self.explainer.words.items())
+        return f"LoadedRun({self.name!r}, classes {', '.join(self.classes)}, {words})"
+
+
+def load_run(
+    run: str | Path,
+    *,
+    depth: str = "pixels",
+    pooling: str | None = None,
+    encoder: str | EncoderChoice | None = None,
+    calibrated: bool = False,
+    stains: str | Path | None = None,
+    device: str = "auto",
+) -> LoadedRun:
+    """Load a run that ``pathology train`` wrote, to explain slides with it.
+
+    Args:
+        run: its folder, or a checkpoint.
+        depth: where explanations stop: ``"pixels"``, a layer by name, ``"head"`` or ``"tiles"``;
+            the deeper, the quicker and the coarser.
+        pooling: how a slide's score weighs tile logits, ``"mean"`` when omitted, or ``"top50"``.
+        encoder: for a run on features of slides, what made these: a run, a timm name, or an
+            :class:`EncoderChoice` with its weights.
+        calibrated: explain logits as ``pathology calibrate`` made them.
+        stains: folder of the slides' stain profiles, for a run that was trained on normalised
+            tiles; the run's own when omitted.
+        device: ``"auto"`` is the GPU if there is one.
+
+    Raises:
+        ManifestError: there is no such run, or an encoder or stain profiles are needed.
+        NotExplainableError: the model is not dynamic-linear as far as ``depth`` asks.
+        StampMismatchError: another encoder, or stains of another target, than in training.
+        ValueError: a depth, pooling or device that there is not, or of no use to the run.
+        WeightsError: the checkpoint cannot be used.
+    """
+    run = Path(run)
+    loaded = load_trained(run, device)
+    numbers = None
+    if calibrated:
+        calibration = Calibration.load(run / FILE, loaded.checkpoint, loaded.task.classes)
+        apply_calibration(getattr(loaded.task.model, "aggregator", loaded.task), calibration)
+        numbers = calibration.numbers()
+    choice = EncoderChoice(encoder) if isinstance(encoder, str) else encoder
+    explainer = make_explainer(loaded, pooling, depth, choice)
+    profiles = explainer.trained.check_stains(stains or explainer.trained.stains)
+    return LoadedRun(run.resolve().name, explainer, numbers, profiles)
+
+
+def explain_slide(
+    slide: Slide, grid: TileGrid, run: LoadedRun, target: str | None = None, **options: Any
+) -> SlideExplanation:
+    """Explain a slide's score for one target.
+
+    Args:
+        slide: the slide, open.
+        grid: its tiles.
+        run: what gives it a score.
+        target: a class, or a difference as ``"tumour - normal"`` or ``"tumour - mean"``; the class
+            of the highest score when omitted.
+        options: of :func:`explain_targets`.
+
+    Raises:
+        LedgerError, NoTissueError, StampMismatchError, ValueError: as :func:`explain_targets`.
+    """
+    targets = [] if target is None else [target]
+    (explanation,) = explain_targets(slide, grid, run, targets, **options)
+    return explanation
+
+
+def explain_targets(
+    slide: Slide,
+    grid: TileGrid,
+    run: LoadedRun,
+    targets: Sequence[str] = (),
+    *,
+    out_mpp: float = 8.0,
+    detail: float = 1.0,
+    batch_size: int = 16,
+    scratch: str | Path | None = None,
+    quiet: bool = False,
+) -> list[SlideExplanation]:
+    """Explain a slide's score for several targets in one pass over its tiles.
+
+    Maps lie on disk, as raw floats. Keep an explanation as long as you use its maps, or ``save``
+    it: what lies in a temporary folder goes with it.
+
+    Args:
+        slide: the slide, open.
+        grid: its tiles.
+        run: what gives it a score.
+        targets: classes and differences; the class of the highest score when there is none.
+        out_mpp: micrometres per pixel of the maps.
+        detail: share of the tiles' absolute contributions that is taken apart, the strongest tiles
+            first; the others are spread evenly over themselves.
+        batch_size: tiles per pass through the model.
+        scratch: folder for the maps, which is left alone; a temporary one when omitted.
+        quiet: no progress bars.
+
+    Returns:
+        An explanation per target, in order.
+
+    Raises:
+        LedgerError: a map does not account for its score.
+        NoTissueError: there are no tiles.
+        StampMismatchError: tiles of another slide, or of another kind than the run was trained on.
+        ValueError: a target is no class; a number that there cannot be.
+    """
+    if not (out_mpp > 0 and batch_size >= 1):
+        raise ValueError(f"out_mpp and batch_size must be positive, got {out_mpp} and {batch_size}")
+    grid.check_slide(slide)
+    explainer, profiles = run.explainer, run.profiles
+    explainer.check_tiles(grid.spec, f"the tiles of {slide.slide_id}")
+    colour, stain = grid.spec.colour, None
+    if profiles is not None:
+        stain = profiles.profile(slide.slide_id, slide.stamp(), colour)
+    work = SlideExplainer(
+        explainer, run.name, Path(), Path(), list(targets), out_mpp, detail, batch_size,
+        calibration=run.calibration, profiles=profiles,
+    )  # fmt: skip
+    folder = Path(scratch) if scratch is not None else _temporary()
+    found = slides_explained.explain_targets(
+        slide,
+        grid,
+        explainer.scorer,
+        targets,
+        out_mpp=out_mpp,
+        batch_size=batch_size,
+        detail=detail,
+        scratch=folder,
+        normalise=None if profiles is None else partial(profiles.normaliser(), profiles=stain),
+        progress=_silent if quiet else progress,
+    )
+    results = []
+    for number, result in enumerate(found):
+        settings = work.settings(grid, targets[number] if targets else None, stain)
+        provenance = work.provenance(result, slide, grid, settings, stain)
+        results.append(replace(result, settings=settings, provenance=provenance))
+        if scratch is None:
+            weakref.finalize(result.stitched, shutil.rmtree, folder / str(number), True)
+    return results
+
+
+def _silent(batches: Iterable[Any], _total: int, _what: str) -> Iterable[Any]:
+    return batches
+
+
+def _temporary() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="pathology-explain-"))
+    atexit.register(shutil.rmtree, folder, True)
+    return folder
