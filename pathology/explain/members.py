@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,7 +99,8 @@ def mean_of(
 
     Its table holds the tiles of all members, told apart by ``member``; each weight is a share of
     what it is in its member, so that sums over the table are those of the mean. Tiles shown with
-    their pixels are those of the first member. Stains are averaged as the map is.
+    their pixels are those of the first member. Stains are averaged as the map is, where all members
+    tell them apart.
 
     Args:
         members: which they are, at least two.
@@ -117,12 +119,13 @@ def mean_of(
     stitched = mean_map(maps, folder)
     ledger = mean_ledger([each.ledger for each in found], stitched)
     layers, agreed = disagreement(maps, folder / "layers")
+    without = [m.name for m, each in zip(members, found, strict=True) if not each.stains]
     stains = {
         name: mean_map([each.stains[name] for each in found], folder / name)
-        for name in first.stains
+        for name in (first.stains if not without else ())
     }
     scores = [each.ledger.score for each in found]
-    told = {
+    told: dict[str, Any] = {
         "members": [
             {"name": member.name, "score": each.logit, "ledger": each.ledger.to_dict()}
             for member, each in zip(members, found, strict=True)
@@ -130,6 +133,8 @@ def mean_of(
         "spread_of_scores": float(np.std(scores, ddof=1)),
         "share_where_all_agree": agreed,
     }
+    if 0 < len(without) < len(found):
+        told["stains_left_out"] = f"not told apart by {', '.join(without)}"
     return replace(
         first,
         ledger=ledger,
