@@ -100,6 +100,7 @@ class PooledLogits:
                 for chosen, tiles in batches(self.windows(grid, np.arange(len(grid))), "scoring"):
                     scored = self.model(self.encoding(tiles))
                     logits[numbers_of(chosen)] = scored.double().cpu().numpy()
+            _check_finite(logits, grid)
         if not targets:
             pooled = [self.pooling.weights(column) @ column for column in logits.T]
             targets = [one_class(self.classes, int(np.argmax(pooled)))]
@@ -135,6 +136,21 @@ class PooledLogits:
             return np.zeros(len(self.classes))
         biases: NDArray[np.float64] = end.bias.detach().double().cpu().numpy()
         return np.broadcast_to(biases, len(self.classes)).copy()
+
+
+def _check_finite(logits: NDArray[np.float64], grid: TileGrid) -> None:
+    """Refuse logits that a pooling would pass over, as the highest do NaN.
+
+    Raises:
+        ValueError: naming the first tile.
+    """
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(bad):
+        x, y = grid.x[bad[0]], grid.y[bad[0]]
+        raise ValueError(
+            f"the model's logits of the tile at ({x:g}, {y:g}) are not finite; nothing can be"
+            " attributed to them"
+        )
 
 
 @dataclass(frozen=True)
