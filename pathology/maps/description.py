@@ -16,8 +16,15 @@ REDUCED = {
 }
 
 
-def describe(slide_map: SlideMap, levels: Levels, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def describe(
+    slide_map: SlideMap, levels: Levels | None, metadata: Mapping[str, Any]
+) -> dict[str, Any]:
     """Placement, unit and kind of levels, and what the writer was given besides.
+
+    Args:
+        slide_map: the map.
+        levels: what reduced levels hold, ``None`` where there are none.
+        metadata: JSON values by name.
 
     Returns:
         JSON values: ``slide_map`` with ``box`` (x, y, width, height in the slide's level-0 pixels),
@@ -58,12 +65,13 @@ def described(
     return SlideMap(values, box, Mpp(*placed["slide_mpp"]), placed["unit"]), metadata
 
 
-def sentence(slide_map: SlideMap, levels: Levels) -> str:
+def sentence(slide_map: SlideMap, levels: Levels | None) -> str:
     """What a person should know who opens the file with somebody else's program."""
     down_x, down_y = slide_map.downsample
+    reduced = f"Reduced levels hold {REDUCED[levels]}. " if levels else ""
     return (
-        f"Values in {slide_map.unit or 'no unit'}; NaN where nothing was measured. Reduced levels "
-        f"hold {REDUCED[levels]}. A pixel covers {down_x:.10g} x {down_y:.10g} pixels of the "
+        f"Values in {slide_map.unit or 'no unit'}; NaN where nothing was measured. {reduced}"
+        f"A pixel covers {down_x:.10g} x {down_y:.10g} pixels of the "
         f"slide's finest level; the first begins {slide_map.box.x:.10g}, {slide_map.box.y:.10g} of "
         "them right of and below the top left corner of the slide as it is stored."
     )

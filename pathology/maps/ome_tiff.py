@@ -8,7 +8,7 @@ finds neither the levels nor the numbers in such a file: heatmaps do not go thro
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree
@@ -118,7 +118,7 @@ def _write(pyramid: list[Level], part: Path, mpp: Mpp, description: bytes, tile_
     with tifffile.TiffWriter(part, bigtiff=raw > CLASSIC_TIFF_BYTES) as tiff:
         for k, level in enumerate(pyramid):
             tiff.write(
-                _tiles(level, tile_px),
+                level.tiles(tile_px),
                 shape=level.shape,
                 dtype=np.float32,
                 tile=(tile_px, tile_px),
@@ -136,18 +136,6 @@ def _write(pyramid: list[Level], part: Path, mpp: Mpp, description: bytes, tile_
                 # Threads would buffer a queue of tiles each.
                 maxworkers=1,
             )
-
-
-def _tiles(level: Level, side: int) -> Iterator[NDArray[np.float32]]:
-    """Tiles in reading order, ``side x side`` each; what lies past the raster is NaN."""
-    width = level.shape[1]
-    for top, bottom in level.strips(side):
-        strip = level.rows(top, bottom).astype(np.float32)
-        for left in range(0, width, side):
-            block = strip[:, left : left + side]
-            tile = np.full((side, side), np.nan, np.float32)
-            tile[: block.shape[0], : block.shape[1]] = block
-            yield tile
 
 
 def _ome_xml(slide_map: SlideMap, levels: Levels, metadata: Mapping[str, Any]) -> bytes:

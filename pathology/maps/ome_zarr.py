@@ -19,19 +19,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bcos_vit.render import symmetric_limit
 from pathology.errors import PathologyError
 from pathology.maps.description import describe, described, sentence
 from pathology.maps.extras import imported
 from pathology.maps.pyramid import Level, Levels, check_levels, reduced_levels
 from pathology.maps.slide_map import SlideMap
+from pathology.maps.value_range import value_range
 from pathology.outputs import complete_folder
 
 VERSION = "0.4"
 RECORD = "bcos_pathology"
 ZLIB_LEVEL = 1
-SAMPLED = 1 << 20
-"""About as many pixels decide where the suggested colours saturate."""
 
 
 def write_ome_zarr(
@@ -170,15 +168,7 @@ def _multiscale(slide_map: SlideMap, levels: Levels, count: int) -> dict[str, An
 
 def _rendering(slide_map: SlideMap, base: Level) -> dict[str, Any]:
     """How to show the finest level: a window with zero in its middle."""
-    height, width = base.shape
-    step = max(1, int((height * width / SAMPLED) ** 0.5))
-    largest, sample = 0.0, []
-    for top, bottom in base.strips(step * max(1, 512 // step)):
-        sizes = np.abs(base.rows(top, bottom))
-        largest = max(largest, float(np.max(sizes, where=np.isfinite(sizes), initial=0.0)))
-        sample.append(sizes[::step, ::step].copy())
-    limit = symmetric_limit(np.concatenate(sample)) if largest else 1.0
-    largest = max(largest, limit)
+    limit, largest = value_range(base)
     return {
         "version": VERSION,
         "name": _name(slide_map),

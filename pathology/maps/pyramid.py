@@ -118,6 +118,17 @@ class Level:
         for top in range(0, height, rows):
             yield top, min(top + rows, height)
 
+    def tiles(self, side: int) -> Iterator[NDArray[np.float32]]:
+        """Tiles in reading order, ``side x side`` each; what lies past the raster is NaN."""
+        width = self.shape[1]
+        for top, bottom in self.strips(side):
+            strip = self.rows(top, bottom).astype(np.float32)
+            for left in range(0, width, side):
+                block = strip[:, left : left + side]
+                tile = np.full((side, side), np.nan, np.float32)
+                tile[: block.shape[0], : block.shape[1]] = block
+                yield tile
+
     def rows(self, top: int, bottom: int) -> NDArray[Any]:
         """The values of some rows, NaN where uncovered."""
         total = _read(self.total, top, bottom)
