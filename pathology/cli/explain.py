@@ -25,6 +25,9 @@ def explain(
     out_mpp: float = 8.0,
     depth: str = "pixels",
     detail: float = 1.0,
+    members: str | list[str] | None = None,
+    jitter: int = 1,
+    null: int = 0,
     formats: list[Literal["ome-zarr", "dicom"]] | None = None,
     stains: Path | None = None,
     mpp: float | None = None,
@@ -65,6 +68,13 @@ def explain(
         detail: share of the tiles' absolute contributions that is taken apart, the strongest tiles
             first; the others are spread evenly over themselves and counted in the ledger. Below
             about 0.6 of the tiles it is quicker.
+        members: further runs, as "[fold1, fold2]": the mean score of all is explained, and layers/
+            says where their maps differ. With :raw behind a run with ema_decay, the weights that
+            were trained, rather than their average.
+        jitter: shifts of the grid of tiles that are averaged likewise, the grid as it is among
+            them; 4 take four times as long.
+        null: models of random weights that the map is held against, at least 2, in layers/; each
+            takes as long as an explanation. 19 can tell a p of 0.05.
         formats: further files: ome-zarr (extra [zarr]), dicom (a parametric map, of DICOM slides;
             extra [dicom]).
         stains: folder of the slides' stain profiles, when the run was trained on normalised tiles;
@@ -76,14 +86,11 @@ def explain(
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
     from pathology.cli.cohort import each_slide
+    from pathology.cli.explain_layers import Layering, ready_run
     from pathology.cli.explain_slide import SlideExplainer
     from pathology.cli.feature_slide import EncoderChoice
-    from pathology.cli.scorers import make_explainer
     from pathology.cli.slide_list import list_slides
-    from pathology.cli.trained import load_trained
     from pathology.explain.results import check_formats
-    from pathology.metrics import Calibration
-    from pathology.metrics.calibration import FILE, apply_calibration
     from pathology.outputs import writable_folder
 
     if batch_size < 1 or not out_mpp > 0:
@@ -91,22 +98,25 @@ def explain(
     if not 0 < detail <= 1:
         raise ValueError(f"--detail must be above 0 and at most 1, got {detail}")
     check_formats(formats or [])
-    loaded = load_trained(run, device)
-    task, calibration = loaded.task, None
-    if calibrated:
-        calibration = Calibration.load(run / FILE, loaded.checkpoint, task.classes)
-        apply_calibration(getattr(task.model, "aggregator", task), calibration)
     choice = None
     if encoder is not None:
         choice = EncoderChoice(
             encoder, weights, pretrained, encoder_seed, encoder_args, resize, pixels
         )
-    explainer = make_explainer(loaded, pooling, depth, choice)
+    others: list[str] = [members] if isinstance(members, str) else members or []
+    runs = [
+        ready_run(
+            each, device=device, calibrated=calibrated, pooling=pooling, depth=depth, choice=choice
+        )
+        for each in [str(run), *others]
+    ]
+    layering = Layering(runs, jitter, null)
+    explainer = runs[0].explainer
     trained = explainer.trained
     profiles = trained.check_stains(stains or trained.stains)
     work = SlideExplainer(
         explainer,
-        run=run.name,
+        run=runs[0].name,
         tiles=tiles,
         out=out,
         targets=_targets(target, explainer.scorer.classes),
@@ -114,9 +124,10 @@ def explain(
         detail=detail,
         batch_size=batch_size,
         formats=list(formats or []),
-        calibration=None if calibration is None else calibration.numbers(),
+        calibration=runs[0].calibration,
         profiles=profiles,
         overwrite=overwrite,
+        layering=layering,
     )
     table = list_slides(slides, mpp)
     writable_folder(out)

@@ -13,6 +13,7 @@ from pathology.cli.slide_list import slide_mpp
 from pathology.errors import ManifestError
 
 if TYPE_CHECKING:
+    from pathology.cli.explain_layers import Layering
     from pathology.cli.scorers import Explainer
     from pathology.explain.slide import SlideExplanation
     from pathology.slides import Slide
@@ -40,6 +41,7 @@ class SlideExplainer:
         calibration: what logits were divided by, where they were.
         profiles: stains of the slides, for a run trained on normalised tiles.
         overwrite: whether explanations made otherwise are replaced.
+        layering: whose mean is explained, and what it is held against; the run alone when omitted.
     """
 
     explainer: "Explainer"
@@ -54,6 +56,7 @@ class SlideExplainer:
     calibration: dict[str, Any] | None = None
     profiles: "StainFolder | None" = None
     overwrite: bool = False
+    layering: "Layering | None" = None
 
     def __call__(self, row: dict[str, Any]) -> str:
         """Explain one slide; a line of where, with its ledger, for every target."""
@@ -69,6 +72,8 @@ class SlideExplainer:
         with open_slide(row["path"], slide_mpp(row), colour=colour) as slide:
             grid = TileGrid.load(path, slide=slide)
             self.explainer.check_tiles(grid.spec, str(path))
+            if self.layering:
+                self.layering.check_tiles(grid.spec, str(path))
             stain = self.profiles.profile(name, slide.stamp(), colour) if self.profiles else None
             lines, missing = [], {}
             for target, folder in self._folders(name).items():
@@ -106,8 +111,9 @@ class SlideExplainer:
         missing: dict[str | None, tuple[Path, dict[str, Any]]],
     ) -> list[str]:
         """Explain the targets that are missing, and write each to its folder."""
+        from pathology.explain.layers import explain_layers
+        from pathology.explain.members import Member
         from pathology.explain.results import write_results
-        from pathology.explain.slide import explain_targets
         from pathology.outputs import complete_folder
 
         normaliser = self.profiles.normaliser() if self.profiles else None
@@ -117,14 +123,15 @@ class SlideExplainer:
                 for folder, _ in missing.values()
             ]
             stitch = drafts[0] / "stitch"
-            results = explain_targets(
+            alone = [Member(self.run, self.explainer.scorer, grid)]
+            results = explain_layers(
                 slide,
-                grid,
-                self.explainer.scorer,
+                self.layering.members(grid) if self.layering else alone,
                 [target for target in missing if target is not None],
                 out_mpp=self.out_mpp,
                 batch_size=self.batch_size,
                 detail=self.detail,
+                seeds=self.layering.seeds if self.layering else (),
                 scratch=stitch,
                 progress=progress,
                 normalise=partial(normaliser, profiles=stain) if normaliser else None,
@@ -153,6 +160,7 @@ class SlideExplainer:
             "target": target,
             **self.explainer.settings,
             "calibration": self.calibration,
+            "layers": self.layering and self.layering.settings,
             "stain": stain and {"target": trained.stain, "profile": stain.digest()},
         }
 
@@ -177,6 +185,7 @@ class SlideExplainer:
             )
         return {
             **self.explainer.words,
+            **(self.layering.words(result) if self.layering else {}),
             **_input(self.explainer.scorer.encoding, result),
             "run": self.run,
             "checkpoint": self.explainer.trained.checkpoint,

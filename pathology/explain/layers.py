@@ -7,6 +7,7 @@ are members and nulls, one after another, in the time that they take and the mem
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,13 @@ from torch import Tensor
 from pathology.explain.members import Member, check_classes, mean_of
 from pathology.explain.nulls import check_count, compare_with_nulls
 from pathology.explain.random_weights import with_random_weights
-from pathology.explain.scoring import Scorer, TargetPlan, Window
-from pathology.explain.slide import Progress, SlideExplanation, explain_targets
+from pathology.explain.scoring import Batches, Scorer, TargetPlan
+from pathology.explain.slide import Progress, SlideExplanation, batches_of, explain_targets
 from pathology.explain.targets import one_class
-from pathology.explain.tile_reader import read_batches
 from pathology.maps.slide_map import SlideMap
 from pathology.slides import Slide
 from pathology.tiling import TileGrid
 
-BATCH_SIZE = 16
-"""As of ``explain_targets``, where none is asked for."""
 FITTED = 64
 """Windows, evenly over the slide, that a null's batch norms take their statistics from."""
 
@@ -78,7 +76,7 @@ def explain_layers(
     nulls: list[list[SlideExplanation]] = []
     names: list[str] = []
     for seed in seeds:
-        images = _Reader(slide, first, options).evenly
+        images = partial(_evenly, slide, first, options)
         scorer, names = with_random_weights(first.scorer, seed, images)
         nulls.append(series.explain(scorer, first.grid, targets, f"null {len(nulls) + 1}"))
     results = []
@@ -116,37 +114,21 @@ class _Series:
         return explain_targets(self.slide, grid, scorer, targets, scratch=scratch, **options)
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Batches of a member's windows, read as ``explain_targets`` would with these options."""
+def _evenly(slide: Slide, member: Member, options: Mapping[str, Any]) -> Iterator[Tensor]:
+    """Some windows all over the slide, as the network takes them."""
+    scorer, grid = member.scorer, member.grid
+    windows = scorer.windows(grid, np.arange(len(grid)))
+    places = np.linspace(0, len(windows) - 1, min(FITTED, len(windows))).round().astype(int)
+    batches = _batches(slide, member, options)
+    for _, pixels in batches([windows[i] for i in places], "fitting norms"):
+        yield scorer.encoding(pixels)
 
-    slide: Slide
-    member: Member
-    options: Mapping[str, Any]
 
-    def __call__(
-        self, windows: Sequence[Window], what: str
-    ) -> Iterable[tuple[list[Window], Tensor]]:
-        size = self.options.get("batch_size", BATCH_SIZE)
-        read = read_batches(
-            self.slide,
-            windows,
-            lambda window: window.box,
-            self.member.grid.spec.mpp,
-            size,
-            device=self.member.scorer.device,
-            normalise=self.options.get("normalise"),
-        )
-        progress: Progress | None = self.options.get("progress")
-        return progress(read, -(-len(windows) // size), what) if progress else read
-
-    def evenly(self) -> Iterator[Tensor]:
-        """Some windows all over the slide, as the network takes them."""
-        scorer, grid = self.member.scorer, self.member.grid
-        windows = scorer.windows(grid, np.arange(len(grid)))
-        places = np.linspace(0, len(windows) - 1, min(FITTED, len(windows))).round().astype(int)
-        for _, pixels in self([windows[i] for i in places], "fitting norms"):
-            yield scorer.encoding(pixels)
+def _batches(slide: Slide, member: Member, options: Mapping[str, Any]) -> Batches:
+    """What reads a member's windows as ``explain_targets`` would."""
+    known = ("batch_size", "progress", "normalise")
+    told = {name: options[name] for name in known if name in options}
+    return batches_of(slide, member.grid, member.scorer, **told)
 
 
 def _highest(slide: Slide, members: Sequence[Member], options: Mapping[str, Any]) -> str:
@@ -155,7 +137,7 @@ def _highest(slide: Slide, members: Sequence[Member], options: Mapping[str, Any]
     asked = [one_class(classes, place) for place in range(len(classes))]
     scores = np.zeros(len(classes))
     for number, member in enumerate(members, 1):
-        batches = _Reader(slide, member, _about(f"member {number}", options))
+        batches = _batches(slide, member, _about(f"member {number}", options))
         plan = member.scorer.plan(member.grid, batches, asked, whole=True)
         scores += [_score(each) for each in plan.targets]
     return classes[int(np.argmax(scores))]

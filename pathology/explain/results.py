@@ -64,7 +64,8 @@ def write_results(
     place. ``explanation.json`` holds ledger, settings and provenance, which every other file
     carries in its metadata, too.
 
-    Of pixels in stain space there is also each stain's part of the additive map, as
+    Layers, where there are any, are maps in ``layers/``: reduced levels hold means of what full
+    pixels say. Of pixels in stain space there is also each stain's part of the additive map, as
     ``heatmap_STAIN.ome.tif`` and, in the colours of ``overlay.png``, ``overlay_STAIN.png``.
 
     Args:
@@ -149,6 +150,10 @@ def _write_maps(
         write_ome_tiff(values, folder / f"{name}.ome.tif", levels, record, weights=weights)
         if "ome-zarr" in formats:
             write_ome_zarr(values, folder / f"{name}.ome.zarr", levels, record, weights=weights)
+    if result.layers:
+        (folder / "layers").mkdir(exist_ok=True)
+    for name, layer in result.layers.items():
+        write_ome_tiff(layer, folder / "layers" / f"{name}.ome.tif", "mean", record)
 
 
 def _write_pictures(

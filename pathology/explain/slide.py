@@ -30,7 +30,7 @@ from pathology.errors import NoTissueError, OutputError
 from pathology.explain.account import Account, Canvas
 from pathology.explain.ledger import Ledger
 from pathology.explain.report import ReportTile
-from pathology.explain.scoring import Plan, Scorer, Window
+from pathology.explain.scoring import Batches, Plan, Scorer, Window
 from pathology.explain.shown import Shown
 from pathology.explain.stitch import Stitched
 from pathology.explain.targets import parse_target
@@ -121,6 +121,7 @@ class SlideExplanation(Shown):
             "stains": self.stain_sums,
             "settings": dict(self.settings),
             "provenance": dict(self.provenance),
+            **({"layers": self.told} if self.told else {}),
         }
 
     def overview(self, max_side: int) -> SlideMap:
@@ -242,19 +243,9 @@ def explain_targets(
             f"slide {slide.slide_id!r} has no tiles: there is nothing to explain", slide.path
         )
 
-    def batches(windows: Sequence[Window], what: str) -> Iterable[tuple[list[Window], Tensor]]:
-        at_once = _at_once(batch_size, grid, windows)
-        read = read_batches(
-            slide,
-            windows,
-            lambda window: window.box,
-            grid.spec.mpp,
-            at_once,
-            device=scorer.device,
-            normalise=normalise,
-        )
-        return progress(read, -(-len(windows) // at_once), what)
-
+    batches = batches_of(
+        slide, grid, scorer, batch_size=batch_size, progress=progress, normalise=normalise
+    )
     plan = scorer.plan(grid, batches, asked, whole=detail < 1)
     divided = _divided(plan, detail)
     windows = scorer.windows(grid, np.flatnonzero(divided))
@@ -287,6 +278,33 @@ def explain_targets(
                 behind.do(partial(account.take, chosen, pixels, images, found))
     view = SlideView.of(slide)
     return [replace(_result(slide, scorer, account), view=view) for account in accounts]
+
+
+def batches_of(
+    slide: Slide,
+    grid: TileGrid,
+    scorer: Scorer,
+    *,
+    batch_size: int = 16,
+    progress: Progress = _silent,
+    normalise: Tiles | None = None,
+) -> Batches:
+    """What reads a scorer's windows, with the options of :func:`explain_targets`."""
+
+    def batches(windows: Sequence[Window], what: str) -> Iterable[tuple[list[Window], Tensor]]:
+        at_once = _at_once(batch_size, grid, windows)
+        read = read_batches(
+            slide,
+            windows,
+            lambda window: window.box,
+            grid.spec.mpp,
+            at_once,
+            device=scorer.device,
+            normalise=normalise,
+        )
+        return progress(read, -(-len(windows) // at_once), what)
+
+    return batches
 
 
 def _at_once(batch_size: int, grid: TileGrid, windows: Sequence[Window]) -> int:

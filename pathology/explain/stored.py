@@ -99,7 +99,8 @@ class StoredExplanation(Shown):
     @property
     def maps(self) -> list[str]:
         """Names of the maps in the folder, for :meth:`map`."""
-        return sorted(path.name.removesuffix(MAP) for path in self.folder.glob(f"*{MAP}"))
+        paths = [*self.folder.glob(f"*{MAP}"), *self.folder.glob(f"layers/*{MAP}")]
+        return sorted(p.relative_to(self.folder).as_posix().removesuffix(MAP) for p in paths)
 
     def map(self, name: str = "heatmap", level: int = 0) -> SlideMap:
         """A map at a level of its pyramid.
