@@ -169,9 +169,7 @@ def _ome_xml(slide_map: SlideMap, levels: Levels, metadata: Mapping[str, Any]) -
     ElementTree.SubElement(
         pixels,
         "Plane",
-        TheZ="0",
-        TheC="0",
-        TheT="0",
+        {f"The{axis}": "0" for axis in "ZCT"},
         PositionX=repr(float(box.x * slide_map.slide_mpp.x)),
         PositionXUnit="µm",
         PositionY=repr(float(box.y * slide_map.slide_mpp.y)),

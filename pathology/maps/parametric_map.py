@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 import bcos_vit
 from pathology.errors import SlideError, SlideOpenError
+from pathology.geometry import Box, Mpp
 from pathology.maps.description import describe, sentence
 from pathology.maps.extras import imported
 from pathology.maps.pyramid import Level
@@ -88,10 +89,7 @@ def write_parametric_map(
             " image; use larger pixels, or another format"
         )
     slide = _finest_plane(source, pydicom)
-    try:
-        header = _header(slide, slide_map, record, tile_px)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise SlideError(f"its header does not place a map on it: {error}", source) from error
+    header = _header(slide, slide_map, record, tile_px, source)
     _check_on_slide(slide_map, slide, source)
     header.TotalPixelMatrixRows, header.TotalPixelMatrixColumns = height, width
     header.NumberOfFrames = tiles
@@ -101,6 +99,22 @@ def write_parametric_map(
         for tile in Level(slide_map.values, None, "sum").tiles(tile_px):
             file.write(tile.astype("<f4").data)
     return path
+
+
+def check_source(source: str | Path) -> None:
+    """Refuse a slide that no parametric map can lie on; for before the work, not after it.
+
+    Args:
+        source: as for :func:`write_parametric_map`.
+
+    Raises:
+        MissingExtraError: highdicom is not installed.
+        SlideOpenError: ``source`` is no DICOM slide.
+        SlideError: the slide's header lacks what places a map on it.
+    """
+    slide = _finest_plane(Path(source), imported("pydicom", "dicom"))
+    pixel = SlideMap(np.zeros((1, 1)), Box(0.0, 0.0, 1.0, 1.0), Mpp(1.0, 1.0))
+    _header(slide, pixel, describe(pixel, None, {}), 1, Path(source))
 
 
 def _finest_plane(source: Path, pydicom: Any) -> Any:
@@ -133,8 +147,17 @@ def _summary(file: Path, pydicom: Any) -> Any:
     return pydicom.dcmread(file, specific_tags=tags, stop_before_pixels=True)
 
 
-def _header(slide: Any, slide_map: SlideMap, record: dict[str, Any], tile_px: int) -> Any:
+def _header(
+    slide: Any, slide_map: SlideMap, record: dict[str, Any], tile_px: int, source: Path
+) -> Any:
     """A parametric map without pixels; how many there are is for the caller to say."""
+    try:
+        return _made_header(slide, slide_map, record, tile_px)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise SlideError(f"its header does not place a map on it: {error}", source) from error
+
+
+def _made_header(slide: Any, slide_map: SlideMap, record: dict[str, Any], tile_px: int) -> Any:
     hd = imported("highdicom", "dicom")
     coded = imported("pydicom.sr.coding", "dicom").Code
     limit, largest = value_range(Level(slide_map.values, None, "sum"))

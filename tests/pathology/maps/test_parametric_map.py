@@ -13,7 +13,7 @@ import pytest
 
 from pathology.errors import OutputError, SlideError, SlideOpenError
 from pathology.geometry import Box, Mpp
-from pathology.maps.parametric_map import write_parametric_map
+from pathology.maps.parametric_map import check_source, write_parametric_map
 from pathology.maps.slide_map import SlideMap
 
 # importlib mode gives tests no package of their own above this folder.
@@ -127,7 +127,10 @@ def test_what_is_no_dicom_slide_is_one_line(slide, slide_map, tmp_path):
         with pytest.raises(SlideOpenError, match=message) as error:
             write_parametric_map(slide_map, tmp_path / "map.dcm", source)
         assert "\n" not in str(error.value)
+        with pytest.raises(SlideOpenError, match=message):
+            check_source(source)
     assert not (tmp_path / "map.dcm").exists()
+    check_source(slide)
 
 
 def test_a_slide_that_does_not_say_where_it_lies_is_refused(slide, slide_map, tmp_path):
@@ -137,6 +140,8 @@ def test_a_slide_that_does_not_say_where_it_lies_is_refused(slide, slide_map, tm
     with pytest.raises(SlideError, match="TotalPixelMatrixOriginSequence") as error:
         write_parametric_map(slide_map, tmp_path / "map.dcm", slide)
     assert "\n" not in str(error.value)
+    with pytest.raises(SlideError, match="TotalPixelMatrixOriginSequence"):
+        check_source(slide)
 
 
 @pytest.mark.parametrize(
