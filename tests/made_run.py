@@ -1,0 +1,35 @@
+"""A run on tiles without a training, for tests that explain: a checkpoint of random weights."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from pathology.tasks.checkpoint import Run
+from pathology.tasks.tile_classification import TileClassification
+from tests.conftest import settle_statistics
+
+CLASSES = ["normal", "tumour"]
+
+
+def write_run(folder: Path, size_px: int = 32, mpp: float = 0.5) -> Path:
+    """A folder that ``--run`` takes: a B-cos ResNet-18 that knows what tiles it is for."""
+    torch.manual_seed(0)
+    task = TileClassification("bcos_resnet18", CLASSES)
+    # Of random weights signals die out, unless norms know their size.
+    settle_statistics(task.model, task.encoding(torch.randint(0, 256, (8, 3, 64, 64)).byte()))
+    run = Run(folder)
+    run.checkpoints.mkdir(parents=True)
+    origin = {"size_px": size_px, "mpp": mpp, "colour": "stored", "stain": None, "digest": ""}
+    run.origin.write_text(json.dumps(origin))
+    torch.save(
+        {
+            "state_dict": task.state_dict(),
+            "hyper_parameters": dict(task.hparams),
+            "task": "tiles",
+            "made_from": origin,
+            "pytorch-lightning_version": "2.5.0",
+        },
+        run.best,
+    )
+    return folder
