@@ -158,6 +158,11 @@ class Ledger:
             undivided=None if told is None else Undivided(**told),
         )
 
+    def _repr_html_(self) -> str:
+        from pathology.explain.notebook import ledger_html
+
+        return ledger_html(self)
+
     def __str__(self) -> str:
         verdict = "closed" if self.is_closed else "NOT CLOSED"
         parts = [(name, f"{value:+.6f}") for name, value in self.entries.items()]
