@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from pathology.explain.stored import load_explanation
 from pathology.maps.ome_tiff import read_ome_tiff
 from tests.cli.made_slides import write_slide
 
@@ -116,6 +117,10 @@ def test_the_heatmap_is_the_mean_and_every_file_says_of_what(explained):
         assert said["layers"]["null"]["nulls"][1]["seed"] == 1
         assert said["ledger"] == ledger
     assert np.nanmax(layers["members"][0].values) == 4
+    stored = load_explanation(folder)
+    assert "layers/spread" in stored.maps
+    spread = stored.map("layers/spread").values
+    assert np.array_equal(spread, layers["spread"][0].values, equal_nan=True)
     tiles = pd.read_parquet(folder / "tiles.parquet")
     assert sorted(tiles["member"].unique()) == [0, 1, 2, 3]
     report = (folder / "report.html").read_text()

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from bcos_vit.models import create_model
+from bcos_vit.models import BcosDenseNet, create_model
+from bcos_vit.models.dense import Dense
+from pathology.aggregators.registry import make_aggregator
+from pathology.data.encoders import PooledFeatures
+from pathology.explain.aggregated_features import AggregatedFeatures
+from pathology.explain.dense_logits import DenseLogits
 from pathology.explain.layers import explain_layers
 from pathology.explain.members import Member, shifted, shifts
 from pathology.explain.pooled_logits import PooledLogits
@@ -202,6 +207,49 @@ def test_a_map_is_held_against_nulls_of_the_first_member(slide, grid, tmp_path):
     assert any("null 2" in what for what in said)
     for name, value in one.model.state_dict().items():
         assert torch.equal(value, state[name]), name
+
+
+def of_slides():
+    """An aggregator behind an encoder with batch norms."""
+    torch.manual_seed(0)
+    model = create_model("bcos_resnet18", num_classes=2).eval()
+    features = PooledFeatures(model).eval()
+    aggregator = make_aggregator("bcos_pooled", features.dims, 2).eval()
+    return AggregatedFeatures(features, TileEncoding(model), aggregator, CLASSES)
+
+
+def of_blocks():
+    """A dense model, explained in blocks of tiles."""
+    torch.manual_seed(0)
+    network = BcosDenseNet(growth_rate=8, block_config=(2, 1), num_classes=2).eval()
+    return DenseLogits(Dense(network), TileEncoding(network), CLASSES, block_tiles=2)
+
+
+@pytest.mark.parametrize("make", [of_slides, of_blocks])
+def test_slide_models_and_dense_models_have_members_and_nulls(slide, grid, make, tmp_path):
+    one = make()
+    modules = {name: module for name, module in vars(one).items() if hasattr(module, "parameters")}
+    state = {
+        (name, key): value.clone()
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+        if hasattr(value, "clone")
+    }
+    members = jittered(grid, one, 2)
+    (found,) = explain_layers(slide, members, seeds=[0, 1], scratch=tmp_path, out_mpp=1.9)
+    alone = [
+        explain_slide(slide, m.grid, one, found.target, scratch=tmp_path / m.name, out_mpp=1.9)
+        for m in members
+    ]
+    assert found.logit == pytest.approx(np.mean([each.logit for each in alone]), abs=1e-12)
+    null = found.told["null"]
+    assert null["randomised"] == (["encoder", "aggregator"] if make is of_slides else ["model"])
+    assert all(each["ledger"]["is_closed"] for each in null["nulls"])
+    assert min(null["mass"]) > 0
+    on_map = found.layers["null_z"].values[np.isfinite(alone[0].contributions.values)]
+    assert np.isfinite(on_map).mean() > 0.9
+    for (name, key), value in state.items():
+        assert torch.equal(modules[name].state_dict()[key], value), (name, key)
 
 
 def test_the_same_seeds_are_the_same_nulls(slide, grid, tmp_path):
