@@ -23,16 +23,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pathology.cli.explain_layers import ready_run
 from pathology.cli.explain_slide import SlideExplainer, progress
 from pathology.cli.feature_slide import EncoderChoice
-from pathology.cli.scorers import Explainer, make_explainer
-from pathology.cli.trained import load_trained
+from pathology.cli.scorers import Explainer
 from pathology.explain import slide as slides_explained
 from pathology.explain.shown import write_comparison
 from pathology.explain.slide import SlideExplanation
 from pathology.explain.stored import StoredExplanation, load_explanation
-from pathology.metrics import Calibration
-from pathology.metrics.calibration import FILE, apply_calibration
 from pathology.slides import Slide, open_slide
 from pathology.stain import StainFolder
 from pathology.tiling import TileGrid, TileSpec, tile_slide
@@ -93,7 +91,8 @@ def load_run(
     """Load a run that ``pathology train`` wrote, to explain slides with it.
 
     Args:
-        run: its folder, or a checkpoint.
+        run: its folder, or a checkpoint; ``:raw`` behind it takes the weights that were trained
+            rather than their moving average.
         depth: where explanations stop: ``"pixels"``, a layer by name, ``"head"`` or ``"tiles"``;
             the deeper, the quicker and the coarser.
         pooling: how a slide's score weighs tile logits, ``"mean"`` when omitted, or ``"top50"``.
@@ -111,17 +110,17 @@ def load_run(
         ValueError: a depth, pooling or device that there is not, or of no use to the run.
         WeightsError: the checkpoint cannot be used.
     """
-    run = Path(run)
-    loaded = load_trained(run, device)
-    numbers = None
-    if calibrated:
-        calibration = Calibration.load(run / FILE, loaded.checkpoint, loaded.task.classes)
-        apply_calibration(getattr(loaded.task.model, "aggregator", loaded.task), calibration)
-        numbers = calibration.numbers()
-    choice = EncoderChoice(encoder) if isinstance(encoder, str) else encoder
-    explainer = make_explainer(loaded, pooling, depth, choice)
-    profiles = explainer.trained.check_stains(stains or explainer.trained.stains)
-    return LoadedRun(run.resolve().name, explainer, numbers, profiles)
+    ready = ready_run(
+        run,
+        device=device,
+        calibrated=calibrated,
+        pooling=pooling,
+        depth=depth,
+        choice=EncoderChoice(encoder) if isinstance(encoder, str) else encoder,
+    )
+    trained = ready.explainer.trained
+    profiles = trained.check_stains(stains or trained.stains)
+    return LoadedRun(ready.name, ready.explainer, ready.calibration, profiles)
 
 
 def explain_slide(

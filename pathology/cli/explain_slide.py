@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PREDICTED = "predicted"
 """The folder of a target that the model chooses."""
+COMPARISON = "comparison.pdf"
+"""Beside the folders of a slide's targets: all that were asked for, in one figure."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class SlideExplainer:
     def __call__(self, row: dict[str, Any]) -> str:
         """Explain one slide; a line of where, with its ledger, for every target."""
         from pathology.explain.results import check_record, stored_record
+        from pathology.explain.shown import write_comparison
+        from pathology.explain.stored import load_explanation
         from pathology.slides import open_slide
         from pathology.tiling import TileGrid
 
@@ -76,7 +80,8 @@ class SlideExplainer:
                 self.layering.check_tiles(grid.spec, str(path))
             stain = self.profiles.profile(name, slide.stamp(), colour) if self.profiles else None
             lines, missing = [], {}
-            for target, folder in self._folders(name).items():
+            folders = self._folders(name)
+            for target, folder in folders.items():
                 settings = self.settings(grid, target, stain)
                 if folder.exists() and self.overwrite:
                     stored_record(folder)  # replace explanations, nothing else
@@ -89,6 +94,10 @@ class SlideExplainer:
                 missing[target] = (folder, settings)
             if missing:
                 lines += self._make(slide, grid, stain, missing)
+        figure = self.out / name / COMPARISON
+        if len(folders) > 1 and (missing or not figure.exists()):
+            write_comparison([load_explanation(folder) for folder in folders.values()], figure)
+            lines.append(f"{figure}: all of them on one scale")
         return "\n".join(lines)
 
     def _folders(self, name: str) -> dict[str | None, Path]:

@@ -98,7 +98,7 @@ class StoredExplanation(Shown):
 
     @property
     def maps(self) -> list[str]:
-        """Names of the maps in the folder, for :meth:`map`."""
+        """Names of the maps in the folder, layers among them, for :meth:`map`."""
         paths = [*self.folder.glob(f"*{MAP}"), *self.folder.glob(f"layers/*{MAP}")]
         return sorted(p.relative_to(self.folder).as_posix().removesuffix(MAP) for p in paths)
 
@@ -106,8 +106,8 @@ class StoredExplanation(Shown):
         """A map at a level of its pyramid.
 
         Args:
-            name: ``heatmap``, in logits per pixel; ``density``, in logits per mm2; or another of
-                :attr:`maps`.
+            name: ``heatmap``, in logits per pixel; ``density``, in logits per mm2; ``layers/...``;
+                or another of :attr:`maps`.
             level: 0 the finest; pixels of each are twice as long as of the one before.
 
         Raises:
