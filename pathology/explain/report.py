@@ -27,6 +27,7 @@ from pathology.explain.overlay import (
     tick,
 )
 from pathology.geometry import Box, Mpp, Size
+from pathology.maps.pyramid import shrink
 from pathology.maps.slide_map import SlideMap
 from pathology.outputs import complete_file
 from pathology.pages import image_uri, page_template
@@ -34,6 +35,13 @@ from pathology.pages import image_uri, page_template
 TEMPLATE = Path(__file__).with_name("templates") / "report.html.j2"
 CARRIED_SHARE = 0.8
 """The share of the evidence whose carriers are counted."""
+LAYERS = {
+    "spread": "How far the members are apart: standard deviation in logits per mm²",
+    "agreement": "Share of the members whose sign is that of their mean",
+    "null_z": "How far the map is from those of random weights, as normal scores: orange above"
+    " them, blue below",
+}
+"""Layers that are shown, and what they are; see :mod:`pathology.explain.layers`."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,7 @@ class Report:
         limit: density at which the map's colours saturate, in logits per mm2; chosen from the map
             when omitted. Give one to compare slides.
         depth: where explanations stop: ``"pixels"``, or the name of a layer or the head.
+        layers: further maps over the slide by name; of those in :data:`LAYERS` a picture is shown.
     """
 
     slide_id: str
@@ -106,6 +115,7 @@ class Report:
     provenance: Mapping[str, str] = field(default_factory=dict)
     limit: float | None = None
     depth: str = "pixels"
+    layers: Mapping[str, SlideMap] = field(default_factory=dict)
 
 
 def write_report(path: str | Path, report: Report, *, max_side: int = 1400) -> Path:
@@ -147,6 +157,7 @@ def render_report(report: Report, *, max_side: int = 1400) -> str:
         ledger=report.ledger,
         figure=_figure(report, layer, max_side),
         layer=layer,
+        layers=[_layer(report, name, max_side) for name in LAYERS if name in report.layers],
         ramp=_png(diverging(np.linspace(-1.0, 1.0, 511)[None], 1.0)),
         tile_limit=tile_limit,
         tile_clipped=clipped_text(float((tile_density > tile_limit).mean()), "tiles' area"),
@@ -227,6 +238,29 @@ def _figure(report: Report, layer: HeatLayer, max_side: int) -> dict[str, Any]:
             for letter, chosen in (("F", report.tiles_for), ("A", report.tiles_against))
             for i, tile in enumerate(chosen, start=1)
         ],
+    }
+
+
+def _layer(report: Report, name: str, max_side: int) -> dict[str, Any]:
+    """A layer as a picture: in grey what has no sign, in the map's colours what has one."""
+    layer = report.layers[name]
+    small = shrink(layer, max_side, "mean")
+    values = np.asarray(small.values, np.float64)
+    if name == "spread":
+        values = values / layer.pixel_area_mm2
+    limit = 1.0 if name == "agreement" else round_up(symmetric_limit(values))
+    if name == "null_z":
+        colours = diverging(values, limit)
+    else:
+        share = np.clip(np.nan_to_num(values) / limit, 0.0, 1.0)
+        colours = np.repeat(np.rint(245 - 225 * share)[..., None], 3, axis=2)
+    seen = 255 * np.isfinite(values)
+    return {
+        "words": LAYERS[name],
+        "picture": _png(np.dstack([colours, seen]).astype(np.uint8)),
+        "box": _um(small.box, report.slide_mpp),
+        "least": tick(-limit) if name == "null_z" else "0",
+        "most": tick(limit) if name == "null_z" else f"{limit:g}",
     }
 
 

@@ -111,6 +111,7 @@ def write_results(
         provenance=provenance,
         limit=limit,
         depth=result.depth,
+        layers=result.layers,
     )
     write_report(folder / "report.html", report)
     (folder / RECORD).write_text(json.dumps(record, indent=2))

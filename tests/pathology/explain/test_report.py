@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pathology.errors import OutputError
-from pathology.explain.ledger import Ledger
+from pathology.explain.ledger import Ledger, Undivided
 from pathology.explain.report import Report, ReportTile, carriers, render_report, write_report
 from pathology.geometry import Box, Mpp, Size
 from pathology.maps.slide_map import SlideMap
@@ -208,3 +208,40 @@ def test_a_folder_in_the_way_is_one_line(report, tmp_path):
     with pytest.raises(OutputError, match="cannot be written") as error:
         write_report(tmp_path / "file" / "report.html", report)
     assert "\n" not in str(error.value)
+
+
+def test_tiles_that_were_not_taken_apart_are_told(report):
+    assert "not taken apart" not in Page(render_report(report)).text
+    ledger = replace(report.ledger, undivided=Undivided(7, -0.25, 0.5))
+    text = Page(render_report(replace(report, ledger=ledger))).text
+    assert "\u22120.250000 logits are of 7 tiles that were not taken apart (0.500000 with" in text
+
+
+def test_layers_are_shown_where_they_lie_with_what_they_are(report):
+    assert "trusted" not in Page(render_report(report)).text
+    like = report.slide_map
+    spread = np.where(np.isnan(like.values), np.nan, 0.0)
+    spread[10, 10] = 1.0
+    layers = {
+        "spread": replace(like, values=spread),
+        "null_z": replace(like, values=np.sign(like.values), unit="normal score"),
+        "members": replace(like, unit="members"),  # is not a picture of anything
+    }
+    page = Page(render_report(replace(report, layers=layers)))
+    assert "standard deviation in logits per mm²" in page.text
+    assert "as normal scores" in page.text
+    # A pixel is 8 by 16 um: one logit on it are 7812.5 per mm2, and its grey is the darkest.
+    assert "Colours go from 0 to 7900." in page.text
+    pictures = [tag for tag in page.all("image") if tag["width"] == "256.0"]
+    map_and_heat, shown = pictures[:2], pictures[2:]
+    assert len(map_and_heat) == len(shown) == 2
+    grey, signed = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(tag["href"].partition(",")[2]))))
+        for tag in shown
+    )
+    assert grey[10, 10, :3].max() < 25
+    assert grey[11, 11, :3].min() == 245
+    np.testing.assert_array_equal(grey[..., 3] == 0, np.isnan(like.values))
+    above, below = signed[like.values > 0], signed[like.values < 0]
+    assert (above[:, 0] > above[:, 2]).all()
+    assert (below[:, 0] < below[:, 2]).all()
