@@ -10,6 +10,9 @@ from pathlib import Path
 
 from pathology.errors import OutputError
 
+SOFTWARE = "bcos-pathology"
+"""What the TIFF tag Software says of slides that are written here; their planes shrink by 2."""
+
 
 def writable_folder(folder: Path) -> Path:
     """``folder``, made and shown to be writable.

@@ -42,7 +42,9 @@ def level_scale(size: Size, width: int, height: int, whole_factors: bool) -> Sca
     A plane is seldom exactly level 0 divided by a whole number. Scanners shrink by a whole factor
     and cut the last, incomplete pixel: their factor is that number, and the plain ratio of the
     sides would drift by up to a pixel towards the bottom right corner. Image software scales the
-    sides to fit: there the ratio is the truth. The file does not say; its maker does.
+    sides to fit: there the ratio is the truth. The file does not say (some tell resolutions of
+    whole factors and have fitted planes); its maker does. Where the maker is not known, a plane may
+    be off by up to one of its own pixels at the bottom right corner.
 
     Args:
         size: level-0 size in pixels.

@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 
 from pathology.errors import SlideOpenError
 from pathology.geometry import Box
+from pathology.outputs import SOFTWARE
 from pathology.slides.colour import ColourSpace
 from pathology.slides.direct import Verdicts, direct_planes, shifted
 from pathology.slides.reader import Colour, PyramidSlide
@@ -68,7 +69,7 @@ class OpenSlideSlide(PyramidSlide):
             tiles=[_tile(properties, level) for level in range(len(handle.level_dimensions))],
             mpp=found,
             mpp_source=source,
-            whole_factors=vendor != "generic-tiff",
+            whole_factors=vendor != "generic-tiff" or properties.get("tiff.Software") == SOFTWARE,
             background=_background(properties),
             bounds=_bounds(properties, handle.dimensions),
             properties=properties,

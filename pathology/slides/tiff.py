@@ -9,6 +9,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from pathology.errors import SlideOpenError
+from pathology.outputs import SOFTWARE
 from pathology.slides.colour import ColourSpace
 from pathology.slides.reader import PyramidSlide
 from pathology.slides.resolution import find_mpp
@@ -57,7 +58,8 @@ class TiffSlide(PyramidSlide):
             tiles=[plane.sides if plane.page.is_tiled else None for plane in self._planes],
             mpp=found,
             mpp_source=source,
-            whole_factors=bool(aperio),  # a scanner's; see OpenSlideSlide
+            # A scanner's, or our own; see OpenSlideSlide.
+            whole_factors=bool(aperio) or first.page.software == SOFTWARE,
             properties=properties,
             colour=colour,
             profile=self._planes[0].profile,

@@ -12,6 +12,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from pathology.outputs import SOFTWARE
+
 TILE = 256
 """Side of a tile in pixels."""
 
@@ -92,7 +94,7 @@ class PyramidWriter:
             for level, (width, height) in enumerate(self._sizes):
                 if len(self._lengths[level]) != -(-width // TILE) * -(-height // TILE):
                     raise ValueError(f"level {level} has {len(self._lengths[level])} tiles only")
-                per_cm = 1e4 / (self._mpp * self._sizes[0][0] / width)
+                per_cm = 1e4 / (self._mpp * 2**level)
                 colour = self._channels == 3
                 tiff.write(
                     self._tiles(level),
@@ -106,7 +108,7 @@ class PyramidWriter:
                     resolution=(per_cm, per_cm),
                     resolutionunit="CENTIMETER",
                     metadata=None,
-                    software=False,
+                    software=SOFTWARE,  # which tells how levels were made
                 )
 
     def _tiles(self, level: int) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ import pytest
 import tifffile
 
 from pathology.errors import OutputError
+from pathology.slides import open_slide
 from pathology.synthetic import SlideFiles, SyntheticSlideSpec, render, write, write_slide
 from pathology.synthetic.pyramid import PyramidWriter
 
@@ -39,6 +40,13 @@ def test_openslide_opens_every_level(files: SlideFiles) -> None:
     for level in levels:
         assert (level[..., 3] == 255).all()
         np.testing.assert_allclose(level.mean((0, 1)), levels[0].mean((0, 1)), atol=1)
+
+
+@pytest.mark.parametrize("backend", ["auto", "openslide", "tifffile"])
+def test_levels_are_read_where_they_lie(files: SlideFiles, backend: str) -> None:
+    # By the ratio of the sides, 1301 / 325, the last column would be off by a pixel of level 0.
+    with open_slide(files.slide, backend=backend) as slide:
+        assert [level.downsample for level in slide.levels] == [1, 2, 4]
 
 
 def test_files_hold_what_was_rendered(files: SlideFiles) -> None:
