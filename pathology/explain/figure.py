@@ -295,7 +295,7 @@ class _Drawing:
             swatch = self._axes(left, base - 2.2, 4.0, 2.5)
             swatch.set_axis_off()
             swatch.add_patch(Rectangle((0, 0), 1, 1, **(HATCHED | {"lw": 0.5})))
-            self._text(left + 5.4, base, "no tile was looked at", SCALE_MM)
+            self._text(left + 5.4, base, "no tile was looked at here", SCALE_MM)
 
     def _ledger(self) -> list[list[str]]:
         """Rows of the ledger: a name, and a number per panel."""
@@ -306,6 +306,9 @@ class _Drawing:
         rows = [["ledger, in logits", *(panel.target for panel in self.figure.panels)]]
         for name in order:
             rows.append([name, *(signed(ledger.entries.get(name, 0.0), 6) for ledger in ledgers)])
+            if name == "map" and any(ledger.undivided for ledger in ledgers):
+                parts = [ledger.undivided.net if ledger.undivided else 0.0 for ledger in ledgers]
+                rows.append(["undivided tiles of it", *(signed(part, 6) for part in parts)])
         rows += [
             ["together", *(signed(ledger.total, 6) for ledger in ledgers)],
             ["score of the model", *(signed(ledger.score, 6) for ledger in ledgers)],

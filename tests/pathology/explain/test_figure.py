@@ -11,7 +11,7 @@ from PIL import Image
 from pypdf import PdfReader
 
 from pathology.explain.figure import Panel, SlideFigure, _Drawing, write_figure
-from pathology.explain.ledger import Ledger
+from pathology.explain.ledger import Ledger, Undivided
 from pathology.geometry import Box, Mpp, Size
 from pathology.maps.slide_map import SlideMap
 
@@ -164,6 +164,10 @@ def test_the_table_has_every_part_of_every_ledger(figure):
     assert [row[0] for row in rows[1:5]] == ["bias", "position", "map", "cut off"]
     assert rows[2][1:] == ["0", "+0.500000"]  # that only one has it is a zero in the other
     assert rows[-1] == ["the ledger is", "closed", "NOT CLOSED"]
+    partly = replace(LEDGER, undivided=Undivided(3, -0.125, 0.25))
+    panels = [*figure.panels, Panel("b", partly, dot())]
+    rows = _Drawing(replace(figure, panels=panels), 40)._ledger()
+    assert rows[3] == ["undivided tiles of it", "0", "\u22120.125000"]
 
 
 def test_any_name_is_drawn(figure, tmp_path):

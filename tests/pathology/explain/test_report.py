@@ -218,7 +218,7 @@ def test_tiles_that_were_not_taken_apart_are_told(report):
 
 
 def test_layers_are_shown_where_they_lie_with_what_they_are(report):
-    assert "trusted" not in Page(render_report(report)).text
+    assert "members and nulls" not in Page(render_report(report)).text
     like = report.slide_map
     spread = np.where(np.isnan(like.values), np.nan, 0.0)
     spread[10, 10] = 1.0
