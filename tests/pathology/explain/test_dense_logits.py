@@ -11,7 +11,8 @@ from bcos_vit.layers import Logits
 from bcos_vit.models import BcosDenseNet
 from bcos_vit.models.dense import Dense
 from bcos_vit.transforms import encode
-from pathology.explain.dense_logits import Blocks, DenseLogits
+from pathology.explain.blocks import Blocks
+from pathology.explain.dense_logits import DenseLogits
 from pathology.explain.pooling import MeanPooling, TopPooling
 from pathology.explain.slide import explain_slide, explain_targets
 from pathology.geometry import Box
@@ -36,7 +37,7 @@ def model():
 @pytest.fixture
 def slide(rng):
     pixels = rng.integers(0, 256, (*SIDES, 3), dtype=np.uint8)
-    return MemorySlide(pixels, mpp=0.5, bounds=Box(11, 7, 94, 84))
+    return MemorySlide(pixels, mpp=0.5, bounds=Box(11, 7, 72, 64))
 
 
 def encoded(tiles):
