@@ -2,7 +2,9 @@
 
 import gc
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from pathology.slides import MemorySlide
 from tests.cli.made_slides import write_slide
 from tests.made_run import write_run
 
+DATA = Path(os.environ.get("BCOS_PATHOLOGY_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SPEC = TileSpec(size_px=32, mpp=0.5, min_tissue=0.0)
 
 
@@ -199,6 +202,27 @@ def test_a_folder_without_an_explanation_says_what_to_give(made, saved, tmp_path
         load_explanation(tmp_path)
     with pytest.raises(PathologyError, match="no map 'heat'; it has density, heatmap"):
         load_explanation(saved).map("heat")
+
+
+@pytest.mark.real_slides
+def test_a_real_slide_is_explained_drawn_and_read_back(tmp_path):
+    path = DATA / "slides" / "CMU-1-Small-Region.svs"
+    if not path.is_file():
+        pytest.skip("slides is not under BCOS_PATHOLOGY_DATA")
+    spec = TileSpec(size_px=224, mpp=2.0, overlap_px=112)
+    # At the last map, whose places are 64 um wide: a few seconds.
+    run = load_run(write_run(tmp_path / "run", 224, 2.0), depth="head", device="cpu")
+    with open_slide(path) as slide:
+        result = explain_slide(slide, tile_slide(slide, spec), run, "tumour", quiet=True)
+    result.save(tmp_path / "explained")
+    stored = load_explanation(tmp_path / "explained")
+    assert stored.ledger.is_closed
+    assert stored.contributions.sum() == pytest.approx(stored.ledger.map_sum, abs=1e-6)
+    for shown in (result, stored):
+        assert len(shown._repr_html_()) < 400_000
+    words = PdfReader(tmp_path / "explained" / "figure.pdf").pages[0].extract_text()
+    assert "CMU-1-Small-Region" in words
+    assert "0.499 x 0.499 µm/px" in words
 
 
 def test_a_grid_read_from_disk_is_the_same(made):
