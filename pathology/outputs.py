@@ -102,7 +102,7 @@ def complete_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         scratch.mkdir(parents=True)
-        _remove_scratch(folder)
+        remove_scratch(folder)
         yield scratch
         _replace(scratch, folder)
     except OSError as error:
@@ -129,7 +129,7 @@ def _replace(scratch: Path, folder: Path) -> None:
         raise OSError(errno.EEXIST, "others keep writing it")
 
 
-def _remove_scratch(folder: Path) -> None:
+def remove_scratch(folder: Path) -> None:
     """Remove what processes that are gone have left of ``folder``."""
     for draft in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
         process = draft.name[: -len(".part")].rpartition(".")[2]

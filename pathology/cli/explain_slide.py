@@ -65,6 +65,7 @@ class SlideExplainer:
         from pathology.explain.results import check_record, stored_record
         from pathology.explain.shown import write_comparison
         from pathology.explain.stored import load_explanation
+        from pathology.outputs import remove_scratch
         from pathology.slides import open_slide
         from pathology.tiling import TileGrid
 
@@ -87,6 +88,7 @@ class SlideExplainer:
                     stored_record(folder)  # replace explanations, nothing else
                 elif folder.exists():
                     check_record(folder, settings, self.formats)
+                    remove_scratch(folder)  # of a replacement that was killed
                     lines.append(
                         f"{folder / 'report.html'}: made before by the same model and settings"
                     )
