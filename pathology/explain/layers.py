@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
 from pathology.explain.members import Member, check_classes, mean_of
@@ -66,7 +67,7 @@ def explain_layers(
     check_classes(members)
     folder = Path(scratch or tempfile.mkdtemp(prefix="pathology-explain-"))
     first, *others = members
-    if others and not targets:
+    if others and not targets and all(len(member.grid) for member in members):
         targets = [_highest(slide, members, options)]
     series = _Series(slide, folder, options)
     found = [series.explain(first.scorer, first.grid, targets, "member 1" if others else "")]
@@ -78,7 +79,8 @@ def explain_layers(
     for seed in seeds:
         images = partial(_evenly, slide, first, options)
         scorer, names = with_random_weights(first.scorer, seed, images)
-        nulls.append(series.explain(scorer, first.grid, targets, f"null {len(nulls) + 1}"))
+        of_null = series.explain(scorer, first.grid, targets, f"null {len(nulls) + 1}")
+        nulls.append([replace(each, tiles=pd.DataFrame()) for each in of_null])
     results = []
     for place in range(len(targets)):
         own = [each[place] for each in found]
@@ -106,12 +108,14 @@ class _Series:
     def explain(
         self, scorer: Scorer, grid: TileGrid, targets: Sequence[str], what: str
     ) -> list[SlideExplanation]:
-        options = _about(what, self.options)
-        if self.done:
+        options, is_first = _about(what, self.options), not self.done
+        if not is_first:
             options["gallery"] = 0  # tiles are shown of the first
         scratch = self.folder / f"part{self.done}"
         self.done += 1
-        return explain_targets(self.slide, grid, scorer, targets, scratch=scratch, **options)
+        found = explain_targets(self.slide, grid, scorer, targets, scratch=scratch, **options)
+        # Pictures of the slide, one for each, would be what grows.
+        return found if is_first else [replace(each, view=None) for each in found]
 
 
 def _evenly(slide: Slide, member: Member, options: Mapping[str, Any]) -> Iterator[Tensor]:

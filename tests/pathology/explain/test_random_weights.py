@@ -9,6 +9,7 @@ from torch import nn
 
 from bcos_vit.explain import explain
 from bcos_vit.layers import BcosBatchNorm2d
+from bcos_vit.models import BcosDenseNet
 from pathology.explain.random_weights import (
     networks,
     norms,
@@ -16,14 +17,22 @@ from pathology.explain.random_weights import (
     refit_norms,
     with_random_weights,
 )
+from tests.conftest import settle_statistics, unsettle
+
+
+def small_cnn():
+    """With batch norms, float64."""
+    network = BcosDenseNet(growth_rate=8, block_config=(2, 1), num_classes=3).double()
+    images = torch.rand(8, 6, 32, 32, dtype=torch.float64)
+    return settle_statistics(unsettle(network), images)
 
 
 def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def test_each_tensor_keeps_its_numbers_and_loses_their_places(make_resnet):
-    model = make_resnet()
+def test_each_tensor_keeps_its_numbers_and_loses_their_places():
+    model = small_cnn()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     other = permuted(model, generator(0))
     parameters = dict(other.named_parameters())
@@ -54,9 +63,9 @@ def test_tied_parameters_stay_tied():
     assert other[0].weight is not model[0].weight
 
 
-def test_norms_take_their_statistics_from_what_comes(make_resnet):
-    model = permuted(make_resnet(), generator(0))
-    batches = [torch.rand(4, 6, 12, 12, dtype=torch.float64) for _ in range(3)]
+def test_norms_take_their_statistics_from_what_comes():
+    model = permuted(small_cnn(), generator(0))
+    batches = [torch.rand(4, 6, 32, 32, dtype=torch.float64) for _ in range(3)]
     first = next(m for m in model.modules() if isinstance(m, BcosBatchNorm2d))
     met = []
     hook = first.register_forward_hook(
@@ -85,10 +94,10 @@ def test_conventional_norms_are_fitted_too():
     assert not norm.training
 
 
-def test_norms_are_as_they_were_after_an_error(make_resnet):
-    model = make_resnet()
+def test_norms_are_as_they_were_after_an_error():
+    model = small_cnn()
     with pytest.raises(RuntimeError):
-        refit_norms(model, [torch.rand(4, 5, 12, 12, dtype=torch.float64)])
+        refit_norms(model, [torch.rand(4, 5, 32, 32, dtype=torch.float64)])
     assert not any(module.training for module in model.modules())
 
 
@@ -104,8 +113,8 @@ class OfSlides:
     aggregator: nn.Module
 
 
-def test_a_tile_model_is_explained_as_exactly_with_random_weights(make_resnet):
-    model, images = make_resnet(), torch.rand(4, 6, 12, 12, dtype=torch.float64)
+def test_a_tile_model_is_explained_as_exactly_with_random_weights():
+    model, images = small_cnn(), torch.rand(4, 6, 32, 32, dtype=torch.float64)
     before = explain(model, images, target=1)
     scorer, names = with_random_weights(OfTiles(model), 3, lambda: [images])
     assert names == ["model"]
