@@ -62,7 +62,7 @@ class SlideExplainer:
 
     def __call__(self, row: dict[str, Any]) -> str:
         """Explain one slide; a line of where, with its ledger, for every target."""
-        from pathology.explain.results import check_record, stored_record
+        from pathology.explain.results import check_record, check_source, stored_record
         from pathology.explain.shown import write_comparison
         from pathology.explain.stored import load_explanation
         from pathology.outputs import remove_scratch
@@ -75,6 +75,7 @@ class SlideExplainer:
             raise ManifestError(f"{path}: no tiles of slide {name!r}; run `pathology tile` first")
         colour = TileGrid.load(path).spec.colour
         with open_slide(row["path"], slide_mpp(row), colour=colour) as slide:
+            check_source(slide, self.formats)
             grid = TileGrid.load(path, slide=slide)
             self.explainer.check_tiles(grid.spec, str(path))
             if self.layering:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from pathology.errors import StampMismatchError
+from pathology.errors import SlideError, StampMismatchError
 from pathology.explain.figure import Panel, SlideFigure, write_figure
 from pathology.explain.overlay import overlay_png
 from pathology.explain.qupath_script import write_qupath_script
@@ -24,6 +24,7 @@ from pathology.explain.view import SlideView
 from pathology.maps.extras import imported
 from pathology.maps.ome_tiff import write_ome_tiff
 from pathology.maps.ome_zarr import write_ome_zarr
+from pathology.maps.parametric_map import write_parametric_map
 from pathology.maps.pyramid import Levels
 from pathology.maps.slide_map import SlideMap
 from pathology.slides import Slide
@@ -46,6 +47,19 @@ def check_formats(formats: Sequence[str]) -> None:
         imported(module, extra)
 
 
+def check_source(slide: Slide, formats: Sequence[str]) -> None:
+    """Refuse formats that a slide cannot have, before any work.
+
+    Raises:
+        SlideError: a parametric map of a slide that is not DICOM.
+    """
+    if "dicom" in formats and slide.properties.get("openslide.vendor") != "dicom":
+        raise SlideError(
+            "is no DICOM slide, and only those have parametric maps; leave dicom out of --formats",
+            slide.path,
+        )
+
+
 def write_results(
     result: SlideExplanation,
     slide: Slide,
@@ -64,6 +78,8 @@ def write_results(
     place. ``explanation.json`` holds ledger, settings and provenance, which every other file
     carries in its metadata, too.
 
+    Asked for, there are ``heatmap.ome.zarr`` and its like, and ``heatmap.dcm``, the additive map.
+
     Layers, where there are any, are maps in ``layers/``: reduced levels hold means of what full
     pixels say. Of pixels in stain space there is also each stain's part of the additive map, as
     ``heatmap_STAIN.ome.tif`` and, in the colours of ``overlay.png``, ``overlay_STAIN.png``.
@@ -78,7 +94,9 @@ def write_results(
 
     Raises:
         OutputError: a file cannot be written.
+        SlideError: see :func:`check_source`.
     """
+    check_source(slide, formats)
     view = result.view or SlideView.of(slide)
     record = {
         **replace(result, settings=settings, provenance=provenance).record,
@@ -87,6 +105,8 @@ def write_results(
     }
     limit = _write_pictures(result, view, folder, record)
     _write_maps(result, folder, record, formats)
+    if "dicom" in formats and slide.path is not None:
+        write_parametric_map(result.contributions, folder / "heatmap.dcm", slide.path, record)
     _write_tiles(result, slide, folder, record)
     write_qupath_script(
         folder / "heatmap.groovy",
