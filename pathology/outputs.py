@@ -101,6 +101,8 @@ def complete_folder(folder: Path) -> Iterator[Path]:
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(errno.EEXIST, "there is a file of that name")
         scratch.mkdir(parents=True)
         remove_scratch(folder)
         yield scratch

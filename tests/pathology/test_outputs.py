@@ -90,3 +90,11 @@ def test_a_folder_under_a_file_is_said(tmp_path):
         complete_folder(tmp_path / "file" / "a"),
     ):
         pass
+
+
+def test_a_file_of_that_name_is_left_alone(tmp_path):
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(OutputError, match="a file of that name"), complete_folder(tmp_path / "a"):
+        pass
+    assert (tmp_path / "a").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1
