@@ -188,7 +188,7 @@ def load_trained(run: Path, device: str = "auto") -> Trained:
         known.get("size_px"),
         known.get("mpp"),
         known.get("colour", before),
-        known.get("halo_px", task.hparams.get("dense_halo_px") or 0),
+        known.get("halo_px"),
     )
     stain = known.get("stain")
     stains = folder.data_arguments().get("stains") if stain and path.is_file() else None

@@ -43,11 +43,23 @@ def test_image_files_have_a_size_and_say_no_more(tmp_path):
     Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(tmp_path / "tile.png")
     table = pd.DataFrame({"path": [str(tmp_path / "tile.png")], "label": ["a"]})
     images = ImageTiles(table, ["a", "b"])
-    assert TileKind.of(images) == TileKind(48)
-    assert TileKind.of(ImageTiles(table, ["a", "b"], size_px=64)) == TileKind(64)
+    assert TileKind.of(images) == TileKind(48, halo_px=0)
+    assert TileKind.of(ImageTiles(table, ["a", "b"], size_px=64)) == TileKind(64, halo_px=0)
     trained_on(TileKind(48)).check_tiles(TileSpec(size_px=48, mpp=1.0, colour="srgb"), "slide")
     with pytest.raises(StampMismatchError, match="tiles of 48 px, the model was trained on 64 px"):
         trained_on(TileKind.of(SPEC)).check_tiles(images, "tiles.csv")
+
+
+def test_a_dense_run_takes_no_plain_tiles(tmp_path):
+    Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(tmp_path / "tile.png")
+    table = pd.DataFrame({"path": [str(tmp_path / "tile.png")], "label": ["a"]})
+    dense = TileKind.of(ImageTiles(table, ["a", "b"], size_px=16, halo_px=16))
+    assert str(dense) == "16 px with a halo of 16 px"
+    plain = ImageTiles(table, ["a", "b"], size_px=16)
+    with pytest.raises(StampMismatchError, match=r"tiles of 16 px, .* 16 px with a halo of 16 px"):
+        trained_on(dense).check_tiles(plain, "tiles.csv")
+    # A specification does not say: the halo is read around its tiles.
+    trained_on(dense).check_tiles(TileSpec(size_px=16), "slide")
 
 
 def test_what_is_not_known_refuses_nothing():
