@@ -217,7 +217,8 @@ def test_an_explanation_is_complete_and_closed(explained):
     files = {path.name for path in folder.iterdir()}
     assert files == {
         "report.html", "overlay.png", "heatmap.ome.tif", "density.ome.tif", "tiles.parquet",
-        "explanation.json",
+        "explanation.json", "figure.pdf", "figure.png", "slide.jpg", "tiles.geojson.gz",
+        "heatmap.groovy",
     }  # fmt: skip
     ledger = json.loads((folder / "explanation.json").read_text())["ledger"]
     assert ledger["is_closed"]
