@@ -153,7 +153,7 @@ def test_a_misspelt_setting_is_named(refused, cohort, cohort_tiles, tmp_path):
     assert "learning_rate" in line
 
 
-def test_a_killed_run_goes_on_where_it_was(cohort, cohort_tiles, tmp_path):
+def test_a_killed_run_goes_on_where_it_was(pathology, cohort, cohort_tiles, tmp_path):
     run = tmp_path / "run"
     arguments = train_arguments(cohort, cohort_tiles, run)
     arguments[arguments.index("--trainer.max_epochs") + 1] = "3"
@@ -167,9 +167,9 @@ def test_a_killed_run_goes_on_where_it_was(cohort, cohort_tiles, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (run / "finished").exists()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "resuming" in done.stdout
+    code, out, err = pathology(*arguments)
+    assert code == 0, err
+    assert "resuming" in out
     epochs = pd.read_csv(run / "logs" / "metrics.csv")["epoch"].dropna()
     assert epochs.max() == 2
     assert yaml.safe_load((run / "finished").read_text())["epochs"] == 3
@@ -322,7 +322,9 @@ def test_doctor_is_well(pathology):
     assert "all well" in out
 
 
-def test_a_killed_explanation_leaves_nothing_half_done(trained, cohort, cohort_tiles, tmp_path):
+def test_a_killed_explanation_leaves_nothing_half_done(
+    pathology, trained, cohort, cohort_tiles, tmp_path
+):
     out = tmp_path / "out"
     slide = cohort.parent / "test_000.tif"
     arguments = explain_arguments(trained, slide, cohort_tiles, out, "--target", "tumour")
@@ -337,8 +339,8 @@ def test_a_killed_explanation_leaves_nothing_half_done(trained, cohort, cohort_t
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not folder.exists()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    code, _, err = pathology(*arguments)
+    assert code == 0, err
     assert (folder / "report.html").exists()
     assert [path.name for path in folder.parent.iterdir()] == ["tumour"]
 
