@@ -19,7 +19,7 @@ from bcos_vit.explain import Explanation, explain_classes
 from bcos_vit.explain.trace import PIXELS
 from bcos_vit.models.dense import CellReadout, Dense
 from pathology.explain.blocks import Blocks
-from pathology.explain.pooled_logits import Mixture
+from pathology.explain.pooled_logits import Mixture, check_finite
 from pathology.explain.pooling import MeanPooling, Pooling
 from pathology.explain.scoring import (
     TILES,
@@ -88,6 +88,7 @@ class DenseLogits:
                 for row, window in enumerate(chosen):
                     down, right = blocks.corners(window).T
                     logits[list(window.tiles)] = numbers[row][:, down, right].T
+        check_finite(logits, grid)
         if not targets:
             pooled = [self.pooling.weights(column) @ column for column in logits.T]
             targets = [one_class(self.classes, int(np.argmax(pooled)))]

@@ -100,7 +100,7 @@ class PooledLogits:
                 for chosen, tiles in batches(self.windows(grid, np.arange(len(grid))), "scoring"):
                     scored = self.model(self.encoding(tiles))
                     logits[numbers_of(chosen)] = scored.double().cpu().numpy()
-            _check_finite(logits, grid)
+            check_finite(logits, grid)
         if not targets:
             pooled = [self.pooling.weights(column) @ column for column in logits.T]
             targets = [one_class(self.classes, int(np.argmax(pooled)))]
@@ -138,7 +138,7 @@ class PooledLogits:
         return np.broadcast_to(biases, len(self.classes)).copy()
 
 
-def _check_finite(logits: NDArray[np.float64], grid: TileGrid) -> None:
+def check_finite(logits: NDArray[np.float64], grid: TileGrid) -> None:
     """Refuse logits that a pooling would pass over, as the highest do NaN.
 
     Raises:

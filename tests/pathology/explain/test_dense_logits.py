@@ -248,3 +248,13 @@ def test_a_plain_network_keeps_its_padding_out_of_here(slide, model):
     odd = replace(grid, spec=replace(grid.spec, size_px=20))
     with pytest.raises(ValueError, match="tiles must be a multiple of 8 px, got 20"):
         Blocks(model, odd, 2).windows(np.arange(3))
+
+
+def test_logits_that_are_not_finite_are_refused(model, slide, tmp_path):
+    """A pooling by the highest would pass them over."""
+    grid = gridded(slide)
+    blind = DenseLogits(
+        model, lambda tiles: encoded(tiles) * np.nan, CLASSES, TopPooling(2), depth="tiles"
+    )
+    with pytest.raises(ValueError, match=r"logits of the tile at .* are not finite"):
+        explain_slide(slide, grid, blind, "tumour", scratch=tmp_path)
