@@ -77,9 +77,10 @@ def explain_layers(
     nulls: list[list[SlideExplanation]] = []
     names: list[str] = []
     for seed in seeds:
-        images = partial(_evenly, slide, first, options)
+        what = f"null {len(nulls) + 1}"
+        images = partial(_evenly, slide, first, _about(what, options))
         scorer, names = with_random_weights(first.scorer, seed, images)
-        of_null = series.explain(scorer, first.grid, targets, f"null {len(nulls) + 1}")
+        of_null = series.explain(scorer, first.grid, targets, what)
         nulls.append([replace(each, tiles=pd.DataFrame()) for each in of_null])
     results = []
     for place in range(len(targets)):
