@@ -2,10 +2,23 @@
 
 from dataclasses import replace
 
+import geopandas
 import numpy as np
 import pytest
 
-from scripts.placement import CASES, Case, Dots, Placed, Row, placed_dots, read_table, rows
+from pathology.explain.tile_features import write_tile_features
+from scripts.placement import (
+    CASES,
+    Case,
+    Dots,
+    Placed,
+    Row,
+    explained,
+    make_slide,
+    placed_dots,
+    read_table,
+    rows,
+)
 
 BY_NAME = {case.name: case for case in CASES}
 SMALLER = [
@@ -43,6 +56,22 @@ def test_dots_are_where_they_are(case, tmp_path):
     assert {"heatmap", "density", "heatmap.groovy"} < files
     for row in found:
         check(case, row)
+
+
+def test_tiles_for_qupath_lie_on_the_slide_cropped_to_its_bounds(tmp_path):
+    (case,) = (case for case in SMALLER if case.name == "bounds")
+    dots = placed_dots(case, np.random.default_rng(0))
+    with make_slide(case, dots, tmp_path) as slide:
+        tiles = explained(case, slide, tmp_path / "scratch").tiles
+        path = tmp_path / "tiles.geojson.gz"
+        write_tile_features(
+            tiles, path, slide_id="s", target="dark", bounds=slide.bounds, metadata={}
+        )
+    found = geopandas.read_file(f"/vsigzip/{path}").geometry.bounds.to_numpy()
+    corners = tiles[["x", "y"]].to_numpy() - case.bounds[:2]
+    wanted = np.hstack([corners, corners + tiles[["width", "height"]].to_numpy()])
+    # Written to a thousandth of a level-0 pixel.
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3)
 
 
 def test_the_table_is_of_these_cases_and_nothing_drifts():
