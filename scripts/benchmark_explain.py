@@ -13,7 +13,8 @@ from a warm page cache by as many threads as by default, the model runs on ``--d
 ``times_slower`` is the whole against the slower of reading and model, the median and range over
 neighbouring turns; ``stitch_share`` the stitching alone in shares of the whole; ``cpu_times_parts``
 the processor time of the whole against the sum of the three, which other work on the machine does
-not sway: what is above 1 is spent between the stages.
+not sway so much: what is above 1 is spent between the stages. ``load`` is how many processes wanted
+a core in the last minute: much above ``threads``, other work is what the clock has measured.
 """
 
 import argparse
@@ -58,7 +59,7 @@ MOST_TIMES, MOST_SHARE = 1.10, 0.05
 FIELDS = (
     "model", "depth", "targets", "detail", "tiles", "taken_apart", "read_s", "model_s", "stitch_s",
     "whole_s", "times_slower", "times_slower_low", "times_slower_high", "stitch_share",
-    "cpu_times_parts", "limit", "whole_tiles_per_s", "rounds", "device", "cores", "threads",
+    "cpu_times_parts", "limit", "whole_tiles_per_s", "rounds", "device", "cores", "threads", "load",
 )  # fmt: skip
 
 
@@ -249,6 +250,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
         "device": device_name(bench.scorer.device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "load": f"{os.getloadavg()[0]:.1f}",
     }
 
 
@@ -276,7 +278,7 @@ def main() -> None:
     parser.add_argument("--slide", type=Path, help="a real slide; else a synthetic one is made")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tiles", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=4, help="even, for both orders")
     parser.add_argument("--models", nargs="+", default=list(DEPTHS), choices=list(DEPTHS))
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
