@@ -352,6 +352,8 @@ def test_datasets_are_pickled_with_open_slides(paths: list[str]) -> None:
     np.testing.assert_array_equal(np.asarray(copy[3]["image"]), wanted)
 
 
+# MONAI makes every reader it has; one wants NVIDIA's codecs where pydicom is installed.
+@pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")
 def test_load_image(paths: list[str], slides: list[Slide]) -> None:
     image = LoadImage(reader=SlideReader(mpp=2.0), ensure_channel_first=True, dtype=np.uint8)(
         paths[0]
