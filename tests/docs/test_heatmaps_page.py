@@ -13,6 +13,7 @@ from tests.cli.made_slides import write_slide
 from tests.made_run import write_run
 
 PAGE = Path(__file__).parents[2] / "docs" / "heatmaps.md"
+README = PAGE.parents[1] / "README.md"
 FILES = re.compile(r"^\| (`.*?`) \|", re.MULTILINE)
 
 
@@ -65,3 +66,13 @@ def test_figures_are_where_it_says(ran):
 def test_options_it_names_exist():
     named = set(re.findall(r"--([a-z][a-z-]+)", PAGE.read_text().partition("| to | give |")[2]))
     assert {name.replace("-", "_") for name in named} <= set(inspect.signature(explain).parameters)
+
+
+def test_the_readmes_slide_is_explained(ran, monkeypatch):
+    folder, names = ran
+    monkeypatch.chdir(folder)
+    code = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[0]
+    found: dict[str, object] = {}
+    exec(code, found)
+    assert found["result"].ledger == names["result"].ledger
+    assert (folder / "explained" / "from_python" / "report.html").is_file()

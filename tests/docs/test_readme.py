@@ -9,10 +9,10 @@ from PIL import Image
 README = Path(__file__).parents[2] / "README.md"
 
 
-def test_the_python_example_runs(tmp_path, monkeypatch):
+def test_the_python_example_of_a_tile_runs(tmp_path, monkeypatch):
     Image.new("RGB", (64, 64), (180, 90, 150)).save(tmp_path / "tile.png")
     monkeypatch.chdir(tmp_path)
-    [code] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    _, code = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     names: dict[str, object] = {}
     exec(code, names)
     explanation = names["explanation"]
