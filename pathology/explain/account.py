@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bcos_vit.explain import Explanation, split_stains
-from pathology.explain.gallery import Gallery, report_tile
+from pathology.explain.gallery import Gallery, hold_tile
 from pathology.explain.ledger import Ledger, Undivided, float32_tolerance
 from pathology.explain.report import ReportTile
 from pathology.explain.scoring import TargetPlan, Window
@@ -178,8 +178,8 @@ class Account:
         for index in window.tiles:
             strength = float(self.plan.weights[index] * self.columns["contribution"][index])
             effects = self.plan.columns.get("removal_effect")
-            make = partial(
-                report_tile,
+            hold = partial(
+                hold_tile,
                 pixels,
                 found[row],
                 window,
@@ -189,8 +189,8 @@ class Account:
                 None if effects is None else float(effects[index]),
                 self.in_colour,
             )
-            self.best.offer(strength, index, make)
-            self.worst.offer(-strength, index, make)
+            self.best.offer(strength, index, hold)
+            self.worst.offer(-strength, index, hold)
 
     def _stay_whole(self, until: float) -> None:
         """Put undivided tiles on the map that begin above or at ``until``."""

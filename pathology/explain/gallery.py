@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -12,9 +13,11 @@ from pathology.explain.report import ReportTile
 from pathology.explain.scoring import Window
 from pathology.geometry import Box
 
+Draw = Callable[[], ReportTile]
+
 
 class Gallery:
-    """The most extreme tiles seen so far; memory does not grow.
+    """The most extreme tiles seen so far; memory does not grow, and only those kept are drawn.
 
     Args:
         size: how many are kept.
@@ -22,23 +25,23 @@ class Gallery:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.heap: list[tuple[float, int, ReportTile]] = []
+        self.heap: list[tuple[float, int, Draw]] = []
 
-    def offer(self, strength: float, index: int, make: Callable[[], ReportTile]) -> None:
-        """Keep the tile that ``make`` gives if it is among the strongest so far."""
+    def offer(self, strength: float, index: int, hold: Callable[[], Draw]) -> None:
+        """Keep what ``hold`` gives to draw if the tile is among the strongest so far."""
         if strength <= 0 or not self.size:
             return
         if len(self.heap) < self.size:
-            heapq.heappush(self.heap, (strength, index, make()))
+            heapq.heappush(self.heap, (strength, index, hold()))
         elif strength > self.heap[0][0]:
-            heapq.heapreplace(self.heap, (strength, index, make()))
+            heapq.heapreplace(self.heap, (strength, index, hold()))
 
     def tiles(self) -> list[ReportTile]:
         """The strongest first."""
-        return [tile for *_, tile in sorted(self.heap, key=lambda entry: -entry[0])]
+        return [draw() for *_, draw in sorted(self.heap, key=lambda entry: -entry[0])]
 
 
-def report_tile(
+def hold_tile(
     pixels: Tensor,
     explanation: Explanation,
     window: Window,
@@ -47,8 +50,8 @@ def report_tile(
     logit: float | None,
     removal_effect: float | None,
     in_colour: bool,
-) -> ReportTile:
-    """A tile with its pixels, cut out of its window; W(x) as a picture ``in_colour``.
+) -> Draw:
+    """What it takes to draw a tile, cut out of its window; W(x) as a picture ``in_colour``.
 
     Args:
         pixels: ``(3, height, width)`` of the window.
@@ -60,18 +63,35 @@ def report_tile(
         removal_effect: of the tile, where known.
         in_colour: whether to picture W(x).
     """
-    contributions = _cut(explanation.contributions.double().cpu().numpy(), window.box, box)
-    picture = None
-    if in_colour:
-        weights = _cut(explanation.weights.cpu().numpy(), window.box, box)
-        picture = colour_explanation(weights, contributions)
+    # Copies, so that neither the window nor its batch is held.
+    return partial(
+        _drawn,
+        _cut(pixels.cpu().numpy(), window.box, box).transpose(1, 2, 0).copy(),
+        _cut(explanation.contributions.double().cpu().numpy(), window.box, box).copy(),
+        _cut(explanation.weights.cpu().numpy(), window.box, box).copy() if in_colour else None,
+        box,
+        weight,
+        logit,
+        removal_effect,
+    )
+
+
+def _drawn(
+    image: np.ndarray,
+    contributions: np.ndarray,
+    weights: np.ndarray | None,
+    box: Box,
+    weight: float,
+    logit: float | None,
+    removal_effect: float | None,
+) -> ReportTile:
     return ReportTile(
-        image=_cut(pixels.cpu().numpy(), window.box, box).transpose(1, 2, 0).copy(),
+        image=image,
         contributions=contributions * weight,
         box=box,
         logit=logit,
         removal_effect=removal_effect,
-        weights_picture=picture,
+        weights_picture=None if weights is None else colour_explanation(weights, contributions),
     )
 
 
