@@ -1,10 +1,14 @@
 """Fixtures shared by every test: one thread, fixed seeds, small models with no weight at 1 or 0."""
 
+import signal
+
 import pytest
 import torch
 from torch import nn
 
 torch.set_num_threads(1)
+# What a shell starts in the background ignores Ctrl+C, and so would the processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
