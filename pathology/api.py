@@ -28,9 +28,9 @@ from pathology.cli.explain_slide import SlideExplainer, progress
 from pathology.cli.feature_slide import EncoderChoice
 from pathology.cli.scorers import Explainer
 from pathology.explain import slide as slides_explained
-from pathology.explain.shown import write_comparison
+from pathology.explain.results.shown import write_comparison
+from pathology.explain.results.stored import StoredExplanation, load_explanation
 from pathology.explain.slide import SlideExplanation
-from pathology.explain.stored import StoredExplanation, load_explanation
 from pathology.slides import Slide, open_slide
 from pathology.stain import StainFolder
 from pathology.tiling import TileGrid, TileSpec, tile_slide

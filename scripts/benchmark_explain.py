@@ -34,10 +34,10 @@ import torch
 from torch import Tensor
 
 from bcos_vit.models import create_model
-from pathology.explain.pooled_logits import PooledLogits
-from pathology.explain.scoring import Scorer, Window, each_tile
+from pathology.explain.scorers.pooled_logits import PooledLogits
+from pathology.explain.scorers.scorer import Scorer, Window, each_tile
 from pathology.explain.slide import SlideExplanation, explain_targets
-from pathology.explain.stitch import Stitcher
+from pathology.explain.stitching.stitch import Stitcher
 from pathology.explain.targets import parse_target
 from pathology.explain.tile_reader import read_batches
 from pathology.geometry import Box

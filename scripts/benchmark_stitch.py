@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from pathology.explain.spool import Spool
-from pathology.explain.stitch import Stitched, Stitcher
+from pathology.explain.stitching.spool import Spool
+from pathology.explain.stitching.stitch import Stitched, Stitcher
 from pathology.geometry import Box, Mpp, Size
 from pathology.maps.ome_tiff import write_ome_tiff
 from pathology.outputs import complete_file

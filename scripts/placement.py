@@ -34,8 +34,8 @@ from scipy.special import ndtr
 from torch import Tensor, nn
 
 from bcos_vit.layers import Logits, held
-from pathology.explain.pooled_logits import PooledLogits
-from pathology.explain.qupath_script import write_qupath_script
+from pathology.explain.results.qupath_script import write_qupath_script
+from pathology.explain.scorers.pooled_logits import PooledLogits
 from pathology.explain.slide import SlideExplanation, explain_slide
 from pathology.geometry import Box, Mpp
 from pathology.maps.ome_tiff import write_ome_tiff

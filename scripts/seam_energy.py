@@ -10,8 +10,8 @@ docs, and ``seams.png``, the five maps side by side, to the working folder::
     OMP_NUM_THREADS=1 python scripts/seam_energy.py --work /tmp/seams       # a quarter of an hour
     OMP_NUM_THREADS=1 python scripts/seam_energy.py --work /tmp/seams --only cost
 
-Seam energy (pathology/explain/seams.py) is of density maps at 2 um per pixel: 1 without seams.
-``values`` is what repeats in each tile, ``steps`` the jumps between tiles; at the period of the
+Seam energy (pathology/explain/stitching/seams.py) is of density maps at 2 um per pixel: 1 without
+seams. ``values`` is what repeats in each tile, ``steps`` the jumps between tiles; at the period of the
 ``tile``, or of the ``stride`` from one to the next, which overlap makes shorter. ``values_own``
 leaves out harmonics of the network's own cells.
 """
@@ -37,8 +37,8 @@ from bcos_vit.models import create_model
 from bcos_vit.models.dense import CellReadout, Dense
 from bcos_vit.render import heat
 from pathology.cli import main as pathology
-from pathology.explain.overlay import heat_layer
-from pathology.explain.seams import Of, seam_energy
+from pathology.explain.results.overlay import heat_layer
+from pathology.explain.stitching.seams import Of, seam_energy
 from pathology.maps.ome_tiff import read_ome_tiff
 from pathology.maps.slide_map import SlideMap
 from pathology.outputs import complete_file

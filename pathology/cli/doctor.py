@@ -41,7 +41,7 @@ def _chain(name: str) -> str:
     import torch
 
     from bcos_vit.models import create_model
-    from pathology.explain.pooled_logits import PooledLogits
+    from pathology.explain.scorers.pooled_logits import PooledLogits
     from pathology.explain.slide import explain_slide
     from pathology.slides.memory import MemorySlide
     from pathology.synthetic import SyntheticSlideSpec, render

@@ -90,7 +90,7 @@ def explain(
     from pathology.cli.explain_slide import SlideExplainer
     from pathology.cli.feature_slide import EncoderChoice
     from pathology.cli.slide_list import list_slides
-    from pathology.explain.results import check_formats
+    from pathology.explain.results.write import check_formats
     from pathology.outputs import writable_folder
 
     if batch_size < 1 or not out_mpp > 0:

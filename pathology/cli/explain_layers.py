@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathology.cli.feature_slide import EncoderChoice
     from pathology.cli.scorers import Explainer
     from pathology.cli.trained import Trained
-    from pathology.explain.members import Member
+    from pathology.explain.layers.members import Member
     from pathology.explain.slide import SlideExplanation
     from pathology.tiling import TileGrid, TileSpec
 
@@ -113,7 +113,7 @@ class Layering:
 
     def members(self, grid: "TileGrid") -> list["Member"]:
         """Every run on every shift of a slide's tiles; the first run on the grid as it is first."""
-        from pathology.explain.members import Member, shifted, shifts
+        from pathology.explain.layers.members import Member, shifted, shifts
 
         made = []
         for share in shifts(self.jitter):

@@ -62,9 +62,9 @@ class SlideExplainer:
 
     def __call__(self, row: dict[str, Any]) -> str:
         """Explain one slide; a line of where, with its ledger, for every target."""
-        from pathology.explain.results import check_record, check_source, stored_record
-        from pathology.explain.shown import write_comparison
-        from pathology.explain.stored import load_explanation
+        from pathology.explain.results.shown import write_comparison
+        from pathology.explain.results.stored import load_explanation
+        from pathology.explain.results.write import check_record, check_source, stored_record
         from pathology.outputs import remove_scratch
         from pathology.slides import open_slide
         from pathology.tiling import TileGrid
@@ -123,9 +123,9 @@ class SlideExplainer:
         missing: dict[str | None, tuple[Path, dict[str, Any]]],
     ) -> list[str]:
         """Explain the targets that are missing, and write each to its folder."""
-        from pathology.explain.layers import explain_layers
-        from pathology.explain.members import Member
-        from pathology.explain.results import write_results
+        from pathology.explain.layers.explain import explain_layers
+        from pathology.explain.layers.members import Member
+        from pathology.explain.results.write import write_results
         from pathology.outputs import complete_folder
 
         normaliser = self.profiles.normaliser() if self.profiles else None

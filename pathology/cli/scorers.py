@@ -10,7 +10,7 @@ from pathology.errors import ManifestError, StampMismatchError
 
 if TYPE_CHECKING:
     from pathology.cli.trained import Trained
-    from pathology.explain.scoring import Scorer
+    from pathology.explain.scorers.scorer import Scorer
     from pathology.tiling import TileSpec
 
 ONE_NUMBER = {"grades": "grade", "cox": "risk"}
@@ -73,9 +73,9 @@ def make_explainer(
         return _of_slides(trained, depth, choice)
     if choice is not None:
         raise ValueError("--encoder is for a run on slides; this one is of tiles")
-    from pathology.explain.dense_logits import DenseLogits
-    from pathology.explain.pooled_logits import PooledLogits
-    from pathology.explain.pooling import parse_pooling
+    from pathology.explain.scorers.dense_logits import DenseLogits
+    from pathology.explain.scorers.pooled_logits import PooledLogits
+    from pathology.explain.scorers.pooling import parse_pooling
 
     task, pool = trained.task, parse_pooling(pooling or "mean")
     words = {"model": str(task.hparams["model"]), "slide score": f"{pool} of the tile logits"}
@@ -93,7 +93,7 @@ def make_explainer(
 
 def _of_slides(trained: "Trained", depth: str, choice: EncoderChoice | None) -> Explainer:
     """A run on slides: its aggregator, behind an encoder of its own or one that is given."""
-    from pathology.explain.aggregated_features import AggregatedFeatures
+    from pathology.explain.scorers.aggregated_features import AggregatedFeatures
     from pathology.tiling import TileSpec
 
     task = trained.task

@@ -13,9 +13,9 @@ from torch import Tensor
 from bcos_vit.explain import Explanation, split_stains
 from pathology.explain.gallery import Gallery, hold_tile
 from pathology.explain.ledger import Ledger, Undivided, float32_tolerance
-from pathology.explain.report import ReportTile
-from pathology.explain.scoring import TargetPlan, Window
-from pathology.explain.stitch import Stitched, Stitcher
+from pathology.explain.results.report import ReportTile
+from pathology.explain.scorers.scorer import TargetPlan, Window
+from pathology.explain.stitching.stitch import Stitched, Stitcher
 from pathology.geometry import Box, Mpp, Size
 from pathology.tiling import TileGrid
 

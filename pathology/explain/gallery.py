@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bcos_vit.explain import Explanation
 from bcos_vit.render import colour_explanation
-from pathology.explain.report import ReportTile
-from pathology.explain.scoring import Window
+from pathology.explain.results.report import ReportTile
+from pathology.explain.scorers.scorer import Window
 from pathology.geometry import Box
 
 Draw = Callable[[], ReportTile]

@@ -159,7 +159,7 @@ class Ledger:
         )
 
     def _repr_html_(self) -> str:
-        from pathology.explain.notebook import ledger_html
+        from pathology.explain.results.notebook import ledger_html
 
         return ledger_html(self)
 

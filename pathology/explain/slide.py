@@ -29,13 +29,13 @@ from bcos_vit.stain_space import STAINS
 from pathology.errors import NoTissueError, OutputError
 from pathology.explain.account import Account, Canvas
 from pathology.explain.ledger import Ledger
-from pathology.explain.report import ReportTile
-from pathology.explain.scoring import Batches, Plan, Scorer, Window
-from pathology.explain.shown import Shown
-from pathology.explain.stitch import Stitched
+from pathology.explain.results.report import ReportTile
+from pathology.explain.results.shown import Shown
+from pathology.explain.results.view import SlideView
+from pathology.explain.scorers.scorer import Batches, Plan, Scorer, Window
+from pathology.explain.stitching.stitch import Stitched
 from pathology.explain.targets import parse_target
 from pathology.explain.tile_reader import read_batches
-from pathology.explain.view import SlideView
 from pathology.geometry import Size
 from pathology.maps.pyramid import shrink
 from pathology.maps.slide_map import SlideMap
@@ -76,7 +76,7 @@ class SlideExplanation(Shown):
         depth: where explanations stop.
         places: ``(rows, columns)`` of a tile at that depth; what falls on a place is spread evenly
             over its share of the tile.
-        layers: further maps over the slide by name, see :mod:`pathology.explain.layers`.
+        layers: further maps over the slide by name, see :mod:`pathology.explain.layers.explain`.
         told: what is to be said of them, as JSON has it.
         slide: the slide itself, open or closed.
         view: the slide as pictures show it.
@@ -133,7 +133,7 @@ class SlideExplanation(Shown):
     ) -> None:
         """Write all files, see :func:`pathology.explain.results.write_results`.
 
-        :func:`pathology.explain.stored.load_explanation` reads them back.
+        :func:`pathology.explain.results.stored.load_explanation` reads them back.
 
         Args:
             folder: appears complete, or not at all.
@@ -145,7 +145,7 @@ class SlideExplanation(Shown):
             StampMismatchError: it is there, and holds something else than an explanation.
             ValueError: the explanation does not know its slide, or there is no such format.
         """
-        from pathology.explain.results import check_formats, stored_record, write_results
+        from pathology.explain.results.write import check_formats, stored_record, write_results
 
         if self.slide is None:
             raise ValueError("this explanation does not know its slide, which saving needs")
@@ -198,13 +198,14 @@ def explain_targets(
     """Explain a slide's score for several targets in one pass over its tiles.
 
     Memory grows with the targets by what each map needs, see
-    :class:`~pathology.explain.stitch.Stitcher`; a batch is taken apart for one after another.
+    :class:`~pathology.explain.stitching.stitch.Stitcher`; a batch is taken apart for one after
+    another.
 
     Args:
         slide: the slide, in the colour that ``grid.spec`` asks for.
         grid: its tiles.
-        scorer: the model and what makes a score of its tiles: ``PooledLogits``, or
-            ``AggregatedFeatures``, of :mod:`pathology.explain.scoring`; runs on the device of its
+        scorer: the model and what makes a score of its tiles: ``PooledLogits``, ``DenseLogits`` or
+            ``AggregatedFeatures``, of :mod:`pathology.explain.scorers`; runs on the device of its
             parameters. Where its encoding is named so, contributions of pixels in stain space are
             split into stains, and those in colour shown with W(x).
         targets: what to explain: names of classes, or differences (``"tumour - normal"``,

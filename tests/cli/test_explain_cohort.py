@@ -25,10 +25,10 @@ TILES = ["--size-px", "32", "--tile-mpp", "2.0", "--exclude", "none"]
 DRIVER = """
 import os, pathlib, signal, sys, time
 from pathology.cli import main
-from pathology.explain import results
+from pathology.explain.results import write
 from pathology.explain.account import Account
 
-results.write_figure = lambda *_: None
+write.write_figure = lambda *_: None
 how, after, *words = sys.argv[1:]
 after, take, seen = pathlib.Path(after), Account.take, []
 
@@ -52,7 +52,7 @@ sys.exit(main(words))
 def without_figures():
     """Figures for papers take most of the time of a slide this small, and hold no numbers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pathology.explain.results.write_figure", lambda *_: None)
+        patch.setattr("pathology.explain.results.write.write_figure", lambda *_: None)
         yield
 
 

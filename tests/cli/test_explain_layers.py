@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pathology.explain.stored import load_explanation
+from pathology.explain.results.stored import load_explanation
 from pathology.maps.ome_tiff import read_ome_tiff
 from tests.cli.made_slides import write_slide
 

@@ -6,7 +6,7 @@ import geopandas
 import numpy as np
 import pytest
 
-from pathology.explain.tile_features import write_tile_features
+from pathology.explain.results.tile_features import write_tile_features
 from scripts.placement import (
     CASES,
     Case,

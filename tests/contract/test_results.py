@@ -21,8 +21,8 @@ from pypdf import PdfReader
 
 from bcos_vit.models import BcosVisionTransformer
 from pathology.errors import SlideError
-from pathology.explain.pooled_logits import PooledLogits
-from pathology.explain.results import check_source, write_results
+from pathology.explain.results.write import check_source, write_results
+from pathology.explain.scorers.pooled_logits import PooledLogits
 from pathology.explain.slide import explain_slide
 from pathology.slides import MemorySlide, open_slide
 from pathology.tasks.encoding import TileEncoding

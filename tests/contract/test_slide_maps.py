@@ -17,10 +17,10 @@ from pathology.cli.explain_slide import SlideExplainer
 from pathology.cli.scorers import Explainer
 from pathology.data.encoders import PooledFeatures
 from pathology.errors import LedgerError
-from pathology.explain.aggregated_features import AggregatedFeatures
 from pathology.explain.ledger import Undivided
-from pathology.explain.pooled_logits import PooledLogits
-from pathology.explain.pooling import MeanPooling, TopPooling
+from pathology.explain.scorers.aggregated_features import AggregatedFeatures
+from pathology.explain.scorers.pooled_logits import PooledLogits
+from pathology.explain.scorers.pooling import MeanPooling, TopPooling
 from pathology.explain.slide import SlideExplanation, explain_slide, explain_targets
 from pathology.geometry import Box
 from pathology.slides import MemorySlide, Slide, open_slide

@@ -13,8 +13,8 @@ from bcos_vit.models import create_model
 from bcos_vit.transforms import to_bcos
 from pathology.annotations import Classes, RasterRegions
 from pathology.errors import NoTissueError
-from pathology.explain.pooled_logits import PooledLogits
-from pathology.explain.pooling import MeanPooling, TopPooling, parse_pooling
+from pathology.explain.scorers.pooled_logits import PooledLogits
+from pathology.explain.scorers.pooling import MeanPooling, TopPooling, parse_pooling
 from pathology.explain.slide import explain_slide
 from pathology.geometry import Box
 from pathology.maps.slide_map import SlideMap

@@ -1,0 +1,1 @@
+"""What is written of an explanation, and read back."""

@@ -1,0 +1,1 @@
+"""What gives a slide its score, and what of it each tile explains."""

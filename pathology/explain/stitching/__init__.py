@@ -1,0 +1,1 @@
+"""Contributions of tiles on one map whose sum is kept."""
