@@ -1,6 +1,7 @@
 """A run on tiles without a training, for tests that explain: a checkpoint of random weights."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,10 +13,12 @@ from tests.conftest import settle_statistics
 CLASSES = ["normal", "tumour"]
 
 
-def write_run(folder: Path, size_px: int = 32, mpp: float = 0.5) -> Path:
+def write_run(
+    folder: Path, size_px: int = 32, mpp: float = 0.5, classes: Sequence[str] = CLASSES
+) -> Path:
     """A folder that ``--run`` takes: a B-cos ResNet-18 that knows what tiles it is for."""
     torch.manual_seed(0)
-    task = TileClassification("bcos_resnet18", CLASSES)
+    task = TileClassification("bcos_resnet18", list(classes))
     # Of random weights signals die out, unless norms know their size.
     settle_statistics(task.model, task.encoding(torch.randint(0, 256, (8, 3, 64, 64)).byte()))
     run = Run(folder)

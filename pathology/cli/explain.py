@@ -1,6 +1,7 @@
 """``pathology explain``: exact heatmaps of slides, each folder complete or not there."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,8 +94,8 @@ def explain(
     from pathology.explain.results.write import check_formats
     from pathology.outputs import writable_folder
 
-    if batch_size < 1 or not out_mpp > 0:
-        raise ValueError("--batch-size and --out-mpp must be positive")
+    if batch_size < 1 or not 0 < out_mpp < float("inf"):
+        raise ValueError("--batch-size and --out-mpp must be positive and finite")
     if not 0 < detail <= 1:
         raise ValueError(f"--detail must be above 0 and at most 1, got {detail}")
     check_formats(formats or [])
@@ -138,21 +139,41 @@ def _targets(asked: str | list[str] | None, classes: list[str]) -> list[str]:
     """Targets by name; none for each slide's class of the highest score.
 
     Raises:
-        ValueError: there is no such target, or it was named twice.
+        ValueError: there is no such target, it was named twice, or two would share a folder.
     """
     from pathology.explain.targets import parse_target
 
     if asked == "all" and "all" not in classes:
-        return classes
-    targets = [asked] if isinstance(asked, str) else asked or []
+        targets = classes
+    else:
+        targets = _several(asked, classes) if isinstance(asked, str) else asked or []
+    by_folder: dict[str, str] = {}
     for text in targets:
         try:
-            parse_target(text, classes)
+            folder = parse_target(text, classes).folder
         except ValueError as error:
             raise ValueError(f"--{error}") from error
+        other = by_folder.setdefault(folder, text)
         if targets.count(text) > 1:
             raise ValueError(f"--target names {text!r} twice")
+        if other != text:
+            raise ValueError(
+                f"--target: {other!r} and {text!r} would share the folder {folder}; explain them"
+                " one by one, each into an --out of its own"
+            )
     return targets
+
+
+def _several(text: str, classes: list[str]) -> list[str]:
+    """One target, or those of a list whose words look like numbers, such as ``[0, 1]``."""
+    import yaml
+
+    if text not in classes and text.startswith("["):
+        with suppress(yaml.YAMLError):
+            words = yaml.load(text, yaml.BaseLoader)  # all words stay as they are
+            if isinstance(words, list) and all(isinstance(word, str) for word in words):
+                return words
+    return [text]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -152,6 +152,8 @@ class SlideExplainer:
                 provenance = self.provenance(result, slide, grid, settings, stain)
                 write_results(result, slide, draft, settings, provenance, self.formats)
             shutil.rmtree(stitch)
+            # Of what is about to be replaced; it is drawn again once there are two to compare.
+            drafts[0].with_name(COMPARISON).unlink(missing_ok=True)
         return [
             "\n".join([str(folder / "report.html"), _indented(result)])
             for result, (folder, _) in zip(results, missing.values(), strict=True)
@@ -226,7 +228,8 @@ def _input(encoding: Any, result: "SlideExplanation") -> dict[str, str]:
     told = {"input": f"stain space: {encoding.stain_space}"}
     if not result.stains:
         return told
-    parts = [f"{name} {share:+.6f}" for name, share in result.stain_sums.items()]
+    names = {"undivided": "undivided tiles"}
+    parts = [f"{names.get(name, name)} {part:+.6f}" for name, part in result.stain_sums.items()]
     return told | {"map and cut off by stain": f"{', '.join(parts)} logits"}
 
 

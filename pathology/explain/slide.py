@@ -11,6 +11,7 @@ Reading, the model, and stitching take turns on nothing: windows are read ahead,
 in one batch is put on the map while the next goes through the model.
 """
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -71,8 +72,8 @@ class SlideExplanation(Shown):
             the tile (told where there is a closed form).
         tiles_for, tiles_against: the tiles that argue most for and against, with pixels.
         stains: for a model in stain space, a map of each stain's part of the contributions; pixel
-            by pixel they sum to the map, up to the rounding of float32. Empty at a depth, where a
-            place mixes them.
+            by pixel they sum to the map, up to the rounding of float32, except where undivided
+            tiles lie: those are on the map alone. Empty at a depth, where a place mixes them.
         depth: where explanations stop.
         places: ``(rows, columns)`` of a tile at that depth; what falls on a place is spread evenly
             over its share of the tile.
@@ -82,6 +83,7 @@ class SlideExplanation(Shown):
         view: the slide as pictures show it.
         settings: what decided the numbers, JSON values by name, where that is known.
         provenance: what made it, in words.
+        coefficients: of each class's logit in the target; those not named are 0.
     """
 
     slide_id: str
@@ -100,6 +102,7 @@ class SlideExplanation(Shown):
     view: SlideView | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, str] = field(default_factory=dict)
+    coefficients: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def contributions(self) -> SlideMap:
@@ -108,8 +111,13 @@ class SlideExplanation(Shown):
 
     @property
     def stain_sums(self) -> dict[str, float]:
-        """Each stain's part of the score in logits: together the ledger's map and cut-off."""
-        return {name: part.map_sum + part.cut_off for name, part in self.stains.items()}
+        """Each stain's part of the score in logits: together the ledger's map and cut-off.
+
+        What ``undivided`` tiles add, where there are any, is told by that name.
+        """
+        sums = {name: part.map_sum + part.cut_off for name, part in self.stains.items()}
+        whole = self.ledger.undivided
+        return sums | ({"undivided": whole.net} if sums and whole else {})
 
     @property
     def record(self) -> dict[str, Any]:
@@ -117,6 +125,7 @@ class SlideExplanation(Shown):
         return {
             "slide_id": self.slide_id,
             "target": self.target,
+            "coefficients": dict(self.coefficients),
             "ledger": self.ledger.to_dict(),
             "stains": self.stain_sums,
             "settings": dict(self.settings),
@@ -229,7 +238,7 @@ def explain_targets(
         LedgerError: a map does not account for its score.
         NoTissueError: there are no tiles.
         ValueError: a target is no class, the slide is opened in another colour, ``detail`` is no
-            share.
+            share, another number is out of range.
     """
     if slide.colour != grid.spec.colour:
         raise ValueError(
@@ -238,6 +247,11 @@ def explain_targets(
         )
     if not 0 < detail <= 1:
         raise ValueError(f"detail must be above 0 and at most 1, got {detail}")
+    if batch_size < 1 or gallery < 0 or not 0 < out_mpp < math.inf:
+        raise ValueError(
+            "out_mpp must be positive and finite, batch_size at least 1 and gallery at least 0; got"
+            f" {out_mpp}, {batch_size} and {gallery}"
+        )
     asked = [parse_target(text, scorer.classes) for text in targets]
     if not len(grid):
         raise NoTissueError(
@@ -336,9 +350,12 @@ def _divided(plan: Plan, detail: float) -> NDArray[np.bool_]:
 def _result(slide: Slide, scorer: Scorer, account: Account) -> SlideExplanation:
     stitched, stains, ledger = account.finish()
     best, worst = account.strongest()
+    target = account.plan.target
+    shares = zip(scorer.classes, target.coefficients, strict=True)
     return SlideExplanation(
-        slide.slide_id, account.plan.target.name, ledger, stitched, account.table(scorer.classes),
+        slide.slide_id, target.name, ledger, stitched, account.table(scorer.classes),
         best, worst, stains, scorer.depth, account.places, slide=slide,
+        coefficients={name: share for name, share in shares if share},
     )  # fmt: skip
 
 

@@ -34,8 +34,11 @@ class Target:
 
     @property
     def folder(self) -> str:
-        """A name for a folder."""
-        return "_".join(self.name.replace(MINUS, " minus ").split()).replace("/", "_")
+        """A name for a folder; that of another target may be the same."""
+        name = "_".join(self.name.replace(MINUS, " minus ").split())
+        name = name.replace("/", "_").replace("\\", "_")
+        # Neither the folder above, nor hidden.
+        return name if name and not name.startswith(".") else f"_{name}"
 
 
 def one_class(classes: Sequence[str], place: int) -> Target:
@@ -51,7 +54,7 @@ def parse_target(text: str, classes: Sequence[str]) -> Target:
         classes: in the order of the logits.
 
     Raises:
-        ValueError: no such class.
+        ValueError: no such class, or a single one against its own mean, which is 0.
     """
     if text in classes:
         return one_class(classes, classes.index(text))
@@ -63,6 +66,8 @@ def parse_target(text: str, classes: Sequence[str]) -> Target:
         shares = [float(name == left) for name in classes]
         for place, name in enumerate(classes):
             shares[place] -= float(name == right) if right in classes else 1 / len(classes)
+        if not any(shares):
+            raise ValueError(f"target {text!r} is nothing: {left} is the only class there is")
         return Target(text, tuple(shares))
     near = difflib.get_close_matches(words[0], classes, n=1)
     raise ValueError(

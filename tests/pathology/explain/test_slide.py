@@ -1,5 +1,6 @@
 """A slide's explanation is the sum of what its tiles' pixels contribute."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,8 @@ from bcos_vit.explain import explain
 from bcos_vit.models import create_model
 from bcos_vit.transforms import to_bcos
 from pathology.annotations import Classes, RasterRegions
-from pathology.errors import NoTissueError
+from pathology.errors import NoTissueError, SlideError
+from pathology.explain.account import Account
 from pathology.explain.scorers.pooled_logits import PooledLogits
 from pathology.explain.scorers.pooling import MeanPooling, TopPooling, parse_pooling
 from pathology.explain.slide import explain_slide
@@ -357,6 +359,64 @@ def test_a_slide_in_another_colour_than_its_tiles_is_refused(slide, model):
     grid = replace(grid, spec=replace(grid.spec, colour="srgb"))
     with pytest.raises(ValueError, match="opened with colour='stored', its tiles are of 'srgb'"):
         explain_slide(slide, grid, PooledLogits(model, TileEncoding(model), CLASSES))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"out_mpp": 0.0}, {"out_mpp": np.inf}, {"out_mpp": np.nan}, {"batch_size": 0},
+        {"gallery": -1}, {"detail": 0.0}, {"detail": np.nan},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused_before_any_pass(slide, numbers):
+    model = create_model("bcos_resnet18", num_classes=2).eval()
+    scorer = PooledLogits(model, TileEncoding(model), CLASSES, TopPooling(2))
+    with pytest.raises(ValueError, match=next(iter(numbers))):
+        explain_slide(
+            slide, whole_tissue(slide), scorer, progress=lambda *_: pytest.fail("read"), **numbers
+        )
+
+
+def test_what_fails_beside_the_model_ends_the_explanation(slide, tmp_path, monkeypatch):
+    """Batches go on no further, no thread is left, and the first error is the one raised."""
+    model = create_model("bcos_resnet18", num_classes=2).eval()
+    scorer = PooledLogits(model, TileEncoding(model), CLASSES)
+    taken, explained, threads = [], [], threading.active_count()
+
+    def fail(*_):
+        taken.append(None)
+        raise RuntimeError(f"number {len(taken)}")
+
+    def counted(batches, total, what):
+        for batch in batches:
+            explained.append(batch)
+            yield batch
+
+    monkeypatch.setattr(Account, "take", fail)
+    with pytest.raises(RuntimeError, match="number 1"):
+        explain_slide(
+            slide, whole_tissue(slide), scorer, "tumour", batch_size=1, scratch=tmp_path,
+            progress=counted,
+        )  # fmt: skip
+    assert len(explained) <= 3  # of 20
+    assert threading.active_count() == threads
+
+
+def test_a_tile_that_cannot_be_read_ends_the_explanation(slide, tmp_path, monkeypatch):
+    model = create_model("bcos_resnet18", num_classes=2).eval()
+    scorer = PooledLogits(model, TileEncoding(model), CLASSES)
+    read, threads = slide.read, threading.active_count()
+
+    def damaged(box, mpp):
+        if box.y > 60:
+            raise SlideError("cannot be decoded")
+        return read(box, mpp=mpp)
+
+    monkeypatch.setattr(slide, "read", damaged)
+    with pytest.raises(SlideError, match="cannot be decoded"):
+        explain_slide(slide, whole_tissue(slide), scorer, "tumour", batch_size=2, scratch=tmp_path)
+    assert threading.active_count() == threads
 
 
 def test_a_slide_without_tiles_is_refused(slide, model):

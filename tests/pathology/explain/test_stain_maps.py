@@ -1,5 +1,7 @@
 """A slide explained in stain space: glass is zero on the map, which is the sum of its stains'."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from bcos_vit.explain import explain
 from bcos_vit.models import create_model
 from bcos_vit.stain_space import STAINS, StainSpace
 from bcos_vit.transforms import to_bcos
+from pathology.cli.explain_slide import _input
 from pathology.explain.scorers.pooled_logits import PooledLogits
 from pathology.explain.scorers.pooling import TopPooling
 from pathology.explain.slide import explain_slide
@@ -103,6 +106,24 @@ def test_tiles_that_do_not_count_have_no_stains(model, pixels, tmp_path):
             scratch=tmp_path,
         )
     assert result.tiles["eosin"].notna().sum() == 3
+
+
+def test_what_stays_whole_is_in_no_stain(model, pixels, tmp_path):
+    """Tiles that are not taken apart are on the map alone; their sum is told beside the stains'."""
+    with MemorySlide(pixels, mpp=0.5) as slide:
+        grid = tile_slide(
+            slide, TileSpec(size_px=32, mpp=0.5, min_tissue=0.0, overlap_px=8, keep_edges=True)
+        )
+        scorer = PooledLogits(model, TileEncoding(model, StainSpace(white=WHITE)), CLASSES)
+        result = explain_slide(slide, grid, scorer, "tumour", detail=0.7, scratch=tmp_path)
+    sums, ledger = result.stain_sums, result.ledger
+    assert tuple(sums) == (*STAINS, "undivided")
+    assert sums["undivided"] == ledger.undivided.net != 0
+    assert ledger.cut_off != 0
+    assert math.fsum(sums.values()) == pytest.approx(ledger.map_sum + ledger.cut_off, abs=1e-7)
+    said = _input(scorer.encoding, result)["map and cut off by stain"]
+    assert f"undivided tiles {ledger.undivided.net:+.6f} logits" in said
+    assert result.tiles["eosin"].isna().sum() == ledger.undivided.tiles
 
 
 def test_models_of_colours_have_no_stains(pixels, tmp_path):

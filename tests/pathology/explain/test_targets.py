@@ -26,6 +26,19 @@ def test_classes_and_differences(text, coefficients, place, folder):
     assert target.folder == folder
 
 
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("..", "_.."), (".hidden", "_.hidden"), ("", "_"), (r"a\b", "a_b")],
+)
+def test_no_class_is_explained_into_a_folder_above_or_a_hidden_one(name, folder):
+    assert parse_target(name, [name]).folder == folder
+
+
+def test_a_single_class_has_no_others_to_be_held_against():
+    with pytest.raises(ValueError, match="target 'risk - mean' is nothing: risk is the only class"):
+        parse_target("risk - mean", ["risk"])
+
+
 def test_a_class_called_mean_is_a_class():
     assert parse_target("a - mean", ["a", "mean", "c"]).coefficients == (1, -1, 0)
 
