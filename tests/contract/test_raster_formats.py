@@ -5,6 +5,7 @@ place on the slide, the ledger in the file.
 """
 
 import json
+import resource
 import warnings
 import zlib
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import tifffile
 import zarr
 from ome_zarr_models.v04.image import Image
 
-from pathology.errors import SlideOpenError
+from pathology.errors import OutputError, SlideOpenError
 from pathology.geometry import Box, Mpp
 from pathology.maps.ome_tiff import write_ome_tiff
 from pathology.maps.ome_zarr import write_ome_zarr
@@ -250,6 +251,27 @@ def test_the_ledger_is_in_the_file(seen: Seen) -> None:
     assert placed["box"] == [BOX.x, BOX.y, BOX.width, BOX.height]
     assert placed["unit"] == "logit"
     assert placed["levels"] == ("sum" if len(seen.levels) > 1 else None)
+
+
+@pytest.mark.parametrize("name", ["ome.tif", "ome.zarr", "dcm"])
+def test_a_full_disk_is_said_and_leaves_nothing(
+    name: str, slide_map: SlideMap, files: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / f"map.{name}"
+    write = {
+        "ome.tif": lambda: write_ome_tiff(slide_map, path, metadata=METADATA),
+        "ome.zarr": lambda: write_ome_zarr(slide_map, path, metadata=METADATA),
+        "dcm": lambda: write_parametric_map(slide_map, path, files["slide"], METADATA),
+    }[name]
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, was[1]))
+    try:
+        with pytest.raises(OutputError, match=rf"map\.{name}: cannot be written") as error:
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_openslide_is_no_way_to_look_at_a_heatmap(files: dict[str, Path]) -> None:

@@ -124,6 +124,23 @@ def test_every_file_carries_the_ledger(made):
     assert known == set(READERS)
 
 
+def test_the_table_of_tiles_stands_by_itself(made):
+    schema = pq.read_schema(made[0] / "tiles.parquet")
+    record = json.loads(schema.metadata[b"bcos_pathology"])
+    assert record["coefficients"] == {"tumour": 1.0, "normal": -1.0}
+    assert record["bounds"] == [0.0, 0.0, 192.0, 144.0]
+    assert list(record["columns"]) == schema.names
+    assert {"logit_tumour", "eosin"} <= set(schema.names)
+    for name, told in record["columns"].items():
+        assert told["meaning"], name
+        assert told["unit"] in ("level-0 px", "fraction", "1", "logit"), name
+    columns = pq.read_table(made[0] / "tiles.parquet").to_pandas()
+    total = float(columns["weight"] @ columns["contribution"].fillna(0.0))
+    ledger = record["ledger"]
+    # The map's float32 pixels are rounded once each.
+    assert total == pytest.approx(ledger["map_sum"] + ledger["cut_off"], abs=1e-6)
+
+
 def test_the_report_prints_the_ledger(made):
     folder, ledger = made
     text = (folder / "report.html").read_text().replace("\u2212", "-")
@@ -137,6 +154,18 @@ def test_a_parametric_map_is_of_a_dicom_slide():
     slide = MemorySlide(np.zeros((8, 8, 3), np.uint8), mpp=0.5)
     check_source(slide, ["ome-zarr"])
     with pytest.raises(SlideError, match="no DICOM slide"):
+        check_source(slide, ["dicom"])
+
+
+def test_a_slide_that_does_not_say_where_it_lies_is_refused_before_the_work(tmp_path):
+    path = tmp_path / "slide.dcm"
+    write_dicom_slide(path, np.zeros((64, 64, 3), np.uint8), (0.5, 0.5))
+    with open_slide(path) as slide:
+        check_source(slide, ["dicom"])
+    header = pydicom.dcmread(path)
+    del header.TotalPixelMatrixOriginSequence
+    header.save_as(path)
+    with open_slide(path) as slide, pytest.raises(SlideError, match="OriginSequence"):
         check_source(slide, ["dicom"])
 
 

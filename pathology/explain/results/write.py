@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,12 +17,13 @@ from pathology.explain.results.qupath_script import write_qupath_script
 from pathology.explain.results.report import Report, write_report
 from pathology.explain.results.stored import RECORD, SLIDE
 from pathology.explain.results.tile_features import write_tile_features
+from pathology.explain.results.tile_table import write_tile_table
 from pathology.explain.results.view import SlideView
 from pathology.explain.slide import SlideExplanation
+from pathology.maps import parametric_map
 from pathology.maps.extras import imported
 from pathology.maps.ome_tiff import write_ome_tiff
 from pathology.maps.ome_zarr import write_ome_zarr
-from pathology.maps.parametric_map import write_parametric_map
 from pathology.maps.pyramid import Levels
 from pathology.maps.slide_map import SlideMap
 from pathology.slides import Slide
@@ -51,13 +50,16 @@ def check_source(slide: Slide, formats: Sequence[str]) -> None:
     """Refuse formats that a slide cannot have, before any work.
 
     Raises:
-        SlideError: a parametric map of a slide that is not DICOM.
+        SlideError: a parametric map of a slide that is not DICOM, or does not say where it lies.
     """
-    if "dicom" in formats and slide.properties.get("openslide.vendor") != "dicom":
+    if "dicom" not in formats:
+        return
+    if slide.path is None or slide.properties.get("openslide.vendor") != "dicom":
         raise SlideError(
             "is no DICOM slide, and only those have parametric maps; leave dicom out of --formats",
             slide.path,
         )
+    parametric_map.check_source(slide.path)
 
 
 def write_results(
@@ -97,16 +99,19 @@ def write_results(
         SlideError: see :func:`check_source`.
     """
     check_source(slide, formats)
-    view = result.view or SlideView.of(slide)
+    view, bounds = result.view or SlideView.of(slide), slide.bounds
     record = {
         **replace(result, settings=settings, provenance=provenance).record,
         "view": {"size": list(view.size), "mpp": list(view.mpp)},
+        "bounds": [bounds.x, bounds.y, bounds.width, bounds.height],
         "formats": list(formats),
     }
     limit = _write_pictures(result, view, folder, record)
     _write_maps(result, folder, record, formats)
     if "dicom" in formats and slide.path is not None:
-        write_parametric_map(result.contributions, folder / "heatmap.dcm", slide.path, record)
+        parametric_map.write_parametric_map(
+            result.contributions, folder / "heatmap.dcm", slide.path, record
+        )
     _write_tiles(result, slide, folder, record)
     write_qupath_script(
         folder / "heatmap.groovy",
@@ -141,10 +146,7 @@ def _write_tiles(
     result: SlideExplanation, slide: Slide, folder: Path, record: dict[str, Any]
 ) -> None:
     """The table of the tiles, and the same as objects for QuPath."""
-    table = pa.Table.from_pandas(result.tiles, preserve_index=False)
-    metadata = {**(table.schema.metadata or {}), b"bcos_pathology": json.dumps(record).encode()}
-    tiles = table.replace_schema_metadata(metadata)
-    pq.write_table(tiles, folder / "tiles.parquet", compression="zstd")
+    write_tile_table(result.tiles, folder / "tiles.parquet", record)
     write_tile_features(
         result.tiles,
         folder / "tiles.geojson.gz",
@@ -175,6 +177,8 @@ def _write_maps(
         (folder / "layers").mkdir(exist_ok=True)
     for name, layer in result.layers.items():
         write_ome_tiff(layer, folder / "layers" / f"{name}.ome.tif", "mean", record)
+        if "ome-zarr" in formats:
+            write_ome_zarr(layer, folder / "layers" / f"{name}.ome.zarr", "mean", record)
 
 
 def _write_pictures(
