@@ -112,12 +112,21 @@ class Layering:
             each.explainer.check_tiles(spec, where)
 
     def members(self, grid: "TileGrid") -> list["Member"]:
-        """Every run on every shift of a slide's tiles; the first run on the grid as it is first."""
-        from pathology.explain.layers.members import Member, shifted, shifts
+        """Every run on every shift of a slide's tiles; the first run on the grid as it is first.
 
-        made = []
-        for share in shifts(self.jitter):
-            pixels = tuple(round(part * grid.spec.stride_px) for part in share)
+        Raises:
+            ValueError: tiles are too close for as many shifts.
+        """
+        from pathology.explain.layers.members import Member, shift_px, shifted, shifts
+
+        made, places = [], shifts(self.jitter)
+        if len({shift_px(grid, share) for share in places}) < len(places):
+            raise ValueError(
+                f"--jitter: tiles {grid.spec.stride_px} px apart have no {self.jitter} shifts by"
+                " whole pixels that differ; take fewer"
+            )
+        for share in places:
+            pixels = shift_px(grid, share)
             moved = f", tiles moved by {pixels} px" if any(pixels) else ""
             for each in self.runs:
                 scorer = each.explainer.scorer

@@ -4,6 +4,7 @@ All of it is made by :func:`pathology.explain.slide.explain_targets`: as many ex
 are members and nulls, one after another, in the time that they take and the memory of one.
 """
 
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from pathology.errors import LedgerError
 from pathology.explain.layers.members import Member, check_classes, mean_of
 from pathology.explain.layers.nulls import check_count, compare_with_nulls
 from pathology.explain.layers.random_weights import with_random_weights
@@ -25,8 +27,9 @@ from pathology.maps.slide_map import SlideMap
 from pathology.slides import Slide
 from pathology.tiling import TileGrid
 
-FITTED = 64
-"""Windows, evenly over the slide, that a null's batch norms take their statistics from."""
+FITTED, AT_ONCE = 64, 16
+"""Windows, evenly over the slide, that a null's batch norms take their statistics from; and how
+many tiles at once, whatever ``batch_size``: statistics of other batches are other numbers."""
 
 
 def explain_layers(
@@ -57,7 +60,8 @@ def explain_layers(
         several members it is their mean, see :func:`~pathology.explain.layers.members.mean_of`.
 
     Raises:
-        LedgerError, NoTissueError, OutputError: as ``explain_targets``.
+        LedgerError: a map does not account for its score; says of which member or null.
+        NoTissueError, OutputError: as ``explain_targets``.
         ValueError: likewise; no members, members of other classes, a single null.
     """
     if not members:
@@ -88,12 +92,13 @@ def explain_layers(
         result = mean_of(members, own, folder / f"mean{place}") if others else own[0]
         if seeds:
             of_nulls = dict(zip(seeds, (each[place] for each in nulls), strict=True))
-            layers, told = _held_against(own[0], of_nulls, folder / f"nulls{place}")
+            layers, told = _held_against(own[0], of_nulls, result.stitched.folder / "nulls")
             told |= {"of": first.name, "randomised": names}
             result = replace(
                 result, layers={**result.layers, **layers}, told={**result.told, "null": told}
             )
         results.append(result)
+    series.clear(0 if others else 1)
     return results
 
 
@@ -106,15 +111,26 @@ class _Series:
     options: Mapping[str, Any]
     done: int = 0
 
+    def clear(self, first: int) -> None:
+        """Remove the maps of all from ``first`` on: what was made of them is there."""
+        for number in range(first, self.done):
+            shutil.rmtree(self._of(number))
+
+    def _of(self, number: int) -> Path:
+        return self.folder / f"part{number}"
+
     def explain(
         self, scorer: Scorer, grid: TileGrid, targets: Sequence[str], what: str
     ) -> list[SlideExplanation]:
         options, is_first = _about(what, self.options), not self.done
         if not is_first:
             options["gallery"] = 0  # tiles are shown of the first
-        scratch = self.folder / f"part{self.done}"
+        scratch = self._of(self.done)
         self.done += 1
-        found = explain_targets(self.slide, grid, scorer, targets, scratch=scratch, **options)
+        try:
+            found = explain_targets(self.slide, grid, scorer, targets, scratch=scratch, **options)
+        except LedgerError as error:
+            raise LedgerError(f"{what}: {error}" if what else str(error)) from error
         # Pictures of the slide, one for each, would be what grows.
         return found if is_first else [replace(each, view=None) for each in found]
 
@@ -124,7 +140,7 @@ def _evenly(slide: Slide, member: Member, options: Mapping[str, Any]) -> Iterato
     scorer, grid = member.scorer, member.grid
     windows = scorer.windows(grid, np.arange(len(grid)))
     places = np.linspace(0, len(windows) - 1, min(FITTED, len(windows))).round().astype(int)
-    batches = _batches(slide, member, options)
+    batches = _batches(slide, member, {**options, "batch_size": AT_ONCE})
     for _, pixels in batches([windows[i] for i in places], "fitting norms"):
         yield scorer.encoding(pixels)
 

@@ -70,10 +70,16 @@ def shifted(grid: TileGrid, share: tuple[float, float]) -> TileGrid:
     """
     spec, mpp = grid.spec, grid.source.mpp
     x, y = (
-        level0_length(round(part * spec.stride_px), spec.mpp, own)
-        for part, own in zip(share, mpp, strict=True)
+        level0_length(pixels, spec.mpp, own)
+        for pixels, own in zip(shift_px(grid, share), mpp, strict=True)
     )
     return replace(grid, x=grid.x + x, y=grid.y + y)
+
+
+def shift_px(grid: TileGrid, share: tuple[float, float]) -> tuple[int, int]:
+    """How far :func:`shifted` moves tiles, in pixels at their mpp."""
+    x, y = (round(part * grid.spec.stride_px) for part in share)
+    return x, y
 
 
 def check_classes(members: Sequence[Member]) -> None:

@@ -2,11 +2,15 @@
 
 Random weights find evidence of any size, usually a hundredth of what training found, so in logits
 every map would beat every null. What is asked is where evidence lies: each null is first given the
-map's own sum of absolute values. Of ``n`` nulls ``u_k`` made so, per pixel of the map ``m``::
+map's own sum of absolute values. Of the ``n`` nulls ``u_k`` made so that cover a pixel of the map
+``m``, which are all unless a pooling picks tiles::
 
     null_mean, null_spread   mean and standard deviation (n - 1) of the nulls
     null_z   normal score of t = (m - mean) / (spread sqrt(1 + 1/n)), with n - 1 degrees of freedom
     null_p   (1 + number of k with |u_k| >= |m|) / (1 + n)
+
+A null that picks other tiles says nothing of this one. As a 0 here it would lose to any map, chance
+or not: pixels are shown where the map looks.
 
 ``t`` is what a further null would be measured by. A spread of few nulls is often small by chance:
 of three, a twentieth of all pixels have ``|m - mean| / spread`` above 5 when there is nothing to
@@ -14,10 +18,10 @@ find. As a normal score it is 2 there, whatever ``n``. ``null_p`` assumes no dis
 no more than ``n + 1`` values. Neither is corrected for how many pixels there are.
 
 The slide has a figure that is: the share of the map's absolute sum in pixels where it exceeds all
-nulls. Each null has the same share, against the map and the other nulls; if the map were one more
-null, all ranks of its share would be as likely, so ``(1 + nulls with as large a share) / (1 + n)``
-is a p-value of the whole map, whatever is correlated with what. It is never below ``1 / (1 + n)``:
-five in a hundred takes 19 nulls.
+nulls, which are 0 where they do not look. Each null has the same share, against the map and the
+other nulls; if the map were one more null, all ranks of its share would be as likely, so
+``(1 + nulls with as large a share) / (1 + n)`` is a p-value of the whole map, whatever is
+correlated with what. It is never below ``1 / (1 + n)``: five in a hundred takes 19 nulls.
 """
 
 import math
@@ -27,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri, stdtr
 from scipy.stats import rankdata
 
@@ -73,8 +78,9 @@ def compare_with_nulls(
 ) -> tuple[dict[str, SlideMap], NullFigures]:
     """Hold a map against null maps.
 
-    What a null has nothing in is 0 of it: its score does not look there. Layers are NaN where the
-    map is, and ``null_z`` where all nulls are alike and the map is not.
+    Layers are NaN where the map is, and where too few nulls cover a pixel: one for ``null_mean``,
+    two for the others but ``null_p``, which is 1 where none does. ``null_z`` is NaN, too, where all
+    are alike and the map is not.
 
     Args:
         found: the map.
@@ -97,19 +103,22 @@ def compare_with_nulls(
     names = ("null_mean", "null_spread", "null_z", "null_p")
     with rasters(folder, found.shape[1], tuple(f"{name}.f32" for name in names)) as write:
         for values in bands(parts):
-            seen = np.isfinite(values[0])
-            alike = np.nan_to_num(values) * to_same
+            seen = np.isfinite(values)
+            alike = np.where(seen, values, 0.0) * to_same
             beyond += _beyond(np.abs(alike))
-            own, others = alike[0], alike[1:]
-            mean, spread = others.mean(axis=0), others.std(axis=0, ddof=1)
-            exceeded = (np.abs(others) >= np.abs(own)).sum(axis=0)
+            own, others, is_asked = alike[0], alike[1:], seen[1:]
+            asked = is_asked.sum(axis=0)
+            mean = ratio(others.sum(axis=0), asked)
+            apart = np.where(is_asked, others - mean, 0.0)
+            spread = np.sqrt(ratio((apart**2).sum(axis=0), asked - 1))
+            exceeded = ((np.abs(others) >= np.abs(own)) & is_asked).sum(axis=0)
             made = {
                 "null_mean": mean,
                 "null_spread": spread,
-                "null_z": normal_score(own - mean, spread, count),
-                "null_p": (1 + exceeded) / (1 + count),
+                "null_z": normal_score(own - mean, spread, asked),
+                "null_p": (1 + exceeded) / (1 + asked),
             }
-            write({f"{name}.f32": np.where(seen, band, np.nan) for name, band in made.items()})
+            write({f"{name}.f32": np.where(seen[0], band, np.nan) for name, band in made.items()})
     units = (found.unit, found.unit, "normal score", "p")
     layers = {
         name: raster(found, folder / f"{name}.f32", unit)
@@ -138,18 +147,19 @@ def check_count(count: int) -> None:
         raise ValueError(f"a spread takes at least {LEAST} nulls, got {count}")
 
 
-def normal_score(off: Floats, spread: Floats, count: int) -> Floats:
+def normal_score(off: Floats, spread: Floats, count: NDArray[np.integer]) -> Floats:
     """The normal number that is as rare as a value ``off`` the mean of ``count`` nulls.
 
     Args:
         off: value minus mean.
         spread: the nulls' standard deviation (n - 1), of the same shape.
-        count: of nulls, at least 2.
+        count: of nulls, of the same shape; there is no spread of fewer than 2.
 
     Returns:
         Of the same shape; 0 where ``off`` is, NaN where there is no spread to measure it by.
     """
-    t = ratio(np.abs(off), spread * math.sqrt(1 + 1 / count))
+    count = np.maximum(count, LEAST)
+    t = ratio(np.abs(off), spread * np.sqrt(1 + 1 / count))
     # The far tail: near 0 and 1 a probability of the middle has lost its digits.
     tail = np.maximum(stdtr(count - 1, -t), np.finfo(np.float64).tiny)
     score: Floats = -np.sign(off) * ndtri(tail)

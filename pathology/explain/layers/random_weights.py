@@ -103,16 +103,18 @@ def norms(module: nn.Module) -> list[Norm]:
 
 
 def refit_norms(module: nn.Module, images: Iterable[Tensor]) -> None:
-    """Take the statistics of batch norms from images: their mean over the batches.
+    """Take the statistics of batch norms from images: their mean over the batches, by their size.
 
     Args:
         module: changed in place; everything but its batch norms stays in the mode that it is in.
         images: batches of encoded tiles.
     """
     with torch.no_grad(), _learning(norms(module)) as learning:
-        for number, batch in enumerate(images, 1):
+        seen = 0
+        for batch in images:
+            seen += len(batch)
             for norm in learning:
-                norm.momentum = 1 / number
+                norm.momentum = len(batch) / seen
             module(batch)
 
 

@@ -8,14 +8,15 @@ from bcos_vit.models import BcosDenseNet, create_model
 from bcos_vit.models.dense import Dense
 from pathology.aggregators.registry import make_aggregator
 from pathology.data.encoders import PooledFeatures
-from pathology.errors import NoTissueError
+from pathology.errors import LedgerError, NoTissueError
 from pathology.explain.layers.explain import explain_layers
 from pathology.explain.layers.members import Member, shifted, shifts
+from pathology.explain.layers.random_weights import norms
 from pathology.explain.scorers.aggregated_features import AggregatedFeatures
 from pathology.explain.scorers.dense_logits import DenseLogits
 from pathology.explain.scorers.pooled_logits import PooledLogits
 from pathology.explain.scorers.pooling import TopPooling
-from pathology.explain.slide import explain_slide
+from pathology.explain.slide import explain_slide, explain_targets
 from pathology.geometry import Box
 from pathology.slides import MemorySlide
 from pathology.tasks.encoding import TileEncoding
@@ -202,6 +203,8 @@ def test_a_slide_without_tiles_has_no_mean(slide, grid, tmp_path):
 def test_a_map_is_held_against_nulls_of_the_first_member(slide, grid, tmp_path):
     one = scorer()
     state = {name: value.clone() for name, value in one.model.state_dict().items()}
+    modes = [(norm.training, norm.momentum) for norm in norms(one.model)]
+    drawn = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
     said = []
 
     def progress(batches, total, what):
@@ -223,6 +226,41 @@ def test_a_map_is_held_against_nulls_of_the_first_member(slide, grid, tmp_path):
     assert any("null 2" in what for what in said)
     for name, value in one.model.state_dict().items():
         assert torch.equal(value, state[name]), name
+    assert [(norm.training, norm.momentum) for norm in norms(one.model)] == modes
+    assert torch.equal(torch.get_rng_state(), drawn[0])
+    assert np.random.get_state()[1].tolist() == drawn[1]  # noqa: NPY002
+    # Of maps that others were made of, nothing is left.
+    assert [each.name for each in tmp_path.iterdir()] == ["mean0"]
+
+
+def test_nulls_do_not_depend_on_the_size_of_batches(slide, grid, tmp_path):
+    # Batch norms are fitted on batches.
+    members = [Member("run", scorer(), grid)]
+    first, other = (
+        explain_layers(
+            slide, members, ["tumour"], seeds=[0, 1], scratch=tmp_path / f"{size}", batch_size=size
+        )[0].told["null"]["nulls"]
+        for size in (3, 16)
+    )
+    for one, two in zip(first, other, strict=True):
+        # Not nothing, and the same up to float32.
+        assert abs(one["score"] - one["ledger"]["bias"]) > 1e-4
+        assert one["score"] == pytest.approx(two["score"], abs=1e-6)
+
+
+def test_a_null_that_does_not_add_up_says_so(slide, grid, tmp_path, monkeypatch):
+    from pathology.explain.layers import explain
+
+    def broken(slide, grid, scorer, *args, **options):
+        if "part1" in str(options["scratch"]):
+            raise LedgerError("the map does not account for the score")
+        return explain_targets(slide, grid, scorer, *args, **options)
+
+    monkeypatch.setattr(explain, "explain_targets", broken)
+    with pytest.raises(LedgerError, match="null 1: the map does not account"):
+        explain_layers(
+            slide, [Member("run", scorer(), grid)], ["tumour"], seeds=[0, 1], scratch=tmp_path
+        )
 
 
 def of_slides():

@@ -40,12 +40,18 @@ def test_layers_are_what_scipy_says(arrays, tmp_path, monkeypatch, held):
     layers, figures = compare(arrays, tmp_path)
     mass = np.nansum(np.abs(arrays), axis=(1, 2))
     alike = np.nan_to_num(arrays) * (mass[0] / mass)[:, None, None]
-    own, nulls = alike[0], alike[1:]
-    mean, spread = nulls.mean(0), nulls.std(0, ddof=1)
-    t = (own - mean) / (spread * np.sqrt(1 + 1 / 3))
-    z = np.sign(t) * stats.norm.isf(stats.t(2).sf(np.abs(t)))
-    p = (1 + (np.abs(nulls) >= np.abs(own)).sum(0)) / 4
-    wanted = {"null_mean": mean, "null_spread": spread, "null_z": z, "null_p": p}
+    own = alike[0]
+    wanted = {name: np.full(own.shape, np.nan) for name in layers}
+    for i, j in np.ndindex(*own.shape):
+        nulls = alike[1:, i, j][np.isfinite(arrays[1:, i, j])]
+        wanted["null_mean"][i, j] = nulls.mean()
+        wanted["null_p"][i, j] = (1 + (np.abs(nulls) >= np.abs(own[i, j])).sum()) / (1 + len(nulls))
+        if len(nulls) > 1:
+            spread = wanted["null_spread"][i, j] = nulls.std(ddof=1)
+            t = (own[i, j] - nulls.mean()) / (spread * np.sqrt(1 + 1 / len(nulls)))
+            score = stats.norm.isf(stats.t(len(nulls) - 1).sf(np.abs(t)))
+            wanted["null_z"][i, j] = np.sign(t) * score
+    assert set(wanted) == {"null_mean", "null_spread", "null_z", "null_p"}
     for name, values in wanted.items():
         values = np.where(np.isfinite(arrays[0]), values, np.nan)
         # Layers are stored in float32.
@@ -83,7 +89,8 @@ def test_the_size_of_a_nulls_evidence_does_not_matter(arrays, tmp_path):
 @pytest.mark.parametrize("count", [2, 3, 5, 19])
 def test_the_score_of_a_further_null_is_normal(rng, count):
     nulls = rng.standard_normal((count + 1, 40_000)) * 7 + 3
-    score = normal_score(nulls[0] - nulls[1:].mean(0), nulls[1:].std(0, ddof=1), count)
+    counts = np.full(40_000, count)
+    score = normal_score(nulls[0] - nulls[1:].mean(0), nulls[1:].std(0, ddof=1), counts)
     # 40,000 independent draws: the statistic has a standard deviation of 0.004.
     assert stats.kstest(score, "norm").statistic < 0.012
     assert np.mean(np.abs(score) > 1.96) == pytest.approx(0.05, abs=0.005)
@@ -92,7 +99,7 @@ def test_the_score_of_a_further_null_is_normal(rng, count):
 def test_scores_without_spread_and_far_out():
     off = np.array([0.0, 2.0, 1e9, -1e9])
     spread = np.array([0.0, 0.0, 1.0, 1.0])
-    score = normal_score(off, spread, 20)
+    score = normal_score(off, spread, np.full(4, 20))
     assert score[0] == 0
     assert np.isnan(score[1])
     assert np.isfinite(score[2:]).all()
@@ -119,6 +126,22 @@ def test_evidence_where_nulls_have_none_stands_out(rng, tmp_path):
     assert np.abs(layers["null_z"].values[8:, 8:]).max() < 3
     assert figures.p == pytest.approx(1 / 20)
     assert figures.beyond > 0.9
+
+
+def test_pixels_of_a_map_that_picks_tiles_by_chance_do_not_stand_out(rng, tmp_path):
+    # As of a pooling of the highest tiles: each map looks at a third of its own.
+    looks = rng.random((6, 40, 40)) < 1 / 3
+    values = np.where(looks, rng.standard_normal((6, 40, 40)), np.nan)
+    layers, _ = compare(values, tmp_path)
+    asked, p = looks[1:].sum(0)[looks[0]], layers["null_p"].values[looks[0]]
+    for count in (1, 2, 3):
+        share = np.mean(p[asked == count] < 1.001 / (1 + count))
+        # 80 to 190 pixels each: four standard deviations.
+        assert share == pytest.approx(1 / (1 + count), abs=0.2)
+    assert (p[asked == 0] == 1).all()
+    z = layers["null_z"].values[looks[0]]
+    assert (np.isfinite(z) == (asked > 1)).all()
+    assert np.mean(np.abs(z[asked > 1]) > 1.96) == pytest.approx(0.05, abs=0.05)
 
 
 def test_maps_of_nothing(rng, tmp_path):
