@@ -29,6 +29,12 @@ NAMESPACE = "pathology/slide-map"
 CLASSIC_TIFF_BYTES = 4 * 10**9
 """Above this raw size offsets may not fit 32 bits, and the file is written as BigTIFF."""
 
+# What tifffile, its codecs (RuntimeError) and we ourselves raise of bytes that are not as written.
+DAMAGES = (
+    OSError, RuntimeError, ValueError, LookupError, TypeError,
+    tifffile.TiffFileError, ElementTree.ParseError,
+)  # fmt: skip
+
 
 def write_ome_tiff(
     slide_map: SlideMap,
@@ -95,22 +101,25 @@ def read_ome_tiff(
         PathologyError: not a readable OME-TIFF, or not one of ours.
         ValueError: no such level.
     """
+    found = None
     try:
         with tifffile.TiffFile(path) as tiff:
             record = _record(tiff.ome_metadata)
-            if record is None:
-                raise PathologyError(
-                    f"{path}: a TIFF, but without this library's slide map entry in OME-XML"
-                )
-            pages = tiff.series[0].levels
-            if not 0 <= level < len(pages):
-                raise ValueError(f"{path} has levels 0 to {len(pages) - 1}, got {level}")
-            while max_side and max(pages[level].shape) > max_side and level < len(pages) - 1:
-                level += 1
-            values = pages[level].asarray(maxworkers=1)
-    except (OSError, tifffile.TiffFileError, ElementTree.ParseError) as error:
+            pages = tiff.series[0].levels if record else []
+            if record and 0 <= level < len(pages):
+                while max_side and max(pages[level].shape) > max_side and level < len(pages) - 1:
+                    level += 1
+                values = pages[level].asarray(maxworkers=1)
+                found = described(values, record, level)
+    except DAMAGES as error:
         raise PathologyError(f"{path}: cannot read it as an OME-TIFF: {error}") from error
-    return described(values, record, level)
+    if record is None:
+        raise PathologyError(
+            f"{path}: a TIFF, but without this library's slide map entry in OME-XML"
+        )
+    if found is None:
+        raise ValueError(f"{path} has levels 0 to {len(pages) - 1}, got {level}")
+    return found
 
 
 def _write(pyramid: list[Level], part: Path, mpp: Mpp, description: bytes, tile_px: int) -> None:

@@ -162,7 +162,7 @@ def _made_header(slide: Any, slide_map: SlideMap, record: dict[str, Any], tile_p
     coded = imported("pydicom.sr.coding", "dicom").Code
     limit, largest = value_range(Level(slide_map.values, None, "sum"))
     unit, is_logit = slide_map.unit or "value", slide_map.unit.startswith("logit")
-    name = str(record["metadata"].get("target") or f"map [{unit}]").replace("\\", "/")[:64]
+    name = _label(str(record["metadata"].get("target", ""))) or f"map [{unit}]"
     measures = slide.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     spacing, origin = _geometry(slide, measures, slide_map)
     header = hd.pm.ParametricMap(
@@ -191,7 +191,10 @@ def _made_header(slide: Any, slide_map: SlideMap, record: dict[str, Any], tile_p
                 else None,
             )
         ],
-        voi_lut_transformations=[hd.VOILUTTransformation(0.0, 2 * limit)],
+        # By default windows are of whole numbers: one narrower than 1 would turn the colours round.
+        voi_lut_transformations=[
+            hd.VOILUTTransformation(0.0, 2 * limit, voi_lut_function="LINEAR_EXACT")
+        ],
         pixel_measures=hd.PixelMeasuresSequence(spacing, measures.get("SliceThickness")),
         # Anywhere but at the source's own origin, where highdicom wants all of its pixels; the
         # true place follows.
@@ -241,6 +244,12 @@ def _check_on_slide(slide_map: SlideMap, slide: Any, source: Path) -> None:
             f"{source}: the map lies at {box.x:g}, {box.y:g} and is {box.width:g} x "
             f"{box.height:g} pixels of the slide, which has {width} x {height}; is it this slide's?"
         )
+
+
+def _label(text: str) -> str:
+    """``text`` as DICOM's descriptions can hold it: a line of 64 characters without backslash."""
+    shown = "".join(c if c.isprintable() else " " for c in text.replace("\\", "/"))
+    return " ".join(shown.split())[:64].strip()
 
 
 def _ucum(unit: str) -> str:

@@ -211,3 +211,20 @@ def test_other_files_are_refused(tmp_path):
         read_ome_tiff(tmp_path / "plain.tiff")
     with pytest.raises(PathologyError, match="cannot read"):
         read_ome_tiff(tmp_path / "missing.tiff")
+
+
+@pytest.mark.parametrize("where", ["pixels", "record", "end"])
+def test_a_damaged_file_is_one_line(slide_map, tmp_path, where):
+    path = write_ome_tiff(slide_map, tmp_path / "map.ome.tiff", tile_px=16)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        pixels = tiff.pages[0].dataoffsets[1]
+    if where == "end":
+        data = data[:pixels]
+    else:
+        at = pixels if where == "pixels" else data.index(b'{"slide_map"')
+        data[at : at + 8] = bytes(8) if where == "pixels" else b"<Value/>"
+    path.write_bytes(data)
+    with pytest.raises(PathologyError, match=r"map\.ome\.tiff: cannot read it") as error:
+        read_ome_tiff(path)
+    assert "\n" not in str(error.value)

@@ -10,6 +10,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from pydicom.pixels import apply_windowing
 
 from pathology.errors import OutputError, SlideError, SlideOpenError
 from pathology.geometry import Box, Mpp
@@ -57,6 +58,24 @@ def test_real_values_have_a_unit_a_range_and_a_window(slide, slide_map, tmp_path
         assert 0 < window.WindowWidth <= 2 * largest
 
 
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_a_viewer_shows_zero_in_the_middle_and_the_greater_brighter(
+    slide, slide_map, tmp_path, size
+):
+    """By pydicom's reading of the standard; the default function fits whole numbers alone."""
+    path = write_parametric_map(
+        replace(slide_map, values=slide_map.values * size), tmp_path / "map.dcm", slide
+    )
+    window = pydicom.dcmread(path).SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
+    window.BitsStored, window.PixelRepresentation = 16, 1
+    window.PhotometricInterpretation = "MONOCHROME2"
+    values = np.array([-1.0, -0.5, 0.0, 0.5, 1.0]) * float(window.WindowWidth) / 2
+    shown = apply_windowing(values, window)
+    share = (shown - shown[0]) / (shown[-1] - shown[0])
+    np.testing.assert_allclose(share, [0.0, 0.25, 0.5, 0.75, 1.0], atol=1e-9)
+    assert shown[-1] > shown[0]
+
+
 def test_tiles_past_the_edge_are_nan_and_nothing_follows_them(slide, slide_map, tmp_path):
     path = write_parametric_map(slide_map, tmp_path / "map.dcm", slide, tile_px=8)
     header = pydicom.dcmread(path)
@@ -73,6 +92,24 @@ def test_the_target_names_the_series_in_any_alphabet(slide, slide_map, tmp_path)
     header = pydicom.dcmread(write_parametric_map(slide_map, tmp_path / "m.dcm", slide, metadata))
     assert header.SeriesDescription == "Tumor / 腫瘍"
     assert header.PatientName == "Made^Up"
+    record = json.loads(header.private_block(0x0071, "bcos-pathology")[0x01].value)
+    assert record["metadata"] == metadata
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("a\nb\r\tc\x00\x1b[31m", "a b c [31m"),
+        ("x" * 63 + " y", "x" * 63),
+        ('<a> & "$b"', '<a> & "$b"'),
+        ("\udcff lost", "lost"),
+        (" \n", "map [logit]"),
+    ],
+)
+def test_any_target_makes_a_valid_description(slide, slide_map, tmp_path, target, shown):
+    metadata = {"target": target}
+    header = pydicom.dcmread(write_parametric_map(slide_map, tmp_path / "m.dcm", slide, metadata))
+    assert header.SeriesDescription == header.ContentDescription == shown
     record = json.loads(header.private_block(0x0071, "bcos-pathology")[0x01].value)
     assert record["metadata"] == metadata
 
