@@ -7,6 +7,7 @@ byte for byte, whichever device was quicker. Of each tile only an entry of an in
 some hundred bytes, and that only while stitching.
 """
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
@@ -142,7 +143,8 @@ class Spool:
     def close(self) -> None:
         """Remove the scratch files."""
         for file in (self._values, self._index):
-            file.close()
+            with contextlib.suppress(OSError):  # what a full disk has not taken; of no use now
+                file.close()
             Path(file.name).unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> OutputError:

@@ -35,7 +35,8 @@ from pathology.outputs import complete_file
 Floats = NDArray[np.float64]
 
 BATCH_VALUES = 1 << 18
-"""Cells that tiles of one row may pile up before they are placed: 2 MiB of float64."""
+"""Numbers that tiles of one row may come to before they are placed: 2 MiB of float64. A tile comes
+to its cells or to the pixels that it can touch, whichever are more along each axis."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +281,9 @@ class Stitcher:
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / "density.f32").unlink(missing_ok=True)
             for name in ("sum.f32", "weight.f32"):
-                (self._folder / name).write_bytes(b"")
+                # A new file: an earlier map that is still open keeps the old one.
+                (self._folder / name).unlink(missing_ok=True)
+                (self._folder / name).touch()
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -331,7 +334,7 @@ class Stitcher:
         row = self._rows.setdefault(RowKey(box.width, box.height, (height, width)), [])
         row.append((box.x, contributions, weight, weight if covers is None else 0.0))
         self._tiles += 1
-        self._values_held += height * width
+        self._values_held += max(height, self._y.reach) * max(width, self._x.reach)
         if self._values_held >= BATCH_VALUES:
             self._place_rows()
 
@@ -372,7 +375,8 @@ class Stitcher:
         if first < self._top:
             raise ValueError(
                 f"the tile at y={y} begins above y={self._y.edges[self._top]:g}, where rows "
-                "are already written; add tiles in order of y"
+                "are already written; add tiles in order of y, or collect them in a Spool "
+                "(pathology.explain.stitching.spool), which takes them in any order"
             )
         while first >= self._top + self._band:
             self._flush()

@@ -1,4 +1,6 @@
 import itertools
+import resource
+import signal
 import threading
 
 import numpy as np
@@ -126,22 +128,25 @@ def test_what_the_stitcher_refuses_is_refused(tmp_path):
             spool.stitch(stitcher(tmp_path / "map"))
 
 
-def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
-    class Full:
-        name = str(tmp_path / "contributions.raw")
+@pytest.fixture
+def small_disk():
+    """Files end at 10,000 bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
 
-        def write(self, _):
-            raise OSError(28, "No space left on device")
 
-        def close(self):
-            pass
-
-    with Spool(tmp_path) as spool:
-        spool._values.close()
-        spool._values = Full()
-        with pytest.raises(OutputError, match="No space left") as caught:
-            spool.add(Box(0, 0, 5, 5), np.ones((1, 1)))
+# Twelve are still in the buffer when they are to be stitched.
+@pytest.mark.parametrize("count", [12, 200])
+def test_a_full_disk_is_one_line_and_leaves_nothing(count, tmp_path, small_disk):
+    box, cells = Box(0, 0, 5, 5), np.ones((10, 12))
+    with pytest.raises(OutputError, match="cannot keep contributions") as caught:
+        spooled([(box, cells)] * count, tmp_path)
     assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) in ([], ["sum.f32", "weight.f32"])
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathology.errors import OutputError
-from pathology.explain.stitching.stitch import Stitcher
+from pathology.explain.stitching.stitch import BATCH_VALUES, Stitcher
 from pathology.geometry import Box, Mpp, Size
 from pathology.maps.ome_tiff import write_ome_tiff
 
@@ -123,6 +123,33 @@ def test_a_long_row_placed_in_batches_is_the_same(tmp_path, monkeypatch):
     np.testing.assert_allclose(parts.additive.values, whole.additive.values, rtol=1e-6)
 
 
+def test_a_row_of_whole_tiles_on_a_fine_map_piles_up_no_pixels(tmp_path, monkeypatch):
+    """A tile of one cell touches many pixels, and those take the memory."""
+    most, place = 0, Stitcher._place_row
+
+    def watched(self, key, row):
+        nonlocal most
+        most = max(most, len(row))
+        place(self, key, row)
+
+    monkeypatch.setattr(Stitcher, "_place_row", watched)
+    stitcher = Stitcher(Size(3000.0, 200.0), Mpp(1, 1), 1.0, Size(200.0, 200.0), tmp_path)
+    for x in range(0, 2801, 20):
+        stitcher.add(Box(x, 0, 200, 200), np.ones((1, 1)))
+    assert stitcher.finish().map_sum == pytest.approx(141, rel=1e-7)
+    assert most * 200 * 200 < 1.2 * BATCH_VALUES
+
+
+def test_an_earlier_map_that_is_open_stays_readable(tmp_path):
+    def made(value):
+        stitcher = Stitcher(Size(9.0, 9.0), Mpp(1, 1), 1.0, Size(9.0, 9.0), tmp_path)
+        stitcher.add(Box(0, 0, 9, 9), np.full((9, 9), value))
+        return stitcher.finish().additive.values
+
+    first, second = made(1.0), made(2.0)
+    assert (first.sum(), second.sum()) == (81.0, 162.0)
+
+
 def test_a_dot_lands_within_half_an_output_pixel(tmp_path):
     """At 0.2528 -> 0.5 mpp, far from the origin, where rounded tile sizes drift by many pixels."""
     mpp, size, side = Mpp(0.2528, 0.2528), Size(60_011.0, 1_207.0), 224 * 0.5 / 0.2528
@@ -187,7 +214,7 @@ def test_tiles_above_written_rows_are_refused(tmp_path):
     stitcher.add(Box(0.0, 50.0, 5.0, 5.0), np.ones((1, 1)))
     # Out of order, but its rows are still held.
     stitcher.add(Box(0.0, 48.0, 5.0, 5.0), np.ones((1, 1)))
-    with pytest.raises(ValueError, match="in order of y"):
+    with pytest.raises(ValueError, match="in order of y, or collect them in a Spool"):
         stitcher.add(Box(0.0, 10.0, 5.0, 5.0), np.ones((1, 1)))
 
 
