@@ -83,7 +83,12 @@ def _tile(box: Sequence[float], values: dict[str, Any]) -> dict[str, Any]:
     x, y, width, height = box
     corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height), (x, y)]
     properties = {"objectType": "tile"} | _classification(str(values.pop("label", "")))
-    numbers = {name: v for name, v in values.items() if isinstance(v, (int, float, bool))}
+    # Truth values are numbers, too: QuPath's measurements are nothing else.
+    numbers = {
+        name: int(v) if isinstance(v, bool) else v
+        for name, v in values.items()
+        if isinstance(v, (int, float))
+    }
     texts = {name: str(v) for name, v in values.items() if name not in numbers}
     properties["measurements"] = {name: v for name, v in numbers.items() if math.isfinite(v)}
     if texts:

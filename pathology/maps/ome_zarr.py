@@ -134,6 +134,9 @@ def read_ome_zarr(path: str | Path, level: int = 0) -> tuple[SlideMap, dict[str,
     if not 0 <= level < len(arrays):
         raise ValueError(f"{path} has levels 0 to {len(arrays) - 1}, got {level}")
     try:
+        # Readers take a chunk that is not there for zeros; all were written.
+        if lost := arrays[level].nchunks - arrays[level].nchunks_initialized:
+            raise PathologyError(f"{path}: level {level} is damaged: {lost} of its chunks are lost")
         values = np.asarray(arrays[level][0])
     except (OSError, ValueError, RuntimeError, zlib.error) as error:
         raise PathologyError(f"{path}: level {level} is damaged: {error}") from error

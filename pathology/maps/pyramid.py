@@ -206,6 +206,7 @@ def _read(values: NDArray[Any], top: int, bottom: int) -> NDArray[Any]:
         isinstance(values, np.memmap)
         and isinstance(values.base, mmap.mmap)
         and values.filename is not None
+        and values.mode != "c"  # what was changed is not in the file
         and values.flags.c_contiguous
     ):
         width = values.shape[1]

@@ -78,7 +78,8 @@ def test_tiles_with_their_values(tmp_path, name):
         assert feature["properties"]["objectType"] == "tile"
         assert feature["properties"]["metadata"] == {"site": "a"}
     values = [feature["properties"]["measurements"] for feature in features]
-    assert values[0] == {"tissue": 0, "index": 0, "is_good": False, "score": 0.5}
+    assert values[0] == {"tissue": 0, "index": 0, "is_good": 0, "score": 0.5}
+    assert not any(isinstance(v, bool) for each in values for v in each.values())
     assert "score" not in values[1]  # JSON has no NaN
     classes = [feature["properties"].get("classification", {}).get("name") for feature in features]
     assert classes == ["tumour", None, "normal"]

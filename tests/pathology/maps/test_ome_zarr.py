@@ -114,3 +114,11 @@ def test_a_damaged_chunk_is_one_line(slide_map, tmp_path):
     with pytest.raises(PathologyError, match="level 0 is damaged") as error:
         read_ome_zarr(folder)
     assert "\n" not in str(error.value)
+
+
+def test_a_lost_chunk_is_not_zeros(slide_map, tmp_path):
+    path = write_ome_zarr(slide_map, tmp_path / "map.ome.zarr", chunk_px=16)
+    (path / "1" / "0" / "2" / "1").unlink()
+    read_ome_zarr(path)
+    with pytest.raises(PathologyError, match="level 1 is damaged: 1 of its chunks are lost"):
+        read_ome_zarr(path, 1)

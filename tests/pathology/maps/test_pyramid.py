@@ -28,3 +28,11 @@ def test_shrink_in_strips_equals_whole(slide_map, monkeypatch):
     whole = shrink(slide_map, 50, "mean").values
     monkeypatch.setattr("pathology.maps.pyramid.STRIP_ROWS", 2)
     np.testing.assert_array_equal(shrink(slide_map, 50, "mean").values, whole)
+
+
+def test_a_map_that_was_changed_in_memory_alone_counts_as_it_is(slide_map, tmp_path):
+    slide_map.values.tofile(tmp_path / "raw")
+    changed = np.memmap(tmp_path / "raw", np.float32, mode="c", shape=slide_map.values.shape)
+    changed[:] = 1.0
+    small = shrink(SlideMap(changed, slide_map.box, slide_map.slide_mpp), 100)
+    assert small.sum() == changed.size
