@@ -20,8 +20,9 @@ from PIL import Image
 from pypdf import PdfReader
 
 from bcos_vit.models import BcosVisionTransformer
-from pathology.errors import SlideError
-from pathology.explain.results.write import check_source, write_results
+from pathology.errors import SlideError, StampMismatchError
+from pathology.explain.results.stored import load_explanation
+from pathology.explain.results.write import check_record, check_source, write_results
 from pathology.explain.scorers.pooled_logits import PooledLogits
 from pathology.explain.slide import explain_slide
 from pathology.slides import MemorySlide, open_slide
@@ -139,6 +140,22 @@ def test_the_table_of_tiles_stands_by_itself(made):
     ledger = record["ledger"]
     # The map's float32 pixels are rounded once each.
     assert total == pytest.approx(ledger["map_sum"] + ledger["cut_off"], abs=1e-6)
+
+
+def test_folders_from_before_are_read_and_not_made_again(made, tmp_path):
+    record = json.loads((made[0] / "explanation.json").read_text())
+    for later in ("coefficients", "bounds", "view", "formats", "stains"):
+        del record[later]
+    del record["ledger"]["undivided"], record["ledger"]["constants"]
+    (tmp_path / "explanation.json").write_text(json.dumps(record))
+    found = load_explanation(tmp_path)
+    assert (found.slide_id, found.target, found.view) == ("slide", TARGET, None)
+    assert found.ledger.is_closed
+    check_record(tmp_path, {"out_mpp": 2.0, "detail": 1.0, "depth": "pixels"}, [])
+    with pytest.raises(StampMismatchError, match="made without dicom"):
+        check_record(tmp_path, {"out_mpp": 2.0}, ["dicom"])
+    with pytest.raises(StampMismatchError, match="made with out_mpp=2"):
+        check_record(tmp_path, {"out_mpp": 4.0}, [])
 
 
 def test_the_report_prints_the_ledger(made):
