@@ -10,7 +10,7 @@ import torch
 
 from bcos_vit.errors import NotExplainableError
 from bcos_vit.explain import explain
-from bcos_vit.models import create_model
+from bcos_vit.models import BcosDenseNet, create_model
 from bcos_vit.transforms import to_bcos
 from pathology.annotations import Classes, RasterRegions
 from pathology.errors import NoTissueError, SlideError
@@ -23,15 +23,25 @@ from pathology.maps.slide_map import SlideMap
 from pathology.slides import MemorySlide
 from pathology.tasks.encoding import TileEncoding
 from pathology.tiling import TileSpec, tile_slide
+from tests.conftest import settle_statistics
 
 CLASSES = ["normal", "tumour"]
 
 
-@pytest.fixture(scope="module", params=["bcos_vit_tiny_patch16_224", "bcos_resnet18"])
-def model(request):
+def small_cnn():
     torch.manual_seed(0)
-    args = {"depth": 2} if "vit" in request.param else {}
-    return create_model(request.param, num_classes=2, **args).eval()
+    model = BcosDenseNet(growth_rate=8, block_config=(1, 1), num_classes=2)
+    return settle_statistics(model, torch.rand(4, 6, 32, 32)).eval()
+
+
+def small_vit():
+    torch.manual_seed(0)
+    return create_model("bcos_vit_tiny_patch16_224", num_classes=2, depth=2).eval()
+
+
+@pytest.fixture(scope="module", params=[small_vit, small_cnn])
+def model(request):
+    return request.param()
 
 
 @pytest.fixture
@@ -86,8 +96,7 @@ def test_the_map_holds_what_the_tiles_contribute(slide, model, tmp_path, overlap
     ids=lambda placement: placement["placement"],
 )
 def test_tiles_that_overlap_anyhow_add_up(rng, tmp_path, placement, keep_edges):
-    torch.manual_seed(0)
-    model = create_model("bcos_resnet18", num_classes=2).eval()
+    model = small_cnn()
     pixels = rng.integers(0, 256, (150, 170, 3), dtype=np.uint8)
     slide = MemorySlide(pixels, mpp=(0.5, 0.41), bounds=Box(11, 7, 150, 140))
     values = np.zeros((150, 170))
@@ -370,7 +379,7 @@ def test_a_slide_in_another_colour_than_its_tiles_is_refused(slide, model):
     ids=str,
 )  # fmt: skip
 def test_numbers_out_of_range_are_refused_before_any_pass(slide, numbers):
-    model = create_model("bcos_resnet18", num_classes=2).eval()
+    model = small_cnn()
     scorer = PooledLogits(model, TileEncoding(model), CLASSES, TopPooling(2))
     with pytest.raises(ValueError, match=next(iter(numbers))):
         explain_slide(
@@ -380,7 +389,7 @@ def test_numbers_out_of_range_are_refused_before_any_pass(slide, numbers):
 
 def test_what_fails_beside_the_model_ends_the_explanation(slide, tmp_path, monkeypatch):
     """Batches go on no further, no thread is left, and the first error is the one raised."""
-    model = create_model("bcos_resnet18", num_classes=2).eval()
+    model = small_cnn()
     scorer = PooledLogits(model, TileEncoding(model), CLASSES)
     taken, explained, threads = [], [], threading.active_count()
 
@@ -404,7 +413,7 @@ def test_what_fails_beside_the_model_ends_the_explanation(slide, tmp_path, monke
 
 
 def test_a_tile_that_cannot_be_read_ends_the_explanation(slide, tmp_path, monkeypatch):
-    model = create_model("bcos_resnet18", num_classes=2).eval()
+    model = small_cnn()
     scorer = PooledLogits(model, TileEncoding(model), CLASSES)
     read, threads = slide.read, threading.active_count()
 
