@@ -125,8 +125,8 @@ class Account:
                 for name, part in parts.items():
                     self.columns[name][index] = part[row].sum()
             else:
-                self._note_tiles(list(window.tiles))
-            self.columns["gap"][list(window.tiles)] = gaps[row]
+                self._note_tiles(self._counted(window))
+            self.columns["gap"][self._counted(window)] = gaps[row]
             self._place(window, values[row], scales[row], self.stitcher)
             for name, part in parts.items():
                 self._place(window, part[row], scales[row], self.by_stain[name])
@@ -143,6 +143,10 @@ class Account:
         """What a window's contributions count; of several tiles their weights are in them."""
         weights = self.plan.weights[list(window.tiles)]
         return float(weights[0]) if len(weights) == 1 else float(weights.any())
+
+    def _counted(self, window: Window) -> list[int]:
+        """A window's tiles that count for this target; others may count for another."""
+        return [i for i in window.tiles if self.plan.weights[i] > 0]
 
     def _note_tile(self, index: int, values: NDArray[np.float64], bias: float, own: float) -> None:
         """A tile that was explained by itself."""
@@ -168,14 +172,14 @@ class Account:
         if len(window.tiles) == 1 and window.box == self.grid[window.tiles[0]].box:
             stitcher.add(window.box, values, scale)
             return
-        covers = [(self.grid[i].box, float(self.plan.weights[i])) for i in window.tiles]
+        covers = [(self.grid[i].box, float(self.plan.weights[i])) for i in self._counted(window)]
         stitcher.add(window.box, values, scale, covers)
 
     def _offer(
         self, window: Window, pixels: Tensor, found: Explanation, row: int, scale: float
     ) -> None:
         """Show a window's tiles to the gallery."""
-        for index in window.tiles:
+        for index in self._counted(window):
             strength = float(self.plan.weights[index] * self.columns["contribution"][index])
             effects = self.plan.columns.get("removal_effect")
             hold = partial(

@@ -1,6 +1,7 @@
 """A dense model's slide: the same numbers by blocks and by tiles, contributions in the halo too."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -34,9 +35,9 @@ def model():
     return dense
 
 
-@pytest.fixture
-def slide(rng):
-    pixels = rng.integers(0, 256, (*SIDES, 3), dtype=np.uint8)
+@pytest.fixture(scope="module")
+def slide():
+    pixels = np.random.default_rng(0).integers(0, 256, (*SIDES, 3), dtype=np.uint8)
     return MemorySlide(pixels, mpp=0.5, bounds=Box(11, 7, 72, 64))
 
 
@@ -68,13 +69,19 @@ def tile_by_tile(slide, grid, model):
     return np.array(logits), np.array(maps)
 
 
+@pytest.fixture(scope="module")
+def alone(slide, model):
+    """The same for a grid of some overlap, found once."""
+    return cache(lambda overlap: tile_by_tile(slide, gridded(slide, overlap_px=overlap), model))
+
+
 def on_slide(canvas):
     return canvas[2 * HALO : -2 * HALO, 2 * HALO : -2 * HALO]
 
 
 @pytest.mark.parametrize("overlap", [0, 8])
 @pytest.mark.parametrize("block_tiles", [1, 3])
-def test_a_map_by_blocks_is_the_map_by_tiles(slide, model, tmp_path, overlap, block_tiles):
+def test_a_map_by_blocks_is_the_map_by_tiles(slide, model, alone, tmp_path, overlap, block_tiles):
     grid = gridded(slide, overlap_px=overlap)
     result = explain_slide(
         slide,
@@ -82,9 +89,10 @@ def test_a_map_by_blocks_is_the_map_by_tiles(slide, model, tmp_path, overlap, bl
         scorer(model, block_tiles=block_tiles),
         "tumour",
         out_mpp=0.5,
+        batch_size=64,
         scratch=tmp_path,
     )
-    logits, maps = tile_by_tile(slide, grid, model)
+    logits, maps = alone(overlap)
     wanted = maps.mean(0)
     # The model is float64; the map is stored in float32.
     np.testing.assert_allclose(
@@ -117,7 +125,7 @@ def test_coverage_is_that_of_the_tiles_alone(slide, model, tmp_path):
 
 @pytest.mark.parametrize("block_tiles", [1, 2])
 @pytest.mark.parametrize("pooling", [MeanPooling(), TopPooling(7)], ids=str)
-def test_classes_and_differences_in_one_pass(slide, model, tmp_path, pooling, block_tiles):
+def test_classes_and_differences_in_one_pass(slide, model, alone, tmp_path, pooling, block_tiles):
     grid = gridded(slide)
     targets = ["tumour", "other", "tumour - normal", "other - mean"]
     found = explain_targets(
@@ -128,7 +136,7 @@ def test_classes_and_differences_in_one_pass(slide, model, tmp_path, pooling, bl
         out_mpp=1.3,
         scratch=tmp_path,
     )
-    logits, maps = tile_by_tile(slide, grid, model)
+    logits, maps = alone(0)
     pooled = np.array([pooling.weights(column) @ column for column in logits.T])
     wanted = [pooled[1], pooled[2], pooled[1] - pooled[0], pooled[2] - pooled.mean()]
     assert [each.target for each in found] == targets
@@ -137,6 +145,11 @@ def test_classes_and_differences_in_one_pass(slide, model, tmp_path, pooling, bl
     weights = pooling.weights(logits[:, 1])
     total = on_slide(np.einsum("n,nyx->yx", weights, maps)).sum()
     assert found[0].ledger.map_sum == pytest.approx(total, abs=1e-6)
+    for each in found:
+        # A block may be taken apart for another target's tiles, too.
+        unused = each.tiles["weight"] == 0
+        assert each.tiles.loc[unused, ["contribution", "bias", "gap"]].isna().all(axis=None)
+        assert each.tiles.loc[~unused, ["contribution", "bias", "gap"]].notna().all(axis=None)
 
 
 def test_tiles_off_any_lattice_have_halos_of_their_own(slide, model, tmp_path):
@@ -177,12 +190,12 @@ def test_blocks_hold_each_tile_once_inside_their_halo(slide, model, rng):
     assert len(windows) < 20
 
 
-def test_some_tiles_may_stay_whole(slide, model, tmp_path):
+def test_some_tiles_may_stay_whole(slide, model, alone, tmp_path):
     grid = gridded(slide)
     found = explain_slide(
         slide, grid, scorer(model), "tumour", detail=0.7, out_mpp=0.5, scratch=tmp_path
     )
-    logits, _ = tile_by_tile(slide, grid, model)
+    logits, _ = alone(0)
     assert found.logit == pytest.approx(logits[:, 1].mean(), abs=1e-9)
     assert found.ledger.undivided is not None
     np.testing.assert_allclose(
@@ -192,7 +205,7 @@ def test_some_tiles_may_stay_whole(slide, model, tmp_path):
 
 @pytest.mark.parametrize("depth", ["features.norm0", "head", "tiles"])
 @pytest.mark.parametrize("block_tiles", [1, 3])
-def test_maps_at_a_depth_sum_to_the_same(slide, model, tmp_path, depth, block_tiles):
+def test_maps_at_a_depth_sum_to_the_same(slide, model, alone, tmp_path, depth, block_tiles):
     grid = gridded(slide)
     found = explain_slide(
         slide,
@@ -202,7 +215,7 @@ def test_maps_at_a_depth_sum_to_the_same(slide, model, tmp_path, depth, block_ti
         out_mpp=0.5,
         scratch=tmp_path,
     )
-    logits, _ = tile_by_tile(slide, grid, model)
+    logits, _ = alone(0)
     assert found.logit == pytest.approx(logits[:, 1].mean(), abs=1e-9)
     assert found.ledger.gap < 1e-6
     np.testing.assert_allclose(
