@@ -310,7 +310,11 @@ class TileClassification(Task):
     @property
     def dense(self) -> Dense | None:
         """The model as it is evaluated, where that is dense."""
-        return self._dense[0] if self._dense else None
+        if not self._dense:
+            return None
+        (dense,) = self._dense
+        dense.training = self.model.training  # no module of ours, so train() and eval() pass it by
+        return dense
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> Tensor:
         """Logits ``(batch, classes)`` of a batch of tiles."""

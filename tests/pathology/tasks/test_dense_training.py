@@ -48,6 +48,13 @@ def test_a_dense_task_is_the_dense_function_of_its_model():
     assert make(dense_halo_px=None).dense is None
 
 
+def test_the_dense_function_is_in_its_models_mode():
+    task = make()
+    for mode in (False, True):  # explanations at a depth go by it
+        task.train(mode)
+        assert task.dense.training is mode
+
+
 def test_weights_have_the_names_they_have_without():
     plain, dense = make(dense_halo_px=None), make()
     assert dense.state_dict().keys() == plain.state_dict().keys()
