@@ -11,8 +11,8 @@ docs, and ``seams.png``, the five maps side by side, to the working folder::
     OMP_NUM_THREADS=1 python scripts/seam_energy.py --work /tmp/seams --only cost
 
 Seam energy (pathology/explain/stitching/seams.py) is of density maps at 2 um per pixel: 1 without
-seams. ``values`` is what repeats in each tile, ``steps`` the jumps between tiles; at the period of the
-``tile``, or of the ``stride`` from one to the next, which overlap makes shorter. ``values_own``
+seams. ``values`` is what repeats in each tile, ``steps`` the jumps between tiles; at the period of
+the ``tile``, or of the ``stride`` from one to the next, which overlap makes shorter. ``values_own``
 leaves out harmonics of the network's own cells.
 """
 
