@@ -127,14 +127,15 @@ def _finest_plane(source: Path, pydicom: Any) -> Any:
     elif not pydicom.misc.is_dicom(source):
         raise SlideOpenError(f"is no DICOM file, and {hint}", source)
     else:
-        folder, series = source.parent, _summary(source, pydicom).SeriesInstanceUID
+        folder, series = source.parent, _summary(source, pydicom).get("SeriesInstanceUID", "none")
     planes = []
     for file in sorted(folder.iterdir()):
         if file.is_file() and pydicom.misc.is_dicom(file):
             plane = _summary(file, pydicom)
-            is_plane = plane.get("SOPClassUID") == WHOLE_SLIDE and "VOLUME" in plane.ImageType
-            if is_plane and series in (None, plane.SeriesInstanceUID):
-                planes.append((plane.TotalPixelMatrixColumns, file, plane.SeriesInstanceUID))
+            uid, columns = plane.get("SeriesInstanceUID"), plane.get("TotalPixelMatrixColumns")
+            is_plane = plane.get("SOPClassUID") == WHOLE_SLIDE and uid and columns
+            if is_plane and "VOLUME" in plane.get("ImageType", []) and series in (None, uid):
+                planes.append((columns, file, uid))
     if not planes:
         raise SlideOpenError(f"holds no plane of a DICOM slide, and {hint}", source)
     if len({uid for _, _, uid in planes}) > 1:

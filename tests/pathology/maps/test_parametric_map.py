@@ -172,6 +172,21 @@ def test_what_is_no_dicom_slide_is_one_line(slide, slide_map, tmp_path):
     check_source(slide)
 
 
+@pytest.mark.parametrize(
+    "lost", ["ImageType", "SeriesInstanceUID", "TotalPixelMatrixColumns", "SOPClassUID"]
+)
+def test_files_that_lack_what_a_plane_says_are_none(slide, slide_map, tmp_path, lost):
+    other = pydicom.dcmread(slide)
+    delattr(other, lost)
+    path = slide.with_name("other.dcm")
+    other.save_as(path, enforce_file_format=False)
+    write_parametric_map(slide_map, tmp_path / "map.dcm", slide)
+    slide.unlink()
+    with pytest.raises(SlideOpenError, match="no plane of a DICOM slide") as error:
+        check_source(path)
+    assert "\n" not in str(error.value)
+
+
 def test_a_slide_that_does_not_say_where_it_lies_is_refused(slide, slide_map, tmp_path):
     header = pydicom.dcmread(slide)
     del header.TotalPixelMatrixOriginSequence
