@@ -9,6 +9,8 @@ import pytest
 
 from pathology.cli import main
 from pathology.cli.explain import explain
+from pathology.maps.ome_tiff import read_ome_tiff
+from pathology.slides import open_slide
 from tests.cli.made_slides import write_slide
 from tests.made_run import write_run
 
@@ -28,7 +30,7 @@ def ran(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         write_run(Path("runs/first"), size_px=224)
-        write_slide(Path("slides/case_001.tif"), seed=1, mpp=0.5, side=1024)
+        write_slide(Path("slides/case_001.tif"), seed=1, mpp=0.5, side=672)
         [console] = blocks("console")
         for line in console.splitlines():
             program, *arguments = shlex.split(line.removeprefix("$ "))
@@ -61,6 +63,21 @@ def test_figures_are_where_it_says(ran):
     for path in ("figure.pdf", "figure_1.pdf", "explained/case_001/comparison.pdf"):
         assert (folder / path).read_bytes().startswith(b"%PDF")
     assert (folder / "explained" / "by_hand" / "report.html").is_file()
+
+
+def test_contributions_of_your_own_keep_their_sum(ran):
+    folder, names = ran
+    mine, grid = names["mine"], names["grid"]
+    with open_slide(folder / "slides" / "case_001.tif") as slide:
+        own = [slide.read(grid[i].box, mpp=2.0).mean(axis=2).sum() for i in range(len(grid))]
+    given = sum(own) / len(grid)
+    assert mine.map_sum + mine.rounding + mine.cut_off == pytest.approx(given, rel=1e-12)
+    assert read_ome_tiff(folder / "mine.ome.tif")[0].sum() == pytest.approx(mine.map_sum, rel=1e-12)
+    assert {path.name for path in (folder / "scratch").iterdir()} == {
+        "sum.f32",
+        "weight.f32",
+        "density.f32",
+    }
 
 
 def test_options_it_names_exist():
