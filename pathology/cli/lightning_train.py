@@ -259,6 +259,8 @@ def _train_in(run: Run, cli: TrainCLI, arguments: list[str]) -> int:
         config.pop(word, None)
     cli.datamodule.setup("fit")  # what is wrong with the data is said before there is a run
     origin = _origin(cli.task, cli.datamodule, config["model"].get("init_from"))
+    if (dense := getattr(cli.model, "dense", None)) is not None:
+        dense.cells(origin["size_px"])  # refuses sides that are no whole strides
     # A folder in which nothing was trained yet holds at most settings that could not be.
     has_begun = cli.resume is not None or run.finished.exists() or run.best.is_file()
     if has_begun and run.config.is_file():

@@ -71,10 +71,12 @@ class Source:
         }
 
     def picture(self, row: int) -> NDArray[np.uint8] | None:
-        """The tile of an example, ``(height, width, 3)``; none of bags."""
+        """The tile of an example without its halo, ``(height, width, 3)``; none of bags."""
         if not isinstance(self.data, TileDataModule):
             return None
         image = np.asarray(self.data.dataset(self.split)[row]["image"])
+        halo = self.data.dense_halo_px or 0
+        image = image[:, halo : image.shape[1] - halo, halo : image.shape[2] - halo]
         return np.ascontiguousarray(np.moveaxis(image, 0, -1))
 
 
