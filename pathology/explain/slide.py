@@ -331,20 +331,23 @@ def _at_once(batch_size: int, grid: TileGrid, windows: Sequence[Window]) -> int:
 
 
 def _divided(plan: Plan, detail: float) -> NDArray[np.bool_]:
-    """Which tiles are taken apart: those that carry the share ``detail`` for some target."""
+    """Which tiles are taken apart: those that carry the share ``detail`` for some target.
+
+    One at least, also of a slide whose tiles all add nothing.
+    """
     divided = np.zeros(len(plan.targets[0].weights), bool)
     for each in plan.targets:
+        used = np.flatnonzero(each.weights > 0)
         if detail == 1:
-            divided |= each.weights > 0
+            divided[used] = True
             continue
-        shares = each.shares
-        if shares is None:
+        if each.shares is None:
             raise ValueError("the plan does not tell the tiles' own numbers")
-        order = np.argsort(-np.abs(shares), kind="stable")
-        carried = np.cumsum(np.abs(shares[order]))
-        divided[order[: int(np.searchsorted(carried, detail * carried[-1])) + 1]] = True
-    used = np.any([each.weights > 0 for each in plan.targets], axis=0)
-    return divided & used
+        strengths = np.abs(each.shares[used])
+        order = np.argsort(-strengths, kind="stable")
+        carried = np.cumsum(strengths[order])
+        divided[used[order[: int(np.searchsorted(carried, detail * carried[-1])) + 1]]] = True
+    return divided
 
 
 def _result(slide: Slide, scorer: Scorer, account: Account) -> SlideExplanation:

@@ -178,6 +178,28 @@ def test_top_pooling_explains_only_what_counts(slide, model, tmp_path):
     assert len(result.top(2)) == 2
 
 
+def test_of_top_tiles_that_add_nothing_one_is_taken_apart(tmp_path):
+    """Glass, which is exactly zero in stain space, may score above tissue that speaks against."""
+    torch.manual_seed(0)
+    model = create_model(
+        "bcos_vit_tiny_patch16_224", num_classes=2, depth=1, encoding="stain"
+    ).eval()
+    pixels = np.full((32, 96, 3), 255, np.uint8)
+    pixels[:, :32] = (150, 60, 140)
+    with MemorySlide(pixels, mpp=0.5) as slide:
+        grid = whole_tissue(slide)
+        scorer = PooledLogits(model, TileEncoding(model), CLASSES, TopPooling(2), "head")
+        with torch.no_grad():
+            tile = torch.from_numpy(pixels[None, :, :32]).permute(0, 3, 1, 2)
+            tissue = model(TileEncoding(model)(tile))
+        against = CLASSES[int((tissue[0] - model.logits.bias).argmin())]
+        result = explain_slide(slide, grid, scorer, against, detail=0.5, scratch=tmp_path)
+    assert list(result.tiles["weight"]) == [0, 0.5, 0.5]
+    assert result.ledger.undivided.tiles == 1
+    assert result.ledger.map_sum == 0
+    assert min(result.places) > 0
+
+
 def test_the_predicted_class_is_explained_when_none_is_given(slide, model, tmp_path):
     grid = whole_tissue(slide)
     result = explain_slide(
