@@ -23,11 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pathology.cli.explain_layers import ready_run
+from pathology.cli.explain_layers import Layering, ReadyRun, ready_run
 from pathology.cli.explain_slide import SlideExplainer, progress
 from pathology.cli.feature_slide import EncoderChoice
 from pathology.cli.scorers import Explainer
-from pathology.explain import slide as slides_explained
+from pathology.explain.layers.explain import explain_layers
 from pathology.explain.results.shown import write_comparison
 from pathology.explain.results.stored import StoredExplanation, load_explanation
 from pathology.explain.slide import SlideExplanation
@@ -67,6 +67,11 @@ class LoadedRun:
     explainer: Explainer
     calibration: dict[str, Any] | None = None
     profiles: StainFolder | None = None
+
+    @property
+    def ready(self) -> ReadyRun:
+        """The same, as the verb has it."""
+        return ReadyRun(self.name, self.explainer, self.calibration)
 
     @property
     def classes(self) -> list[str]:
@@ -152,6 +157,9 @@ def explain_targets(
     *,
     out_mpp: float = 8.0,
     detail: float = 1.0,
+    members: Sequence[LoadedRun] = (),
+    jitter: int = 1,
+    null: int = 0,
     batch_size: int = 16,
     scratch: str | Path | None = None,
     quiet: bool = False,
@@ -169,6 +177,10 @@ def explain_targets(
         out_mpp: micrometres per pixel of the maps.
         detail: share of the tiles' absolute contributions that is taken apart, the strongest tiles
             first; the others are spread evenly over themselves.
+        members: further runs: the mean score of all is explained, and ``layers`` of the result
+            say where their maps differ.
+        jitter: shifts of the grid that are averaged likewise, the grid as it is among them.
+        null: models of random weights that the map is held against, at least 2, in ``layers``.
         batch_size: tiles per pass through the model.
         scratch: folder for the maps, which is left alone; a temporary one when omitted.
         quiet: no progress bars.
@@ -179,27 +191,30 @@ def explain_targets(
     Raises:
         LedgerError: a map does not account for its score.
         NoTissueError: there are no tiles.
-        StampMismatchError: tiles of another slide, or of another kind than the run was trained on.
-        ValueError: a target is no class; a number that there cannot be.
+        StampMismatchError: tiles of another slide, or of another kind than a run was trained on;
+            members trained on other stains.
+        ValueError: a target is no class; members of other classes or the same weights; a number
+            that there cannot be.
     """
     if not (out_mpp > 0 and batch_size >= 1):
         raise ValueError(f"out_mpp and batch_size must be positive, got {out_mpp} and {batch_size}")
     grid.check_slide(slide)
     explainer, profiles = run.explainer, run.profiles
-    explainer.check_tiles(grid.spec, f"the tiles of {slide.slide_id}")
+    layering = Layering([each.ready for each in (run, *members)], jitter, null)
+    layering.check_tiles(grid.spec, f"the tiles of {slide.slide_id}")
     colour, stain = grid.spec.colour, None
     if profiles is not None:
         stain = profiles.profile(slide.slide_id, slide.stamp(), colour)
     work = SlideExplainer(
         explainer, run.name, Path(), Path(), list(targets), out_mpp, detail, batch_size,
-        calibration=run.calibration, profiles=profiles,
+        calibration=run.calibration, profiles=profiles, layering=layering,
     )  # fmt: skip
     folder = Path(scratch) if scratch is not None else _temporary()
-    found = slides_explained.explain_targets(
+    found = explain_layers(
         slide,
-        grid,
-        explainer.scorer,
+        layering.members(grid),
         targets,
+        seeds=layering.seeds,
         out_mpp=out_mpp,
         batch_size=batch_size,
         detail=detail,
@@ -213,7 +228,7 @@ def explain_targets(
         provenance = work.provenance(result, slide, grid, settings, stain)
         results.append(replace(result, settings=settings, provenance=provenance))
         if scratch is None:
-            weakref.finalize(result.stitched, shutil.rmtree, folder / str(number), True)
+            weakref.finalize(result.stitched, shutil.rmtree, result.stitched.folder, True)
     return results
 
 

@@ -14,10 +14,14 @@ CLASSES = ["normal", "tumour"]
 
 
 def write_run(
-    folder: Path, size_px: int = 32, mpp: float = 0.5, classes: Sequence[str] = CLASSES
+    folder: Path,
+    size_px: int = 32,
+    mpp: float = 0.5,
+    classes: Sequence[str] = CLASSES,
+    seed: int = 0,
 ) -> Path:
     """A folder that ``--run`` takes: a B-cos ResNet-18 that knows what tiles it is for."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     task = TileClassification("bcos_resnet18", list(classes))
     # Of random weights signals die out, unless norms know their size.
     settle_statistics(task.model, task.encoding(torch.randint(0, 256, (8, 3, 64, 64)).byte()))

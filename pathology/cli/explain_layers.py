@@ -49,7 +49,8 @@ class Layering:
 
     Raises:
         StampMismatchError: a run trained on other stains than the first.
-        ValueError: one of other classes or the same weights; numbers that there cannot be.
+        ValueError: one of other classes, another depth or the same weights; numbers that there
+            cannot be.
     """
 
     runs: list[ReadyRun]
@@ -69,6 +70,12 @@ class Layering:
                 raise ValueError(
                     f"--members: {each.name} has the classes {', '.join(theirs)}, {first.name} has"
                     f" {', '.join(ours)}; members need the same in the same order"
+                )
+            depths = first.explainer.scorer.depth, each.explainer.scorer.depth
+            if depths[0] != depths[1]:
+                raise ValueError(
+                    f"--members: {each.name} is explained to {depths[1]}, {first.name} to"
+                    f" {depths[0]}; a mean is of one depth"
                 )
             if each.explainer.trained.stain != first.explainer.trained.stain:
                 raise StampMismatchError(

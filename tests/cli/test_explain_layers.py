@@ -172,6 +172,7 @@ def test_raw_weights_are_a_member_beside_their_average(pathology, made, runs, tm
         (["--members", "one"], ["same weights"]),
         (["--members", "nowhere"], ["nowhere"]),
         (["--jitter", "0"], ["--jitter", "at least 1"]),
+        (["--jitter", "1100"], ["--jitter", "tiles 32 px apart have no 1100 shifts"]),
         (["--null", "1"], ["--null", "at least 2"]),
     ],
 )

@@ -24,6 +24,7 @@ from pathology.api import (
 )
 from pathology.cli import main
 from pathology.errors import OutputError, PathologyError, StampMismatchError
+from pathology.maps.ome_zarr import read_ome_zarr
 from pathology.slides import MemorySlide
 from tests.cli.made_slides import write_slide
 from tests.made_run import write_run
@@ -80,6 +81,42 @@ def test_targets_are_explained_in_one_pass_and_differ_by_a_class(made):
     # Three maps in float32.
     np.testing.assert_allclose(contrast.contributions.values, difference, atol=1e-8)
     assert contrast.logit == pytest.approx(tumour.logit - normal.logit, abs=1e-6)
+
+
+def test_members_shifts_and_nulls_are_those_of_the_verb(made, tmp_path, capsys):
+    folder, slide_path, run, grid, _ = made
+    other, few = write_run(tmp_path / "second", seed=1), grid.select(np.arange(4))
+    few.save(tmp_path / "tiles" / "case_1.parquet")
+    more = {"members": [load_run(other, device="cpu")], "jitter": 2, "null": 2}
+    options = {"out_mpp": 16.0, "quiet": True, **more}
+    with open_slide(slide_path) as slide:
+        result = explain_slide(slide, few, run, "tumour", **options)
+        with pytest.raises(ValueError, match="same weights as first"):
+            explain_slide(slide, grid, run, "tumour", members=[run])
+        deeper = load_run(other, depth="head", device="cpu")
+        with pytest.raises(ValueError, match="second is explained to head, first to pixels"):
+            explain_slide(slide, grid, run, "tumour", members=[deeper])
+    assert result.ledger.is_closed
+    assert len(result.told["members"]) == 4
+    assert {"spread", "null_p"} <= set(result.layers)
+    result.save(tmp_path / "explained" / "case_1" / "tumour", ["ome-zarr"])
+    stored = load_explanation(tmp_path / "explained" / "case_1" / "tumour")
+    spread = result.layers["spread"].values
+    np.testing.assert_array_equal(stored.map("layers/spread").values, spread)
+    as_zarr, said = read_ome_zarr(stored.folder / "layers" / "spread.ome.zarr")
+    np.testing.assert_array_equal(as_zarr.values, spread)
+    assert said["layers"] == json.loads(json.dumps(result.told))
+    arguments = [
+        "explain", "--run", folder / "runs" / "first", "--slides", slide_path, "--tiles",
+        tmp_path / "tiles", "--out", tmp_path / "explained", "--target", "tumour", "--device",
+        "cpu", "--out-mpp", 16.0, "--members", other, "--jitter", 2, "--null", 2,
+    ]  # fmt: skip
+    assert main([str(argument) for argument in arguments]) == 0
+    assert "made before by the same model and settings" in capsys.readouterr().out
+    temporary = result.stitched.folder
+    del result
+    gc.collect()
+    assert not any(temporary.parent.iterdir())
 
 
 def test_what_was_saved_is_read_back(made, saved):
