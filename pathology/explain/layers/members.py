@@ -104,9 +104,9 @@ def mean_of(
     """The mean of several explanations of one target, with the layers of what they differ in.
 
     Its table holds the tiles of all members, told apart by ``member``; each weight is a share of
-    what it is in its member, so that sums over the table are those of the mean. Tiles shown with
-    their pixels are those of the first member. Stains are averaged as the map is, where all members
-    tell them apart.
+    what it is in its member, so that sums over the table are those of the mean; other columns,
+    ``removal_effect`` among them, are of the member's own score. Tiles shown with their pixels are
+    those of the first member. Stains are averaged as the map is, where all members tell them apart.
 
     Args:
         members: which they are, at least two.
