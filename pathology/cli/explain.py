@@ -29,7 +29,7 @@ def explain(
     members: str | list[str] | None = None,
     jitter: int = 1,
     null: int = 0,
-    formats: list[Literal["ome-zarr", "dicom"]] | None = None,
+    formats: str | list[str] | None = None,
     stains: Path | None = None,
     mpp: float | None = None,
     device: str = "auto",
@@ -77,7 +77,7 @@ def explain(
         null: models of random weights that the map is held against, at least 2, in layers/; each
             takes as long as an explanation. 19 can tell a p of 0.05.
         formats: further files: ome-zarr (extra [zarr]), dicom (a parametric map, of DICOM slides;
-            extra [dicom]).
+            extra [dicom]); both as "[ome-zarr, dicom]".
         stains: folder of the slides' stain profiles, when the run was trained on normalised tiles;
             the run's own when omitted.
         mpp: micrometres per pixel of slides that do not say it themselves.
@@ -98,7 +98,8 @@ def explain(
         raise ValueError("--batch-size and --out-mpp must be positive and finite")
     if not 0 < detail <= 1:
         raise ValueError(f"--detail must be above 0 and at most 1, got {detail}")
-    check_formats(formats or [])
+    kinds: list[str] = [formats] if isinstance(formats, str) else formats or []
+    check_formats(kinds)
     choice = None
     if encoder is not None:
         choice = EncoderChoice(
@@ -124,7 +125,7 @@ def explain(
         out_mpp=out_mpp,
         detail=detail,
         batch_size=batch_size,
-        formats=list(formats or []),
+        formats=kinds,
         calibration=runs[0].calibration,
         profiles=profiles,
         overwrite=overwrite,
@@ -147,6 +148,8 @@ def _targets(asked: str | list[str] | None, classes: list[str]) -> list[str]:
         targets = classes
     else:
         targets = _several(asked, classes) if isinstance(asked, str) else asked or []
+    if asked is not None and not targets:
+        raise ValueError("--target names none; leave it out for the class of the highest score")
     by_folder: dict[str, str] = {}
     for text in targets:
         try:

@@ -210,8 +210,7 @@ def _write_pictures(
         record["provenance"],
         limit,
     )
-    for suffix in ("pdf", "png"):
-        write_figure(folder / f"figure.{suffix}", figure, record)
+    write_figure([folder / "figure.pdf", folder / "figure.png"], figure, record)
     return limit
 
 

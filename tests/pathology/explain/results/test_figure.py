@@ -93,16 +93,18 @@ def test_the_png_carries_its_record(figure, tmp_path):
         assert picture.info["dpi"] == pytest.approx((100, 100), abs=0.1)
 
 
-@pytest.mark.parametrize("kind", ["pdf", "png"])
-def test_the_same_input_gives_the_same_bytes(figure, tmp_path, kind, monkeypatch):
+def test_the_same_input_gives_the_same_bytes(figure, tmp_path, monkeypatch):
+    """Whatever is set around it, and whether drawn for one file or for two."""
     import matplotlib
 
-    paths = [tmp_path / f"{name}.{kind}" for name in "ab"]
-    write_figure(paths[0], figure, RECORD, dpi=72)
+    both = [tmp_path / "both.pdf", tmp_path / "both.png"]
+    write_figure(both, figure, RECORD, dpi=72)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
-    with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 9, "pdf.compression": 0}):
-        write_figure(paths[1], replace(figure), dict(RECORD), dpi=72)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
+    for path in both:
+        alone = tmp_path / f"alone{path.suffix}"
+        with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 9, "pdf.compression": 0}):
+            write_figure(alone, replace(figure), dict(RECORD), dpi=72)
+        assert alone.read_bytes() == path.read_bytes()
 
 
 def test_without_a_date_there_is_none(figure, tmp_path):
@@ -135,26 +137,26 @@ def test_only_what_no_tile_looked_at_is_hatched(figure, tmp_path):
     pictures = []
     for slide_map in (dot(), covered):
         path = tmp_path / "figure.png"
-        write_figure(path, replace(figure, panels=[Panel("tumour", LEDGER, slide_map)]), dpi=150)
+        write_figure(path, replace(figure, panels=[Panel("tumour", LEDGER, slide_map)]), dpi=100)
         pictures.append(np.asarray(Image.open(path)))
-    mm = 25.4 / 150
+    mm = 25.4 / 100
     left, top, down = 2 + 86.25 + 3.5, 2 + 5.2 + 3.2 + 0.4, 1000 / 86.25
     differ = (pictures[0] != pictures[1]).any(axis=-1)
     rows, columns = np.nonzero(differ[: int((top + 68.5) / mm)])
     x, y = ((columns + 0.5) * mm - left) * down, ((rows + 0.5) * mm - top) * down
     inside = (x > 5 * 32 + 2) & (x < 25 * 32 - 2) & (y > 5 * 32 + 2) & (y < 20 * 32 - 2)
-    assert len(rows) > 1000
+    assert len(rows) > 500
     assert not inside.any()
     assert differ[int((top + 69) / mm) :].any()  # and the legend tells it
 
 
-def test_panels_share_the_largest_scale(figure, tmp_path):
+def test_panels_share_the_largest_scale(figure):
     double = Panel("b - c", LEDGER, dot(2.0))
-    path = tmp_path / "figure.png"
-    alone = write_figure(path, replace(figure, panels=[double]), dpi=40)
-    single = write_figure(path, figure, dpi=40)
-    assert write_figure(path, replace(figure, panels=[*figure.panels, double]), dpi=40) == alone
-    assert alone == pytest.approx(2 * single, rel=0.05)  # each is rounded up to two digits
+    alone = _Drawing(replace(figure, panels=[double]), 40)
+    both = _Drawing(replace(figure, panels=[*figure.panels, double]), 40)
+    assert {layer.limit for layer in both.layers} == {both.limit} == {alone.limit}
+    # Each is rounded up to two digits.
+    assert alone.limit == pytest.approx(2 * _Drawing(figure, 40).limit, rel=0.05)
 
 
 def test_the_table_has_every_part_of_every_ledger(figure):
@@ -167,7 +169,7 @@ def test_the_table_has_every_part_of_every_ledger(figure):
     partly = replace(LEDGER, undivided=Undivided(3, -0.125, 0.25))
     panels = [*figure.panels, Panel("b", partly, dot())]
     rows = _Drawing(replace(figure, panels=panels), 40)._ledger()
-    assert rows[3] == ["undivided tiles of it", "0", "\u22120.125000"]
+    assert rows[3] == ["of it, undivided", "0", "\u22120.125000"]
 
 
 def test_any_name_is_drawn(figure, tmp_path):
@@ -175,10 +177,10 @@ def test_any_name_is_drawn(figure, tmp_path):
     panels = [replace(figure.panels[0], target=name) for name in names]
     # Letters that the font has not would be a warning, and so an error here.
     odd = replace(figure, panels=panels, provenance=dict.fromkeys(names, "".join(names)))
-    for name in (names[1], "".join(names)):
-        write_figure(tmp_path / "figure.png", replace(odd, slide_id=name), {"name": name}, dpi=40)
-        with Image.open(tmp_path / "figure.png") as picture:
-            assert json.loads(picture.text["bcos_pathology"]) == {"name": name}
+    name = "".join(names)
+    write_figure(tmp_path / "figure.png", replace(odd, slide_id=name), {"name": name}, dpi=40)
+    with Image.open(tmp_path / "figure.png") as picture:
+        assert json.loads(picture.text["bcos_pathology"]) == {"name": name}
 
 
 @pytest.mark.parametrize("size", [(8000.0, 400.0), (400.0, 8000.0), (1.0, 1.0)])
@@ -189,31 +191,32 @@ def test_any_shape_of_slide_fits_a_page(figure, tmp_path, size, count):
     panels = [Panel("tumour", LEDGER, slide_map)] * count
     path = tmp_path / "figure.png"
     drawn = replace(figure, slide_size=size, slide_mpp=Mpp(0.25, 0.5), panels=panels)
-    write_figure(path, drawn, dpi=50)
+    write_figure(path, drawn, dpi=20)
     with Image.open(path) as picture:
-        width, height = (side / 50 * 25.4 for side in picture.size)
-    assert width == pytest.approx(180, abs=1)
+        width, height = (side / 20 * 25.4 for side in picture.size)
+    assert width == pytest.approx(180, abs=2)
     assert height < 250
 
 
 def test_a_map_larger_than_memory_should_hold_is_read_in_strips(figure, tmp_path):
-    values = np.memmap(tmp_path / "sum.f32", np.float32, "w+", shape=(8000, 6000))
-    values[4000, 3000] = 1.0
+    values = np.memmap(tmp_path / "sum.f32", np.float32, "w+", shape=(4000, 3000))
+    values[2000, 1500] = 1.0
     values.flush()
     large = SlideMap(values, Box(0, 0, 1000.0, 800.0), Mpp(0.25, 0.25), "logit")
+    panels = [Panel("tumour", LEDGER, large)]
     tracemalloc.start()
-    write_figure(
-        tmp_path / "figure.png", replace(figure, panels=[Panel("tumour", LEDGER, large)]), dpi=100
-    )
+    _Drawing(replace(figure, panels=panels), 40)  # what is drawn of it later has the paper's size
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # 128 rows in float64 and their sums are 12 MB; the whole map in float32 is 192 MB.
-    assert peak < 60e6
+    # 128 rows in float64 and their sums are 6 MB; the whole map in float32 is 48 MB.
+    assert peak < 24e6
 
 
 def test_what_cannot_be_written_is_refused(figure, tmp_path):
     with pytest.raises(ValueError, match=r"figure\.svg"):
         write_figure(tmp_path / "figure.svg", figure)
+    with pytest.raises(ValueError, match=r"figure\.svg"):
+        write_figure([tmp_path / "figure.png", tmp_path / "figure.svg"], figure)
     with pytest.raises(ValueError, match="JSON"):
         write_figure(tmp_path / "figure.pdf", figure, {"score": float("nan")})
     with pytest.raises(ValueError, match="dpi"):

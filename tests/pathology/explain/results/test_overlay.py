@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pathology.errors import OutputError
 from pathology.explain.results.overlay import (
+    draw_scale_bar,
     heat_layer,
     overlay_png,
     round_up,
@@ -105,6 +108,18 @@ def test_a_file_where_the_folder_should_be_is_one_line(slide_map, tmp_path):
 )
 def test_scale_bars_are_round(width_um, length, label):
     assert scale_bar(width_um) == (length, label)
+
+
+def test_a_scale_bar_is_as_long_as_it_says():
+    """All of its black: 200 um of a slide of 1000 um that is drawn 1000 px wide."""
+    figure = Figure(figsize=(10, 8), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 2000), ylim=(1600, 0))
+    axes.set_axis_off()
+    draw_scale_bar(axes, Size(2000, 1600), Mpp(0.5, 0.5))
+    canvas.draw()
+    black = (np.asarray(canvas.buffer_rgba())[785:, :, :3] < 128).all(axis=-1)
+    assert black.sum(axis=1).max() == 200
 
 
 @pytest.mark.parametrize(
