@@ -14,10 +14,12 @@ and the other way round. For models of your own see :mod:`pathology.explain`.
 """
 
 import atexit
+import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from pathology.cli.explain_layers import Layering, ReadyRun, ready_run
 from pathology.cli.explain_slide import SlideExplainer, progress
 from pathology.cli.feature_slide import EncoderChoice
 from pathology.cli.scorers import Explainer
+from pathology.errors import PathologyError
 from pathology.explain.layers.explain import explain_layers
 from pathology.explain.results.shown import write_comparison
 from pathology.explain.results.stored import StoredExplanation, load_explanation
@@ -115,16 +118,17 @@ def load_run(
         ValueError: a depth, pooling or device that there is not, or of no use to the run.
         WeightsError: the checkpoint cannot be used.
     """
-    ready = ready_run(
-        run,
-        device=device,
-        calibrated=calibrated,
-        pooling=pooling,
-        depth=depth,
-        choice=EncoderChoice(encoder) if isinstance(encoder, str) else encoder,
-    )
-    trained = ready.explainer.trained
-    profiles = trained.check_stains(stains or trained.stains)
+    with _arguments():
+        ready = ready_run(
+            run,
+            device=device,
+            calibrated=calibrated,
+            pooling=pooling,
+            depth=depth,
+            choice=EncoderChoice(encoder) if isinstance(encoder, str) else encoder,
+        )
+        trained = ready.explainer.trained
+        profiles = trained.check_stains(stains or trained.stains)
     return LoadedRun(ready.name, ready.explainer, ready.calibration, profiles)
 
 
@@ -196,11 +200,16 @@ def explain_targets(
         ValueError: a target is no class; members of other classes or the same weights; a number
             that there cannot be.
     """
-    if not (out_mpp > 0 and batch_size >= 1):
-        raise ValueError(f"out_mpp and batch_size must be positive, got {out_mpp} and {batch_size}")
+    if isinstance(targets, str):
+        raise TypeError(f"targets must be a list of names, got {targets!r}; [{targets!r}] is one")
+    if not (0 < out_mpp < float("inf") and batch_size >= 1):
+        raise ValueError(
+            f"out_mpp and batch_size must be positive and finite, got {out_mpp} and {batch_size}"
+        )
     grid.check_slide(slide)
     explainer, profiles = run.explainer, run.profiles
-    layering = Layering([each.ready for each in (run, *members)], jitter, null)
+    with _arguments():
+        layering = Layering([each.ready for each in (run, *members)], jitter, null)
     layering.check_tiles(grid.spec, f"the tiles of {slide.slide_id}")
     colour, stain = grid.spec.colour, None
     if profiles is not None:
@@ -230,6 +239,19 @@ def explain_targets(
         if scratch is None:
             weakref.finalize(result.stitched, shutil.rmtree, result.stitched.folder, True)
     return results
+
+
+@contextmanager
+def _arguments() -> Iterator[None]:
+    """Errors that name options of the verb name the arguments that are called like them."""
+    try:
+        yield
+    except (PathologyError, ValueError) as error:
+        error.args = tuple(
+            re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), str(each))
+            for each in error.args
+        )
+        raise
 
 
 def _silent(batches: Iterable[Any], _total: int, _what: str) -> Iterable[Any]:

@@ -148,4 +148,6 @@ def _named(option: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"--{option}: {error}") from error
+        said = str(error)
+        named = said if said.startswith(f"{option} ") else f"{option}: {said}"
+        raise ValueError(f"--{named}") from error

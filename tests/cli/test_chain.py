@@ -277,7 +277,7 @@ def test_an_unknown_depth_is_refused_with_those_there_are(
     slide = cohort.parent / "test_000.tif"
     arguments = explain_arguments(trained, slide, cohort_tiles, tmp_path, "--keep-going")
     line = refused(*arguments, "--depth", "blocks.7")
-    assert "--depth: depth must be one of pixels, patch_embed, blocks.0, head" in line
+    assert "--depth must be one of pixels, patch_embed, blocks.0, head" in line
     assert "did you mean 'blocks.0'?" in line
 
 

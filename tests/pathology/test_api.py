@@ -23,7 +23,7 @@ from pathology.api import (
     write_comparison,
 )
 from pathology.cli import main
-from pathology.errors import OutputError, PathologyError, StampMismatchError
+from pathology.errors import ManifestError, OutputError, PathologyError, StampMismatchError
 from pathology.maps.ome_zarr import read_ome_zarr
 from pathology.slides import MemorySlide
 from tests.cli.made_slides import write_slide
@@ -189,12 +189,26 @@ def test_tiles_of_another_slide_or_kind_give_no_numbers(made):
     [
         ("tumor", {}, "did you mean 'tumour'"),
         ("tumour", {"out_mpp": 0.0}, "out_mpp and batch_size"),
+        ("tumour", {"out_mpp": float("inf")}, "out_mpp and batch_size"),
+        ("tumour", {"jitter": 0}, "^jitter must be at least 1"),
     ],
 )
 def test_wrong_arguments_are_named(made, target, options, words):
     _, slide_path, run, grid, _ = made
     with open_slide(slide_path) as slide, pytest.raises(ValueError, match=words):
         explain_slide(slide, grid, run, target, quiet=True, **options)
+    with pytest.raises(TypeError, match="a list of names, got 'tumour'"):
+        explain_targets(slide, grid, run, "tumour")
+
+
+def test_what_a_run_cannot_do_is_said_in_words_of_python(made, tmp_path):
+    with pytest.raises(ManifestError, match="give run a folder that"):
+        load_run(tmp_path / "nothing")
+    run = made[0] / "runs" / "first"
+    with pytest.raises(ValueError, match=r"^depth must be one of pixels"):
+        load_run(run, depth="deep")
+    with pytest.raises(ValueError, match=r"^encoder is for a run on slides"):
+        load_run(run, encoder="resnet18")
 
 
 def test_saving_never_removes_something_else(made, saved, tmp_path):
