@@ -1,9 +1,10 @@
 """Which stage limits a slide's heatmap, and how near the whole comes to it; docs/explaining.csv.
 
 A synthetic slide, or a real one with ``--slide``, and B-cos networks of random weights. Per setting
-(depth, share of detail, number of targets) four things take turns: "read", the windows that the
+(depth, share of detail, number of targets) five things take turns: "read", the windows that the
 explanation reads and nothing else; "model", the same passes over windows in memory; "stitch", the
-same contributions onto maps; and "whole", ``explain_targets`` with all three overlapped. Reading is
+same contributions onto maps; "picture", the slide as results show it, once per slide however many
+its tiles; and "whole", ``explain_targets`` with all of it, the first three overlapped. Reading is
 from a warm page cache, no tile decoded before, by as many threads as by default; the model runs on
 ``--device``::
 
@@ -13,7 +14,7 @@ from a warm page cache, no tile decoded before, by as many threads as by default
 
 ``times_slower`` is the whole against the slower of reading and model, the median and range over
 neighbouring turns; ``stitch_share`` the stitching alone in shares of the whole; ``cpu_times_parts``
-the processor time of the whole against the sum of the three, which other work on the machine does
+the processor time of the whole against the sum of the four, which other work on the machine does
 not sway so much: what is above 1 is spent between the stages. ``load`` is how many processes wanted
 a core in the last minute: much above ``threads``, other work is what the clock has measured.
 """
@@ -35,6 +36,7 @@ import torch
 from torch import Tensor
 
 from bcos_vit.models import create_model
+from pathology.explain.results.view import SlideView
 from pathology.explain.scorers.pooled_logits import PooledLogits
 from pathology.explain.scorers.scorer import Scorer, Window, each_tile
 from pathology.explain.slide import SlideExplanation, explain_targets
@@ -57,10 +59,11 @@ DEPTHS = {
     "bcos_vit_tiny_patch16_224": ("pixels", "blocks.5", "head"),
 }
 OUT_MPP, BATCH = 8.0, 16
+PARTS = ("read", "model", "stitch", "picture")
 MOST_TIMES, MOST_SHARE = 1.10, 0.05
 FIELDS = (
     "model", "depth", "targets", "detail", "tiles", "taken_apart", "read_s", "model_s", "stitch_s",
-    "whole_s", "times_slower", "times_slower_low", "times_slower_high", "stitch_share",
+    "picture_s", "whole_s", "times_slower", "times_slower_low", "times_slower_high", "stitch_share",
     "cpu_times_parts", "limit", "whole_tiles_per_s", "rounds", "device", "cores", "threads", "load",
 )  # fmt: skip
 
@@ -92,7 +95,7 @@ class Turn:
 
 
 class Bench:
-    """The four stages of one setting.
+    """The stages of one setting.
 
     Args:
         slide, grid: what is explained.
@@ -205,6 +208,10 @@ class Bench:
         for stitcher in stitchers:
             stitcher.finish()
 
+    def picture(self) -> None:
+        """The slide in small."""
+        SlideView.of(self.slide)
+
     def whole(self) -> None:
         """The explanation."""
         self._explained(lambda batches, _total, _what: batches)
@@ -221,7 +228,7 @@ def timed(stage: Callable[[], None]) -> Turn:
 def measure(bench: Bench, rounds: int) -> dict[str, Any]:
     """Let the stages take turns; a row of the table."""
     setting, grid = bench.setting, bench.grid
-    stages = {name: getattr(bench, name) for name in ("read", "model", "stitch", "whole")}
+    stages = {name: getattr(bench, name) for name in (*PARTS, "whole")}
     turns = []
     for number in range(rounds):
         order = list(stages) if number % 2 else list(stages)[::-1]
@@ -230,10 +237,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
     median = {name: statistics.median(turn[name].wall for turn in turns) for name in stages}
     times = [turn["whole"].wall / max(turn["read"].wall, turn["model"].wall) for turn in turns]
     shares = [turn["stitch"].wall / turn["whole"].wall for turn in turns]
-    parts = [
-        turn["whole"].cpu / sum(turn[name].cpu for name in ("read", "model", "stitch"))
-        for turn in turns
-    ]
+    parts = [turn["whole"].cpu / sum(turn[name].cpu for name in PARTS) for turn in turns]
     return {
         "model": setting.model,
         "depth": setting.depth,
@@ -247,7 +251,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, Any]:
         "times_slower_high": f"{max(times):.3f}",
         "stitch_share": f"{statistics.median(shares):.4f}",
         "cpu_times_parts": f"{statistics.median(parts):.3f}",
-        "limit": max(("read", "model", "stitch"), key=lambda name: median[name]),
+        "limit": max(PARTS, key=lambda name: median[name]),
         "whole_tiles_per_s": f"{len(grid) / median['whole']:.1f}",
         "rounds": rounds,
         "device": device_name(bench.scorer.device),
@@ -303,7 +307,7 @@ def main() -> None:
                     scorer = PooledLogits(network, TileEncoding(network), CLASSES, depth=depth)
                     bench = Bench(slide, grid, scorer, setting, folder / "maps")
                     rows.append(measure(bench, options.rounds))
-                    print(", ".join(f"{k} {rows[-1][k]}" for k in FIELDS[:17]), flush=True)
+                    print(", ".join(f"{k} {rows[-1][k]}" for k in FIELDS[:18]), flush=True)
     with complete_file(options.out) as draft, draft.open("w", newline="") as file:
         table = csv.DictWriter(file, FIELDS, lineterminator="\n")
         table.writeheader()
