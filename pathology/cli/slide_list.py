@@ -34,6 +34,10 @@ def list_slides(slides: Path, mpp: float | None = None, recursive: bool = False)
     """
     if slides.suffix.lower() == ".csv":
         table = read_slide_manifest(slides)
+    elif not slides.exists():
+        raise ManifestError(
+            f"{slides}: no such file or folder; give slides.csv, a folder or a slide"
+        )
     else:
         files = _slide_files(slides, recursive) if slides.is_dir() else {slides: slides.stem}
         table = pd.DataFrame({"slide_id": [*files.values()], "path": [str(p) for p in files]})

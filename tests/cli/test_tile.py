@@ -489,3 +489,8 @@ def test_annotated_tiles_and_their_labels(pathology, refused, tmp_path):
     assert "drawn in other regions or classes" in refused(*options, *more)
     manifest.write_text("slide_id,path,regions\nb,a.tif,\n")
     assert "slide 'b' has no regions" in refused(*options, *more)
+
+
+def test_slides_that_are_not_there_are_refused_before_their_tiles(refused, tmp_path):
+    line = refused("tile", "--slides", tmp_path / "nowhere", "--out", tmp_path / "tiles")
+    assert "nowhere: no such file or folder" in line
