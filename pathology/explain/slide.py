@@ -25,6 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bcos_vit.explain import Explanation
 from bcos_vit.explain.trace import PIXELS
 from bcos_vit.stain_space import STAINS
 from pathology.errors import NoTissueError, OutputError
@@ -287,12 +288,26 @@ def explain_targets(
         for chosen, pixels in batches(windows, "explaining"):
             images = scorer.encoding(pixels)
             for account, found in zip(accounts, plan.explain(images, chosen), strict=True):
-                if plan.logits is not None and all(len(w.tiles) == 1 for w in chosen):
-                    own = found.logits[:, : len(scorer.classes)].double().cpu().numpy()
-                    plan.logits[[w.tiles[0] for w in chosen]] = own
-                behind.do(partial(account.take, chosen, pixels, images, found))
+                # The tiles' own logits are the same for all targets.
+                logits = plan.logits if account is accounts[0] else None
+                behind.do(partial(_take, account, logits, chosen, pixels, images, found))
     view = SlideView.of(slide)
     return [replace(_result(slide, scorer, account), view=view) for account in accounts]
+
+
+def _take(
+    account: Account,
+    logits: NDArray[np.float64] | None,
+    windows: list[Window],
+    pixels: Tensor,
+    images: Tensor,
+    found: Explanation,
+) -> None:
+    """Note an explanation, and in ``logits`` those of tiles that are windows of their own."""
+    if logits is not None and all(len(window.tiles) == 1 for window in windows):
+        own = found.logits[:, : logits.shape[1]].double().cpu().numpy()
+        logits[[window.tiles[0] for window in windows]] = own
+    account.take(windows, pixels, images, found)
 
 
 def batches_of(
