@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,12 +20,15 @@ def write_run(
     mpp: float = 0.5,
     classes: Sequence[str] = CLASSES,
     seed: int = 0,
+    model: str = "bcos_resnet18",
+    model_args: dict[str, Any] | None = None,
 ) -> Path:
-    """A folder that ``--run`` takes: a B-cos ResNet-18 that knows what tiles it is for."""
+    """A folder that ``--run`` takes: by default a B-cos ResNet-18; it knows what tiles it is for."""
     torch.manual_seed(seed)
-    task = TileClassification("bcos_resnet18", list(classes))
+    task = TileClassification(model, list(classes), model_args)
     # Of random weights signals die out, unless norms know their size.
-    settle_statistics(task.model, task.encoding(torch.randint(0, 256, (8, 3, 64, 64)).byte()))
+    side = (model_args or {}).get("img_size", 64)
+    settle_statistics(task.model, task.encoding(torch.randint(0, 256, (8, 3, side, side)).byte()))
     run = Run(folder)
     run.checkpoints.mkdir(parents=True)
     origin = {"size_px": size_px, "mpp": mpp, "colour": "stored", "stain": None, "digest": ""}
