@@ -23,7 +23,7 @@ def write_run(
     model: str = "bcos_resnet18",
     model_args: dict[str, Any] | None = None,
 ) -> Path:
-    """A folder that ``--run`` takes: by default a B-cos ResNet-18; it knows what tiles it is for."""
+    """A folder that ``--run`` takes: a B-cos model that knows what tiles it is for."""
     torch.manual_seed(seed)
     task = TileClassification(model, list(classes), model_args)
     # Of random weights signals die out, unless norms know their size.
