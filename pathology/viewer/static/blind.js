@@ -1,0 +1,4 @@
+/** @param {object} app */
+export function createBlind(app) {
+  return { destroy() {} };
+}

@@ -1,0 +1,4 @@
+/** @param {object} app */
+export function createListPage(app) {
+  return { destroy() {} };
+}

@@ -1,0 +1,45 @@
+// What slides, runs and explanations are called on the page, by their ids.
+
+/** The slide of an id, or null. @param {object} library @param {string} id */
+export function slideOf(library, id) {
+  return library.slides.find((slide) => slide.id === id) ?? null;
+}
+
+/** The two explanations of a difference `A~B`, or the one. @param {string} id @returns {string[]} */
+export function partsOf(id) {
+  return id.split("~");
+}
+
+/**
+ * What an explanation, or a difference of two, is of: `{run, target, title, slide, hidden, score}`; null if the library lacks it.
+ * @param {object} library
+ * @param {string} id
+ */
+export function describe(library, id) {
+  const parts = partsOf(id).map((part) => library.evidence.find((entry) => entry.id === part));
+  if (parts.length > 2 || parts.some((part) => part === undefined)) return null;
+  const runs = parts.map((part) => library.runs.find((run) => run.id === part.run)?.name ?? part.run);
+  const [first, second] = parts;
+  if (second === undefined) {
+    const { target, slide, hidden, score } = first;
+    return { run: runs[0], target, title: `${runs[0]}: ${target}`, slide, hidden: Boolean(hidden), score };
+  }
+  const hidden = Boolean(first.hidden || second.hidden);
+  const sameRun = first.run === second.run;
+  const score = hidden || first.score == null || second.score == null ? null : first.score - second.score;
+  return {
+    run: sameRun ? runs[0] : `${runs[0]} − ${runs[1]}`,
+    target: first.target === second.target ? first.target : `${first.target} − ${second.target}`,
+    title: sameRun
+      ? `${runs[0]}: ${first.target} − ${second.target}`
+      : `${runs[0]}: ${first.target} − ${runs[1]}: ${second.target}`,
+    slide: first.slide,
+    hidden,
+    score,
+  };
+}
+
+/** Explanations of a slide that may be looked at, in the library's order. @param {object} library @param {string} slide */
+export function evidenceOf(library, slide) {
+  return library.evidence.filter((entry) => entry.slide === slide && !entry.hidden);
+}

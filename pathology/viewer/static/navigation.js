@@ -1,0 +1,51 @@
+// From the list to a slide and back, and from slide to slide.
+
+import { firstPanes } from "./first_view.js";
+import { slideOf } from "./names.js";
+
+/** Gives app `openSlide(id)`, `openList()` and `order` (ids as the list shows them). @param {object} app */
+export function createNavigation(app) {
+  const { store, commands } = app;
+  app.order = app.library.slides.map((slide) => slide.id);
+
+  app.openSlide = (id) => {
+    const slide = slideOf(app.library, id);
+    if (slide === null) return app.notify("There is no such slide here.");
+    if (slide.problem) return app.notify(`${slide.name}: ${slide.problem}`);
+    store.set({
+      page: "slide",
+      slide: id,
+      panes: firstPanes(app.library, id),
+      active: 0,
+      layout: "grid",
+      view: null,
+      regions: [],
+      selected: null,
+      tile: null,
+    });
+    app.announce(`Slide ${slide.name}`);
+  };
+  app.openList = () => {
+    store.set({ page: "list" });
+    app.announce("List of slides");
+  };
+
+  function step(by) {
+    const fine = app.order.filter((id) => !slideOf(app.library, id)?.problem);
+    const at = fine.indexOf(store.get().slide);
+    const next = fine[at + by];
+    if (at >= 0 && next !== undefined) app.openSlide(next);
+    else app.announce(by > 0 ? "This is the last slide." : "This is the first slide.");
+  }
+
+  const onSlide = () => store.get().page === "slide";
+  const group = "Slides";
+  commands.add({ id: "list", key: "u", label: "Back to the list of slides", group, enabled: onSlide, run: app.openList });
+  commands.add({ id: "next", key: "]", label: "Next slide", group, enabled: onSlide, run: () => step(1) });
+  commands.add({ id: "previous", key: "[", label: "Previous slide", group, enabled: onSlide, run: () => step(-1) });
+
+  const showPage = ({ page }) => (app.root.dataset.page = page);
+  const stop = store.subscribe(["page"], showPage);
+  showPage(store.get());
+  return { destroy: stop };
+}

@@ -1,0 +1,4 @@
+/** @param {object} app */
+export function createToolbar(app) {
+  return { destroy() {} };
+}
