@@ -1,6 +1,6 @@
 // The help: every command with its key.
 
-import { button, element } from "./elements.js";
+import { button, element } from "./dom.js";
 import { shownKey } from "./commands.js";
 
 /** The dialog that "?" opens. @param {object} app */

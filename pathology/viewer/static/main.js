@@ -2,7 +2,7 @@
 
 import { createBlind } from "./blind.js";
 import { createCommands } from "./commands.js";
-import { element } from "./elements.js";
+import { element } from "./dom.js";
 import { createHelp } from "./help.js";
 import { createLink } from "./link.js";
 import { createListPage } from "./list_page.js";

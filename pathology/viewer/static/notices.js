@@ -1,6 +1,6 @@
 // What the page has to say: a polite line for screen readers, and lines that stay until they are read.
 
-import { button, element } from "./elements.js";
+import { button, element } from "./dom.js";
 
 /**
  * @param {HTMLElement} root
