@@ -5,7 +5,7 @@ Tests are skipped, with a reason, where there is no Chromium or no Playwright.
 ``page``: an empty page in a context of its own. It fails its test for console errors, uncaught
     exceptions, broken rules of the page's policy, and requests to anywhere but this machine; what
     was found is in ``complaints``, from which a test takes what it has asked for.
-``module_page``: the same, with the viewer's static files as ``http://viewer.localhost/static/...`` and
+``module_page``: the same at ``http://viewer.localhost``, with the viewer's ``static/`` files and
     nothing behind them, for tests of one module.
 """
 
