@@ -194,6 +194,19 @@ def _ome_xml(slide_map: SlideMap, levels: Levels, metadata: Mapping[str, Any]) -
     return xml
 
 
+def placement(xml: str | None) -> dict[str, Any] | None:
+    """Where the map of a file lies, ``slide_map`` of :func:`~.description.describe`.
+
+    Args:
+        xml: the file's OME-XML.
+
+    Returns:
+        None where the file is not one of ours.
+    """
+    record = _record(xml)
+    return None if record is None else cast("dict[str, Any]", record["slide_map"])
+
+
 def _record(xml: str | None) -> dict[str, Any] | None:
     """The JSON comment of :func:`_ome_xml`; ``None`` where the file has none."""
     if not xml:

@@ -1,6 +1,10 @@
 """The numbers that a viewer needs to show a signed map: zero in the middle, both sides alike."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from bcos_vit.render import symmetric_limit
 from pathology.maps.pyramid import STRIP_ROWS, Level
@@ -17,13 +21,27 @@ def value_range(level: Level) -> tuple[float, float]:
         pixels, about a million; and the largest ``|value|``. Both are positive, and 1 where there
         is no value but zero.
     """
-    height, width = level.shape
+    strips = level.strips(STRIP_ROWS)
+    return range_of(level.shape, ((top, 0, level.rows(top, end)) for top, end in strips))
+
+
+def range_of(
+    shape: tuple[int, int], blocks: Iterable[tuple[int, int, NDArray[Any]]]
+) -> tuple[float, float]:
+    """What :func:`value_range` says, of pixels that come a block at a time in any order.
+
+    Args:
+        shape: ``(height, width)`` of all.
+        blocks: top, left and values of each.
+    """
+    height, width = shape
     step = max(1, int((height * width / SAMPLED) ** 0.5))
     largest, sample = 0.0, []
-    for top, bottom in level.strips(step * max(1, STRIP_ROWS // step)):
-        sizes = np.abs(level.rows(top, bottom))
+    for top, left, values in blocks:
+        sizes = np.abs(values)
         largest = max(largest, float(np.max(sizes, where=np.isfinite(sizes), initial=0.0)))
-        sample.append(sizes[::step, ::step].copy())  # a view would keep the strip
+        # A copy: a view would keep the block.
+        sample.append(sizes[-top % step :: step, -left % step :: step].ravel().copy())
     if not largest:
         return 1.0, 1.0
     # Where the sample saw nothing but zeros, the limit is 1 whatever the values are.
