@@ -25,15 +25,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pathology.cli.explain_layers import Layering, ReadyRun, ready_run
 from pathology.cli.explain_slide import SlideExplainer, progress
-from pathology.cli.feature_slide import EncoderChoice
-from pathology.cli.scorers import Explainer
 from pathology.errors import PathologyError
 from pathology.explain.layers.explain import explain_layers
 from pathology.explain.results.shown import write_comparison
 from pathology.explain.results.stored import StoredExplanation, load_explanation
 from pathology.explain.slide import SlideExplanation
+from pathology.runs.encoder_choice import EncoderChoice
+from pathology.runs.layering import Layering
+from pathology.runs.ready_run import ReadyRun, ready_run
+from pathology.runs.scorers import Explainer
 from pathology.slides import Slide, open_slide
 from pathology.stain import StainFolder
 from pathology.tiling import TileGrid, TileSpec, tile_slide

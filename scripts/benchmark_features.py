@@ -28,8 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from pathology.benchmark.timing import Ratio, take_turns
-from pathology.cli.feature_slide import EncoderChoice, Extractor
+from pathology.cli.feature_slide import Extractor
 from pathology.explain.tile_reader import read_batches
+from pathology.runs.encoder_choice import EncoderChoice
 from pathology.slides import open_slide
 from pathology.synthetic.slide import render
 from pathology.synthetic.spec import SyntheticSlideSpec

@@ -34,12 +34,12 @@ def calibrate(
         batch_size: tiles per pass through the model.
     """
     from pathology.cli.predicted import open_source, predict
-    from pathology.cli.trained import load_trained
     from pathology.errors import ManifestError
     from pathology.metrics import Calibration, choose_thresholds, fit, measure
     from pathology.metrics.calibration import COMPARED, FILE, logit_biases
     from pathology.metrics.measures import absent
     from pathology.metrics.thresholds import check_sensitivity, rule_name
+    from pathology.runs.trained import load_trained
 
     check_sensitivity(sensitivity)
     trained = load_trained(run, device)

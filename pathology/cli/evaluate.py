@@ -10,8 +10,8 @@ from pathology.errors import StampMismatchError
 
 if TYPE_CHECKING:
     from pathology.cli.predicted import Source
-    from pathology.cli.trained import Trained
     from pathology.metrics import Calibration, Predictions
+    from pathology.runs.trained import Trained
 
 
 def evaluate(
@@ -57,11 +57,11 @@ def evaluate(
         batch_size: tiles per pass through the model.
     """
     from pathology.cli.predicted import open_source, predict
-    from pathology.cli.trained import load_trained
     from pathology.metrics import Calibration, measure
     from pathology.metrics.calibration import FILE
     from pathology.metrics.report import absence_note
     from pathology.outputs import complete_file, writable_folder
+    from pathology.runs.trained import load_trained
 
     trained = load_trained(run, device)
     calibration = None

@@ -87,12 +87,13 @@ def explain(
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
     from pathology.cli.cohort import each_slide
-    from pathology.cli.explain_layers import Layering, ready_run
     from pathology.cli.explain_slide import SlideExplainer
-    from pathology.cli.feature_slide import EncoderChoice
     from pathology.cli.slide_list import list_slides
     from pathology.explain.results.write import check_formats
     from pathology.outputs import writable_folder
+    from pathology.runs.encoder_choice import EncoderChoice
+    from pathology.runs.layering import Layering
+    from pathology.runs.ready_run import ready_run
 
     if batch_size < 1 or not 0 < out_mpp < float("inf"):
         raise ValueError("--batch-size and --out-mpp must be positive and finite")

@@ -13,9 +13,9 @@ from pathology.cli.slide_list import slide_mpp
 from pathology.errors import ManifestError
 
 if TYPE_CHECKING:
-    from pathology.cli.explain_layers import Layering
-    from pathology.cli.scorers import Explainer
     from pathology.explain.slide import SlideExplanation
+    from pathology.runs.layering import Layering
+    from pathology.runs.scorers import Explainer
     from pathology.slides import Slide
     from pathology.stain import StainFolder
     from pathology.tiling import TileGrid

@@ -69,10 +69,11 @@ def features(
     from dataclasses import replace
 
     from pathology.cli.cohort import each_slide
-    from pathology.cli.feature_slide import EncoderChoice, Extractor
+    from pathology.cli.feature_slide import Extractor
     from pathology.cli.slide_list import list_slides
     from pathology.data.features import KIND_FILE, claim_folder, feature_path
     from pathology.outputs import remove_drafts, writable_folder
+    from pathology.runs.encoder_choice import EncoderChoice
 
     numbers = (("batch-size", 1, batch_size), ("readers", 1, readers), ("workers", 0, workers))
     for name, least, value in numbers:

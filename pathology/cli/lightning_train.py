@@ -30,9 +30,9 @@ from pathology.cli.run_checkpoints import (
 from pathology.cli.run_lock import alone_in
 from pathology.cli.run_logs import curve_loggers
 from pathology.cli.run_record import note_session, write_metrics
-from pathology.cli.trained import OriginInCheckpoints, TileKind, write_origin
 from pathology.errors import OutputError, StampMismatchError
 from pathology.outputs import complete_file, writable_folder
+from pathology.runs.trained import OriginInCheckpoints, TileKind, write_origin
 from pathology.stain import StainFolder
 from pathology.tasks.checkpoint import Run
 from pathology.tasks.registry import DEFAULT_TASK, TASKS, task_classes

@@ -13,11 +13,11 @@ from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pathology.cli.trained import Trained
 from pathology.data.manifest import checksum
 from pathology.data.modules import TileDataModule
 from pathology.errors import ManifestError
 from pathology.metrics import Predictions
+from pathology.runs.trained import Trained
 from pathology.tasks.checkpoint import Run
 from pathology.tasks.registry import task_classes
 

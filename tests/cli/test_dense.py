@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pathology.cli.predicted import open_source
-from pathology.cli.trained import load_trained
+from pathology.runs.trained import load_trained
 from pathology.tasks.checkpoint import load_task
 from tests.cli.test_chain import explain_arguments
 

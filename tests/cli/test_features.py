@@ -17,11 +17,12 @@ import timm
 import torch
 import yaml
 
-from pathology.cli.feature_slide import EncoderChoice, Extractor
+from pathology.cli.feature_slide import Extractor
 from pathology.data.features import FeatureFolder, read_features, read_kind
 from pathology.data.grids import grid_path, load_grid, open_tiled
 from pathology.data.manifest import read_slide_manifest
 from pathology.errors import StampMismatchError
+from pathology.runs.encoder_choice import EncoderChoice
 from tests.cli.made_slides import write_slide, write_slides
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}

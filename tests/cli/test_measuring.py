@@ -9,8 +9,8 @@ import torch
 import yaml
 from PIL import Image
 
-from pathology.cli.trained import load_trained
 from pathology.metrics import Calibration, apply_calibration
+from pathology.runs.trained import load_trained
 
 CLASSES = ["dark", "grey", "bright"]
 MODEL = "bcos_vit_tiny_patch16_224"

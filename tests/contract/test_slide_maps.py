@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from bcos_vit.models import BcosDenseNet, BcosVisionTransformer
 from pathology.aggregators import AGGREGATORS, Aggregator, make_aggregator
 from pathology.cli.explain_slide import SlideExplainer
-from pathology.cli.scorers import Explainer
 from pathology.data.encoders import PooledFeatures
 from pathology.errors import LedgerError
 from pathology.explain.ledger import Undivided
@@ -23,6 +22,7 @@ from pathology.explain.scorers.pooled_logits import PooledLogits
 from pathology.explain.scorers.pooling import MeanPooling, TopPooling
 from pathology.explain.slide import SlideExplanation, explain_slide, explain_targets
 from pathology.geometry import Box
+from pathology.runs.scorers import Explainer
 from pathology.slides import MemorySlide, Slide, open_slide
 from pathology.tasks.encoding import TileEncoding
 from pathology.tiling import TileGrid, TileSpec, tile_slide

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pathology.cli.trained import TileKind, Trained, write_origin
 from pathology.data.tiles import ImageTiles
 from pathology.errors import StampMismatchError
+from pathology.runs.trained import TileKind, Trained, write_origin
 from pathology.tasks.checkpoint import Run
 from pathology.tiling import TileSpec
 

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pathology.cli.feature_slide import EncoderChoice
 from pathology.errors import ManifestError, StampMismatchError
+from pathology.runs.encoder_choice import EncoderChoice
 
 if TYPE_CHECKING:
-    from pathology.cli.trained import Trained
     from pathology.explain.scorers.scorer import Scorer
+    from pathology.runs.trained import Trained
     from pathology.tiling import TileSpec
 
 ONE_NUMBER = {"grades": "grade", "cox": "risk"}

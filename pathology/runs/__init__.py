@@ -1,0 +1,1 @@
+"""Trained runs, loaded from their folders: their tasks, and the scores of slides they explain."""
