@@ -23,6 +23,7 @@ VERBS = {
     "summarise": "mean, spread and differences of runs: seeds, folds, twins",
     "froc": "score detections of lesions as CAMELYON16 does",
     "explain": "write exact slide-level heatmaps of a trained model",
+    "view": "show explanations beside their slides, in a browser",
     "benchmark": "measure what models cost beside conventional ones",
     "demo": "the whole job on made-up slides",
     "doctor": "check this installation, with a made-up slide through the whole chain",

@@ -1,0 +1,165 @@
+"""Readings: what a person says of a slide before the model's answer is shown to them."""
+
+import csv
+import datetime
+import io
+import math
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pathology.errors import OutputError, PathologyError
+
+COLUMNS = ("time", "slide_id", "call", "confidence", "note")
+LONGEST_CALL, LONGEST_NOTE = 200, 4000
+"""Characters."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was said of a slide.
+
+    Args:
+        time: when, in UTC, as ISO 8601 writes it.
+        slide_id: of which slide.
+        call: what it shows, in the reader's words.
+        confidence: of that, in percent; None where it was not said.
+        note: anything else.
+
+    Raises:
+        ValueError: no call, a text that is too long, or a confidence outside of 0 to 100.
+    """
+
+    time: str
+    slide_id: str
+    call: str
+    confidence: float | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.call.strip():
+            raise ValueError("a reading needs a call: what the slide shows")
+        for name, text, most in (
+            ("call", self.call, LONGEST_CALL),
+            ("note", self.note, LONGEST_NOTE),
+        ):
+            if len(text) > most:
+                raise ValueError(f"a {name} has at most {most} characters, got {len(text)}")
+        if self.confidence is not None and not 0 <= self.confidence <= 100:
+            raise ValueError(f"confidence is a percentage from 0 to 100, got {self.confidence}")
+
+
+class Readings:
+    """A reader's readings in a CSV file: each added as a row when it is made, none ever changed.
+
+    The first of a slide is the blind one. A file that is there is gone on with.
+
+    Args:
+        path: the file.
+        readings: what it holds.
+    """
+
+    def __init__(self, path: Path, readings: list[Reading] | None = None) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._first: dict[str, Reading] = {}
+        for reading in readings or []:
+            self._first.setdefault(reading.slide_id, reading)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Go on with a file, or begin one.
+
+        Raises:
+            PathologyError: there is something else in the file, or a row of it is broken.
+            OutputError: it cannot be written.
+        """
+        try:
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            if not text:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _append(path, _line(COLUMNS))
+            else:
+                with path.open("ab"):
+                    pass  # said now, not when the first reading is made
+        except UnicodeDecodeError as error:
+            raise PathologyError(f"{path}: no table of readings: it is no text") from error
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        return cls(path, _parse(path, text))
+
+    def __len__(self) -> int:
+        """How many slides were read."""
+        return len(self._first)
+
+    def of(self, slide_id: str) -> Reading | None:
+        """The blind reading of a slide."""
+        return self._first.get(slide_id)
+
+    def commit(
+        self, slide_id: str, call: str, confidence: float | None = None, note: str = ""
+    ) -> Reading:
+        """Add a reading; it is on the disk when this returns.
+
+        Raises:
+            ValueError: see :class:`Reading`.
+            OutputError: it cannot be written; nothing is committed then.
+        """
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        reading = Reading(now, slide_id, call.strip(), confidence, note.strip())
+        told = "" if confidence is None else f"{confidence:g}"
+        with self._lock:
+            try:
+                _append(self.path, _line((now, slide_id, reading.call, told, reading.note)))
+            except OSError as error:
+                raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+            self._first.setdefault(slide_id, reading)
+        return reading
+
+
+def _line(cells: tuple[str, ...]) -> bytes:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow(cells)
+    return out.getvalue().encode()
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Add a row in a single write, so that no row is ever half of one, and wait for the disk."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        if os.write(file, line) != len(line):
+            raise OSError(28, "the disk is full")
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _parse(path: Path, text: str) -> list[Reading]:
+    if not text:
+        return []
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(rows)
+        if tuple(header) != COLUMNS:
+            raise PathologyError(
+                f"{path}: no table of readings: wanted the columns {', '.join(COLUMNS)}, got"
+                f" {', '.join(header)}; name another file"
+            )
+        found = []
+        for row in rows:
+            if len(row) != len(COLUMNS):
+                raise ValueError(f"{len(row)} cells")
+            time, slide_id, call, told, note = row
+            confidence = float(told) if told else None
+            if confidence is not None and math.isnan(confidence):
+                raise ValueError("confidence is no number")
+            found.append(Reading(time, slide_id, call, confidence, note))
+    except (csv.Error, ValueError) as error:
+        raise PathologyError(
+            f"{path}: row {rows.line_num} is no reading: {error}; mend or remove it"
+        ) from error
+    if not text.endswith("\n"):
+        raise PathologyError(f"{path}: its last row is cut off; mend or remove it")
+    return found

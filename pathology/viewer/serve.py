@@ -1,0 +1,115 @@
+"""Serving a viewer to a browser on this machine, until it is interrupted."""
+
+import errno
+import os
+import signal
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from pathology.viewer.access import Access, Guard, is_local, local_names
+
+TRIED = 20
+"""Ports, when the one asked for is taken."""
+GRACE_S = 3
+"""For answers on their way when the viewer is stopped."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at ``host``, at the first port from ``port`` on that is free; 0 takes any.
+
+    Raises:
+        ValueError: there is no such address here, or no port is free.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    last = port + TRIED if port else 1
+    for each in range(port, min(last, 65536)):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, each))
+            listener.listen(128)
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRINUSE:
+                raise ValueError(f"--host {host} --port {each}: {error.strerror}") from error
+            continue
+        return listener
+    raise ValueError(f"--port {port}: taken, and so are those after it; choose another, or 0")
+
+
+class _Server(uvicorn.Server):
+    """Ends at SIGINT and SIGTERM with a clean exit, rather than by the signal."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        former = {
+            each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for each, handler in former.items():
+                signal.signal(each, handler)
+
+
+def serve(
+    app: ASGIApp,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    open_browser: bool = False,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        app: what :func:`~pathology.viewer.app.make_app` made.
+        host: address to listen at.
+        port: the first that is tried; 0 for any.
+        open_browser: show the page, where this machine has a screen.
+        say: told the address, with the token in it.
+
+    Raises:
+        ValueError: it cannot listen there.
+    """
+    listener = bind(host, port)
+    found = listener.getsockname()[1]
+    access = Access(found, local_names(host), any_address=not is_local(host))
+    shown = host if host not in ("0.0.0.0", "::") else socket.gethostname()
+    shown = f"[{shown}]" if ":" in shown else shown
+    address = f"http://{shown}:{found}/?token={access.token}"
+    config = uvicorn.Config(
+        Guard(app, access),
+        log_level="error",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    if port and found != port:
+        say(f"port {port} is taken, so at {found}:")
+    say(address)
+    sys.stdout.flush()
+    if open_browser and _has_screen():
+        # Browsers take their time, and some do not return.
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+    with listener:
+        _Server(config).run(sockets=[listener])
+
+
+def _has_screen() -> bool:
+    return sys.platform in ("win32", "darwin") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
