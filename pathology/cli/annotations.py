@@ -191,7 +191,7 @@ def _cohort(manifest: Path, classes: Path | None, origin: Origin, mpp: float | N
     """Every slide of a manifest; one that fails is listed, and the others go on."""
     from tqdm import tqdm
 
-    from pathology.cli.slide_list import list_slides, slide_mpp
+    from pathology.data.slide_list import list_slides, slide_mpp
     from pathology.errors import ManifestError, PathologyError
     from pathology.slides import open_slide
 

@@ -46,7 +46,7 @@ def each_slide(
 
     Args:
         table: rows with ``slide_id`` and ``path``, see
-            :func:`~pathology.cli.slide_list.list_slides`.
+            :func:`~pathology.data.slide_list.list_slides`.
         work: takes a row, returns one line about what it did. It writes its own results, complete
             or not at all, and skips what is there, so that a run that was stopped can be run again.
         what: shown beside the progress.

@@ -88,7 +88,7 @@ def explain(
     """
     from pathology.cli.cohort import each_slide
     from pathology.cli.explain_slide import SlideExplainer
-    from pathology.cli.slide_list import list_slides
+    from pathology.data.slide_list import list_slides
     from pathology.explain.results.write import check_formats
     from pathology.outputs import writable_folder
     from pathology.runs.encoder_choice import EncoderChoice

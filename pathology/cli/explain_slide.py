@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathology.cli.slide_list import slide_mpp
+from pathology.data.slide_list import slide_mpp
 from pathology.errors import ManifestError
 
 if TYPE_CHECKING:

@@ -70,8 +70,8 @@ def features(
 
     from pathology.cli.cohort import each_slide
     from pathology.cli.feature_slide import Extractor
-    from pathology.cli.slide_list import list_slides
     from pathology.data.features import KIND_FILE, claim_folder, feature_path
+    from pathology.data.slide_list import list_slides
     from pathology.outputs import remove_drafts, writable_folder
     from pathology.runs.encoder_choice import EncoderChoice
 

@@ -41,7 +41,7 @@ def froc(
 
     from pathology.annotations import read_classes, read_regions
     from pathology.annotations.regions import check_names
-    from pathology.cli.slide_list import list_slides, slide_mpp
+    from pathology.data.slide_list import list_slides, slide_mpp
     from pathology.errors import ManifestError
     from pathology.metrics.froc import count_hits, find_lesions, lesion_mask
     from pathology.metrics.froc import froc as score

@@ -33,7 +33,7 @@ def pack(
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
     from pathology.cli.cohort import each_slide
-    from pathology.cli.slide_list import list_slides
+    from pathology.data.slide_list import list_slides
     from pathology.outputs import remove_drafts, writable_folder
 
     if quality is not None and not 1 <= quality <= 100:

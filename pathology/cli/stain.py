@@ -55,7 +55,7 @@ def stain(
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
     from pathology.cli.cohort import each_slide
-    from pathology.cli.slide_list import list_slides
+    from pathology.data.slide_list import list_slides
     from pathology.outputs import writable_folder
     from pathology.stain import StainSettings
     from pathology.stain.folder import TARGET

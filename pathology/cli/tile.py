@@ -78,7 +78,7 @@ def tile(
     settings = {name: _plain(value) for name, value in locals().items()}
     from pathology.annotations import read_classes
     from pathology.cli.cohort import each_slide
-    from pathology.cli.slide_list import list_slides
+    from pathology.data.slide_list import list_slides
     from pathology.outputs import remove_drafts, writable_folder
     from pathology.tiling import TileSpec
     from pathology.tiling.spec import GIVEN

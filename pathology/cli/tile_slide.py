@@ -42,7 +42,7 @@ class Tiler:
 
     def __call__(self, row: dict[str, Any]) -> str:
         """Tile the slide of one row of a manifest; returns a line about it."""
-        from pathology.cli.slide_list import slide_mpp
+        from pathology.data.slide_list import slide_mpp
         from pathology.slides import open_slide
         from pathology.tiling import tile_slide
         from pathology.tissue import survey

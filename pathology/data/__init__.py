@@ -1,1 +1,1 @@
-"""Manifests, datasets and data modules, one module each; `manifest` starts without torch."""
+"""Manifests, datasets, data modules; `manifest` and `slide_list` start without torch."""

@@ -42,8 +42,8 @@ def list_slides(
             f"{slides}: no such file or folder; give slides.csv, a folder or a slide"
         )
     else:
-        files = _slide_files(slides, recursive) if slides.is_dir() else {slides: slides.stem}
-        table = pd.DataFrame({"slide_id": [*files.values()], "path": [str(p) for p in files]})
+        found = _slide_files(slides, recursive) if slides.is_dir() else {slides: slides.stem}
+        table = pd.DataFrame({"slide_id": [*found.values()], "path": [str(p) for p in found]})
         for name, same in table.groupby("slide_id")["path"]:
             if len(same) > 1:
                 raise ManifestError(

@@ -325,7 +325,7 @@ def test_folders_in_folders(pathology, refused, tmp_path):
 
 
 def test_a_dicom_series_is_one_slide(tmp_path):
-    from pathology.cli.slide_list import list_slides
+    from pathology.data.slide_list import list_slides
 
     def instance(path, series):
         path.parent.mkdir(exist_ok=True)
