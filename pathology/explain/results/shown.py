@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from pathology.explain.ledger import Ledger
-from pathology.explain.results.figure import Panel, SlideFigure, write_figure
-from pathology.explain.results.notebook import explanation_html
 from pathology.explain.results.view import SlideView
 from pathology.geometry import Box, Size
 from pathology.maps.slide_map import SlideMap
+
+if TYPE_CHECKING:
+    from pathology.explain.results.figure import SlideFigure
 
 FIGURE_PX = 2200
 """Of a map's longer side at most: 180 mm at 300 dpi."""
@@ -63,6 +64,8 @@ class Shown:
             OutputError: the file cannot be written.
             ValueError: another kind of file, or a limit that is not positive.
         """
+        from pathology.explain.results.figure import write_figure  # matplotlib, imported late
+
         write_figure(path, figure_of([self], limit), self.record, dpi=dpi)
 
     def __repr__(self) -> str:
@@ -74,6 +77,8 @@ class Shown:
         )
 
     def _repr_html_(self) -> str:
+        from pathology.explain.results.notebook import explanation_html
+
         return explanation_html(self)
 
 
@@ -100,6 +105,8 @@ def write_comparison(
         ValueError: no explanations, of several slides, or not as many names; as
             :meth:`Shown.write_figure`.
     """
+    from pathology.explain.results.figure import write_figure
+
     figure = figure_of(results, limit, names)
     record = {
         "slide_id": figure.slide_id,
@@ -110,8 +117,10 @@ def write_comparison(
 
 def figure_of(
     results: Sequence[Shown], limit: float | None = None, names: Sequence[str] | None = None
-) -> SlideFigure:
+) -> "SlideFigure":
     """What a figure of explanations of one slide is made of; see :func:`write_comparison`."""
+    from pathology.explain.results.figure import Panel, SlideFigure
+
     if len(slides := {result.slide_id for result in results}) != 1:
         raise ValueError(f"a figure is of one slide, got {', '.join(sorted(slides)) or 'none'}")
     names = [result.target for result in results] if names is None else names
