@@ -20,6 +20,7 @@ from pathology.viewer.readings import Reading, Readings
 if TYPE_CHECKING:
     from pathology.explain.results.stored import StoredExplanation
     from pathology.slides import Slide
+    from pathology.viewer.evidence import Evidence
 
 RECORD = "explanation.json"
 NOT_LABELS = ("slide_id", "path", "mpp", "regions")
@@ -119,6 +120,7 @@ class Library:
         self.readings = readings
         self.unmatched = unmatched
         self.handles: Handles[Slide] = Handles()
+        self.open_evidence: Handles[Evidence] = Handles()
         self._stamps: WeakKeyDictionary[Slide, str] = WeakKeyDictionary()
         self._slides = {each.id: each for each in slides}
         self._evidence = {each.id: each for each in evidence}
@@ -238,6 +240,7 @@ class Library:
     def close(self) -> None:
         """Let go of all files."""
         self.handles.clear()
+        self.open_evidence.clear()
 
 
 def _open(entry: SlideEntry) -> "Slide":
