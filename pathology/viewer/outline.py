@@ -151,10 +151,11 @@ class Outline:
 
 def _added(
     keys: NDArray[np.int64], *numbers: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], list[NDArray[np.float64]]]:
+) -> tuple[NDArray[np.int64], tuple[NDArray[np.float64], ...]]:
     """Different keys, ascending, and what the numbers of equal ones add up to."""
     different, which = np.unique(keys, return_inverse=True)
-    return different, [np.bincount(which, each, len(different)) for each in numbers]
+    count = len(different)
+    return different, tuple(np.bincount(which, each, count).astype(float) for each in numbers)
 
 
 def _edges(polygons: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -43,7 +43,7 @@ class SumMap(Protocol):
     def shapes(self) -> list[tuple[int, int]]:
         """``(height, width)`` of each level, the finest first; pixels of each are four of it."""
 
-    def read(self, level: int, top: int, left: int, height: int, width: int) -> NDArray[np.float32]:
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> NDArray[Any]:
         """Pixels of a level, NaN where nothing was placed."""
 
 
@@ -166,7 +166,7 @@ def _children(outline: Outline) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return (2 * rows[:, None] + down).ravel(), (2 * columns[:, None] + right).ravel()
 
 
-def _runs(sums: SumMap, outline: Outline) -> Iterator[NDArray[np.float32]]:
+def _runs(sums: SumMap, outline: Outline) -> Iterator[NDArray[Any]]:
     """Values of the pixels that lie wholly inside, some rows at a time."""
     rows, firsts, ends = outline.runs()
     level = outline.level
@@ -195,7 +195,7 @@ def _runs(sums: SumMap, outline: Outline) -> Iterator[NDArray[np.float32]]:
 
 def _scattered(
     sums: SumMap, level: int, rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.intp]]]:
+) -> Iterator[tuple[NDArray[Any], NDArray[np.intp]]]:
     """Values of single pixels, those of one square after the other, and which they are."""
     height, width = sums.shapes[level]
     squares = rows // SIDE_PX * (width // SIDE_PX + 1) + columns // SIDE_PX
