@@ -33,6 +33,7 @@ from pathology.explain.account import Account, Canvas
 from pathology.explain.ledger import Ledger
 from pathology.explain.results.report import ReportTile
 from pathology.explain.results.shown import Shown
+from pathology.explain.results.stored import StoredExplanation
 from pathology.explain.results.view import SlideView
 from pathology.explain.scorers.scorer import Batches, Plan, Scorer, Window
 from pathology.explain.stitching.stitch import Stitched
@@ -138,6 +139,19 @@ class SlideExplanation(Shown):
         """The additive map, reduced by sums until no side is above ``max_side``."""
         return shrink(self.contributions, max_side)
 
+    def stored(self, folder: str | Path) -> StoredExplanation:
+        """The explanation as it is on disk, written to ``folder`` without anything to look at.
+
+        Raises:
+            OutputError: the folder is there already, or cannot be written.
+            ValueError: the explanation does not know its slide.
+        """
+        from pathology.explain.results.write import write_numbers
+
+        with complete_folder(Path(folder)) as draft:
+            write_numbers(self, self._slide, draft)
+        return StoredExplanation.load(folder)
+
     def save(
         self, folder: str | Path, formats: Sequence[str] = (), *, overwrite: bool = False
     ) -> None:
@@ -157,8 +171,7 @@ class SlideExplanation(Shown):
         """
         from pathology.explain.results.write import check_formats, stored_record, write_results
 
-        if self.slide is None:
-            raise ValueError("this explanation does not know its slide, which saving needs")
+        slide = self._slide
         check_formats(formats)
         folder = Path(folder)
         if folder.exists():
@@ -166,9 +179,14 @@ class SlideExplanation(Shown):
                 raise OutputError(f"{folder}: is there already; choose another, or overwrite=True")
             stored_record(folder)  # replace explanations, nothing else
         with complete_folder(folder) as draft:
-            write_results(
-                self, self.slide, draft, dict(self.settings), dict(self.provenance), formats
-            )
+            write_results(self, slide, draft, dict(self.settings), dict(self.provenance), formats)
+
+    @property
+    def _slide(self) -> Slide:
+        """The slide, which what is written tells of."""
+        if self.slide is None:
+            raise ValueError("this explanation does not know its slide, which saving needs")
+        return self.slide
 
 
 def explain_slide(

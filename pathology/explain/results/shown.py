@@ -14,6 +14,7 @@ from pathology.maps.slide_map import SlideMap
 
 if TYPE_CHECKING:
     from pathology.explain.results.figure import SlideFigure
+    from pathology.explain.results.stored import StoredExplanation
 
 FIGURE_PX = 2200
 """Of a map's longer side at most: 180 mm at 300 dpi."""
@@ -39,6 +40,14 @@ class Shown:
 
     def overview(self, max_side: int) -> SlideMap:
         """The additive map, reduced by sums until no side is above ``max_side``."""
+        raise NotImplementedError
+
+    def stored(self, folder: str | Path) -> "StoredExplanation":
+        """The explanation as it is on disk; a fresh one writes its numbers to ``folder`` first.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
         raise NotImplementedError
 
     @property

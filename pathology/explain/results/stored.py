@@ -123,6 +123,10 @@ class StoredExplanation(Shown):
         """The additive map in logits, all of it: read at every call, see :meth:`map` for less."""
         return self.map()
 
+    def stored(self, folder: str | Path) -> Self:
+        """Itself."""
+        return self
+
     def overview(self, max_side: int) -> SlideMap:
         """The additive map at the finest level with no side above ``max_side``."""
         return read_ome_tiff(self.folder / f"heatmap{MAP}", max_side=max_side)[0]

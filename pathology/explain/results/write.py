@@ -24,12 +24,17 @@ from pathology.maps import parametric_map
 from pathology.maps.extras import imported
 from pathology.maps.ome_tiff import write_ome_tiff
 from pathology.maps.ome_zarr import write_ome_zarr
-from pathology.maps.pyramid import Levels
+from pathology.maps.pyramid import Level, Levels
+from pathology.maps.shown_unit import is_per_pixel
 from pathology.maps.slide_map import SlideMap
+from pathology.maps.value_range import value_range
 from pathology.slides import Slide
 
 FORMATS = {"ome-zarr": ("zarr", "zarr"), "dicom": ("dicom", "highdicom")}
 """Formats that are written when asked for: the extra that they come with, and its package."""
+
+_Map = tuple[str, SlideMap, Levels, NDArray[Any] | None]
+"""Name, map, what its levels hold, and what its pixels weigh when it is reduced."""
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -77,8 +82,8 @@ def write_results(
     logits per pixel, the sum kept on every level), ``density.ome.tif`` (the tiles' own logits per
     mm2, averaged where they overlap, the same height on every level) and ``tiles.parquet`` (one row
     per tile). For QuPath: ``tiles.geojson.gz`` and ``heatmap.groovy``, which puts the map in its
-    place. ``explanation.json`` holds ledger, settings and provenance, which every other file
-    carries in its metadata, too.
+    place. ``explanation.json`` holds ledger, settings, provenance and how far each map's values
+    reach, which every other file carries in its metadata, too.
 
     Asked for, there are ``heatmap.ome.zarr`` and its like, and ``heatmap.dcm``, the additive map.
 
@@ -99,13 +104,9 @@ def write_results(
         SlideError: see :func:`check_source`.
     """
     check_source(slide, formats)
-    view, bounds = result.view or SlideView.of(slide), slide.bounds
-    record = {
-        **replace(result, settings=settings, provenance=provenance).record,
-        "view": {"size": list(view.size), "mpp": list(view.mpp)},
-        "bounds": [bounds.x, bounds.y, bounds.width, bounds.height],
-        "formats": list(formats),
-    }
+    result = replace(result, settings=settings, provenance=provenance)
+    view = result.view or SlideView.of(slide)
+    record = _record(result, view, slide, formats)
     limit = _write_pictures(result, view, folder, record)
     _write_maps(result, folder, record, formats)
     if "dicom" in formats and slide.path is not None:
@@ -142,6 +143,42 @@ def write_results(
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 
 
+def write_numbers(result: SlideExplanation, slide: Slide, folder: Path) -> None:
+    """Write what :class:`~pathology.explain.results.stored.StoredExplanation` reads, no more.
+
+    The record, the maps, the tiles and ``slide.jpg``: for what shows it at once, in a moment.
+
+    Args:
+        result: the explanation; its scratch map must still exist.
+        slide: the slide.
+        folder: an existing folder.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    view = result.view or SlideView.of(slide)
+    record = _record(result, view, slide, ())
+    _write_maps(result, folder, record, ())
+    write_tile_table(result.tiles, folder / "tiles.parquet", record)
+    Image.fromarray(view.thumbnail).save(folder / SLIDE, quality=92)
+    (folder / RECORD).write_text(json.dumps(record, indent=2))
+
+
+def _record(
+    result: SlideExplanation, view: SlideView, slide: Slide, formats: Sequence[str]
+) -> dict[str, Any]:
+    """What the explanation says of itself, and of its slide."""
+    bounds = slide.bounds
+    return {
+        **result.record,
+        "places": list(result.places),
+        "ranges": {name: _range(values) for name, values, _, _ in _maps(result)},
+        "view": {"size": list(view.size), "mpp": list(view.mpp)},
+        "bounds": [bounds.x, bounds.y, bounds.width, bounds.height],
+        "formats": list(formats),
+    }
+
+
 def _write_tiles(
     result: SlideExplanation, slide: Slide, folder: Path, record: dict[str, Any]
 ) -> None:
@@ -157,28 +194,30 @@ def _write_tiles(
     )
 
 
-def _write_maps(
-    result: SlideExplanation,
-    folder: Path,
-    record: dict[str, Any],
-    formats: Sequence[str],
-) -> None:
+def _maps(result: SlideExplanation) -> list[_Map]:
     """What there is to compute with."""
     sums = {"heatmap": result.stitched} | {f"heatmap_{k}": v for k, v in result.stains.items()}
-    maps: list[tuple[str, SlideMap, Levels, NDArray[Any] | None]] = [
-        (name, stitched.additive, "sum", None) for name, stitched in sums.items()
-    ]
-    density, coverage = result.stitched.density(), result.stitched.coverage.values
-    for name, values, levels, weights in [*maps, ("density", density, "mean", coverage)]:
+    maps: list[_Map] = [(name, made.additive, "sum", None) for name, made in sums.items()]
+    maps.append(("density", result.stitched.density(), "mean", result.stitched.coverage.values))
+    return maps + [(f"layers/{name}", made, "mean", None) for name, made in result.layers.items()]
+
+
+def _range(values: SlideMap) -> dict[str, float]:
+    """How far a map's values reach, in the unit that a screen shows."""
+    limit, largest = value_range(Level(values.values, None, "mean"))
+    area = values.pixel_area_mm2 if is_per_pixel(values.unit) else 1.0
+    return {"limit": limit / area, "largest": largest / area}
+
+
+def _write_maps(
+    result: SlideExplanation, folder: Path, record: dict[str, Any], formats: Sequence[str]
+) -> None:
+    """The maps, each with its levels."""
+    for name, values, levels, weights in _maps(result):
+        (folder / name).parent.mkdir(exist_ok=True)
         write_ome_tiff(values, folder / f"{name}.ome.tif", levels, record, weights=weights)
         if "ome-zarr" in formats:
             write_ome_zarr(values, folder / f"{name}.ome.zarr", levels, record, weights=weights)
-    if result.layers:
-        (folder / "layers").mkdir(exist_ok=True)
-    for name, layer in result.layers.items():
-        write_ome_tiff(layer, folder / "layers" / f"{name}.ome.tif", "mean", record)
-        if "ome-zarr" in formats:
-            write_ome_zarr(layer, folder / "layers" / f"{name}.ome.zarr", "mean", record)
 
 
 def _write_pictures(
