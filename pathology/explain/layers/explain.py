@@ -20,7 +20,7 @@ from pathology.errors import LedgerError
 from pathology.explain.layers.members import Member, check_classes, mean_of
 from pathology.explain.layers.nulls import check_count, compare_with_nulls
 from pathology.explain.layers.random_weights import with_random_weights
-from pathology.explain.scorers.scorer import Batches, Scorer, TargetPlan
+from pathology.explain.scorers.scorer import Batches, Scorer
 from pathology.explain.slide import Progress, SlideExplanation, batches_of, explain_targets
 from pathology.explain.targets import one_class
 from pathology.maps.slide_map import SlideMap
@@ -160,18 +160,8 @@ def _highest(slide: Slide, members: Sequence[Member], options: Mapping[str, Any]
     for number, member in enumerate(members, 1):
         batches = _batches(slide, member, _about(f"member {number}", options))
         plan = member.scorer.plan(member.grid, batches, asked, whole=True)
-        scores += [_score(each) for each in plan.targets]
+        scores += [each.known_score for each in plan.targets]
     return classes[int(np.argmax(scores))]
-
-
-def _score(plan: TargetPlan) -> float:
-    """What the first pass alone says of a slide."""
-    if plan.score is not None:
-        return plan.score
-    if plan.numbers is None:
-        raise ValueError("the plan does not tell the tiles' own numbers")
-    used = plan.weights > 0
-    return float(plan.weights[used] @ plan.numbers[used])
 
 
 def _held_against(

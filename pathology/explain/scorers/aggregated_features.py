@@ -88,7 +88,16 @@ class AggregatedFeatures:
     def plan(
         self, grid: TileGrid, batches: Batches, targets: Sequence[Target], whole: bool
     ) -> Plan:
-        features = self._features(grid, batches)
+        return self.planned(grid, self._features(grid, batches), targets)
+
+    def look(
+        self, grid: TileGrid, images: Tensor, windows: Sequence[Window]
+    ) -> tuple[list[int], Tensor]:
+        with torch.no_grad():
+            return numbers_of(windows), self.encoder(images)
+
+    def planned(self, grid: TileGrid, known: Tensor, targets: Sequence[Target]) -> Plan:
+        features = known
         with torch.no_grad():
             logits = self.aggregator(features[None])[0]
             attention = self.aggregator.attention(features[None])
@@ -137,10 +146,10 @@ class AggregatedFeatures:
     def _features(self, grid: TileGrid, batches: Batches) -> Tensor:
         """``(n, features)`` of all tiles, in the order of the grid."""
         parts, order = [], []
-        with torch.no_grad():
-            for chosen, tiles in batches(self.windows(grid, np.arange(len(grid))), "encoding"):
-                parts.append(self.encoder(self.encoding(tiles)))
-                order += numbers_of(chosen)
+        for chosen, tiles in batches(self.windows(grid, np.arange(len(grid))), "encoding"):
+            numbers, encoded = self.look(grid, self.encoding(tiles), chosen)
+            parts.append(encoded)
+            order += numbers
         features = torch.cat(parts)
         return features[torch.as_tensor(np.argsort(order)).to(features.device)]
 

@@ -79,16 +79,28 @@ class DenseLogits:
     def plan(
         self, grid: TileGrid, batches: Batches, targets: Sequence[Target], whole: bool
     ) -> Plan:
+        known = torch.full((len(grid), len(self.classes)), torch.nan, dtype=torch.float64)
+        for chosen, pixels in batches(self.windows(grid, np.arange(len(grid))), "scoring"):
+            numbers, scored = self.look(grid, self.encoding(pixels), chosen)
+            known[numbers] = scored.double().cpu()
+        check_finite(known.numpy(), grid)
+        return self.planned(grid, known, targets)
+
+    def look(
+        self, grid: TileGrid, images: Tensor, windows: Sequence[Window]
+    ) -> tuple[list[int], Tensor]:
         blocks = Blocks(self.model, grid, self.block_tiles)
-        logits = np.full((len(grid), len(self.classes)), np.nan)
         with torch.no_grad():
-            for chosen, pixels in batches(blocks.windows(np.arange(len(grid))), "scoring"):
-                scored = self.model.tile_logits(self.encoding(pixels), grid.spec.size_px)
-                numbers = scored.double().cpu().numpy()
-                for row, window in enumerate(chosen):
-                    down, right = blocks.corners(window).T
-                    logits[list(window.tiles)] = numbers[row][:, down, right].T
-        check_finite(logits, grid)
+            scored = self.model.tile_logits(images, grid.spec.size_px)
+        parts = []
+        for row, window in enumerate(windows):
+            down, right = blocks.corners(window).T
+            parts.append(scored[row][:, down, right].T)
+        return [i for window in windows for i in window.tiles], torch.cat(parts)
+
+    def planned(self, grid: TileGrid, known: Tensor, targets: Sequence[Target]) -> Plan:
+        blocks = Blocks(self.model, grid, self.block_tiles)
+        logits: NDArray[np.float64] = known.double().cpu().numpy()
         if not targets:
             pooled = [self.pooling.weights(column) @ column for column in logits.T]
             targets = [one_class(self.classes, int(np.argmax(pooled)))]

@@ -93,14 +93,23 @@ class PooledLogits:
     def plan(
         self, grid: TileGrid, batches: Batches, targets: Sequence[Target], whole: bool
     ) -> Plan:
-        logits = np.full((len(grid), len(self.classes)), np.nan)
-        is_known = self.pooling.needs_logits or whole or not targets
-        if is_known:
-            with torch.no_grad():
-                for chosen, tiles in batches(self.windows(grid, np.arange(len(grid))), "scoring"):
-                    scored = self.model(self.encoding(tiles))
-                    logits[numbers_of(chosen)] = scored.double().cpu().numpy()
-            check_finite(logits, grid)
+        known = torch.full((len(grid), len(self.classes)), torch.nan, dtype=torch.float64)
+        if self.pooling.needs_logits or whole or not targets:
+            for chosen, tiles in batches(self.windows(grid, np.arange(len(grid))), "scoring"):
+                numbers, scored = self.look(grid, self.encoding(tiles), chosen)
+                known[numbers] = scored.double().cpu()
+            check_finite(known.numpy(), grid)
+        return self.planned(grid, known, targets)
+
+    def look(
+        self, grid: TileGrid, images: Tensor, windows: Sequence[Window]
+    ) -> tuple[list[int], Tensor]:
+        with torch.no_grad():
+            return numbers_of(windows), self.model(images)
+
+    def planned(self, grid: TileGrid, known: Tensor, targets: Sequence[Target]) -> Plan:
+        logits: NDArray[np.float64] = known.double().cpu().numpy()
+        is_known = bool(np.isfinite(logits).all())
         if not targets:
             pooled = [self.pooling.weights(column) @ column for column in logits.T]
             targets = [one_class(self.classes, int(np.argmax(pooled)))]

@@ -81,6 +81,20 @@ class TargetPlan:
         biases = 0.0 if self.biases is None else self.biases
         return np.where(self.weights > 0, self.weights * (self.numbers - biases), 0.0)
 
+    @property
+    def known_score(self) -> float:
+        """What the first pass alone says of the slide.
+
+        Raises:
+            ValueError: it has not told the tiles' own numbers.
+        """
+        if self.score is not None:
+            return self.score
+        if self.numbers is None:
+            raise ValueError("the plan does not tell the tiles' own numbers")
+        used = self.weights > 0
+        return float(self.weights[used] @ self.numbers[used])
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -135,6 +149,29 @@ class Scorer(Protocol):
             batches: reads windows.
             targets: what to explain; the class of the highest score when there is none.
             whole: whether the tiles' own numbers must be known.
+        """
+
+    def look(
+        self, grid: TileGrid, images: Tensor, windows: Sequence[Window]
+    ) -> tuple[list[int], Tensor]:
+        """What the first pass tells of the tiles in some windows.
+
+        Args:
+            grid: all tiles.
+            images: the windows, encoded.
+            windows: which.
+
+        Returns:
+            Numbers of tiles, and ``(tiles, k)`` their logits or features.
+        """
+
+    def planned(self, grid: TileGrid, known: Tensor, targets: Sequence[Target]) -> Plan:
+        """The plan of a slide whose first pass is done.
+
+        Args:
+            grid: the tiles.
+            known: ``(n, k)`` what :meth:`look` told of each; NaN for logits that are not known.
+            targets: as for :meth:`plan`.
         """
 
 

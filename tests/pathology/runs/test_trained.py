@@ -78,7 +78,7 @@ def test_what_is_not_known_refuses_nothing():
 def test_a_run_names_its_tiles_and_older_runs_showed_them_as_stored(
     tmp_path, monkeypatch, stored, kind
 ):
-    from pathology.cli import trained
+    from pathology.runs import trained
 
     if stored is not None:
         (tmp_path / "made_from.json").write_text(json.dumps({**stored, "digest": "d"}))
