@@ -13,6 +13,8 @@ Fixtures, all of the session:
     ``cnn/case_1/tumour`` and ``cnn/case_1/tumour_minus_normal``, of which some tiles are undivided;
     ``vit/case_1/tumour``, divided throughout, a mean over two shifts of the grid, with ``layers/``;
     ``cnn/ODD/tumour``, with overlapping tiles.
+``library``: the :class:`~pathology.viewer.library.Library` of the manifest and these results, not
+    blind; whoever changes it makes one of their own.
 """
 
 import csv
@@ -124,3 +126,12 @@ def results_folder(slides_folder, runs_folder, tiles_folder, tmp_path_factory) -
                 target = parse_target(result.target, loaded.classes).folder
                 result.save(folder / run / name / target)
     return folder
+
+
+@pytest.fixture(scope="session")
+def library(slides_manifest, results_folder):
+    from pathology.viewer.library import Library
+
+    found = Library.find(slides_manifest, [results_folder])
+    yield found
+    found.close()

@@ -7,14 +7,20 @@ Tests are skipped, with a reason, where there is no Chromium or no Playwright.
     was found is in ``complaints``, from which a test takes what it has asked for.
 ``module_page``: the same at ``http://viewer.localhost``, with the viewer's ``static/`` files and
     nothing behind them, for tests of one module.
+``serve_viewer``: starts a viewer, ``serve_viewer(library, model=None) -> Served``, which says where
+    it is (``url``, with the token in it, and ``origin``); it ends with the module's tests.
+``served``: the one of the small library.
 """
 
 import mimetypes
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -82,7 +88,7 @@ def page(browser, complaints) -> Iterator:
     opened = context.new_page()
     yield opened
     context.close()
-    assert not complaints
+    assert not complaints, "\n".join(complaints)
 
 
 @pytest.fixture
@@ -103,3 +109,50 @@ def module_page(page):
     page.route("http://viewer.localhost/**", serve)
     page.goto("http://viewer.localhost/")
     return page
+
+
+@dataclass(frozen=True)
+class Served:
+    """A viewer that runs, as ``pathology view`` runs it."""
+
+    library: Any
+    origin: str
+    token: str
+
+    @property
+    def url(self) -> str:
+        return f"{self.origin}/?token={self.token}"
+
+
+@pytest.fixture(scope="module")
+def serve_viewer() -> Iterator[Callable[..., Served]]:
+    import uvicorn
+
+    from pathology.viewer.access import Access, Guard
+    from pathology.viewer.app import make_app
+    from pathology.viewer.serve import bind
+
+    running = []
+
+    def serve(library: Any, model: Any = None) -> Served:
+        listener = bind("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        access = Access(port)
+        guarded = Guard(make_app(library, model), access)
+        config = uvicorn.Config(guarded, log_level="error", lifespan="off", ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        running.append((server, thread, listener))
+        return Served(library, f"http://127.0.0.1:{port}", access.token)
+
+    yield serve
+    for server, thread, listener in running:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def served(serve_viewer, library) -> Served:
+    return serve_viewer(library)
