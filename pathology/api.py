@@ -7,6 +7,7 @@
         grid = TileGrid.load("tiles/case_001.parquet")
         result = explain_slide(slide, grid, run, "tumour")
     result.save("explained/case_001/tumour")
+    show("case_001.svs", result)  # in a notebook
 
 The same as ``pathology explain``, and refused for the same reasons: tiles of another slide, or of
 another kind than the run was trained on, give no numbers. What is explained here is saved there,
@@ -38,6 +39,7 @@ from pathology.runs.scorers import Explainer
 from pathology.slides import Slide, open_slide
 from pathology.stain import StainFolder
 from pathology.tiling import TileGrid, TileSpec, tile_slide
+from pathology.viewer.notebook import show
 
 __all__ = [
     "EncoderChoice",
@@ -51,6 +53,7 @@ __all__ = [
     "load_explanation",
     "load_run",
     "open_slide",
+    "show",
     "tile_slide",
     "write_comparison",
 ]

@@ -112,6 +112,8 @@ def _stored(results: Sequence[Result], slide: Slide, scratch: Path) -> Iterator[
         if isinstance(result, str | Path):
             yield from _found(Path(result), slide)
             continue
+        if not isinstance(result, Shown):
+            raise TypeError(f"result must be an explanation or a folder, got {result!r}")
         _check_slide(result, result.record, slide)
         yield result.stored(scratch / str(number))
 
