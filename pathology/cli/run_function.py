@@ -1,8 +1,10 @@
 """Running a typed function from the command line: its signature and docstring are the options."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+import json
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
@@ -33,13 +35,16 @@ def run_function(
 
 
 def _plain_words(arguments: Sequence[str], function: Callable[..., int]) -> list[str]:
-    """``--keep-going`` becomes ``--keep_going true``: dashes as people type them, bare switches."""
-    switches = {
-        f"--{name}"
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.annotation is bool
-    }
+    """Words as jsonargparse takes them.
+
+    ``--keep-going`` becomes ``--keep_going true``: dashes as people type them, bare switches. And
+    ``--results a b`` becomes ``--results ["a", "b"]``, for options that take a list.
+    """
+    parameters = inspect.signature(function).parameters.items()
+    switches = {f"--{name}" for name, each in parameters if each.annotation is bool}
+    lists = {f"--{name}" for name, each in parameters if _takes_list(each.annotation)}
     words: list[str] = []
+    arguments = _joined(arguments, lists)
     for i, word in enumerate(arguments):
         name, equals, value = word.partition("=")
         if name.startswith("--"):
@@ -48,4 +53,22 @@ def _plain_words(arguments: Sequence[str], function: Callable[..., int]) -> list
         following = arguments[i + 1] if i + 1 < len(arguments) else "--"
         if name in switches and not equals and following.lower() not in ("true", "false"):
             words.append("true")
+    return words
+
+
+def _takes_list(annotation: Any) -> bool:
+    return any(get_origin(each) is list for each in (annotation, *get_args(annotation)))
+
+
+def _joined(arguments: Sequence[str], lists: Collection[str]) -> list[str]:
+    """``arguments`` with several words behind an option of ``lists`` as one, a list of YAML's."""
+    words: list[str] = []
+    rest = deque(arguments)
+    while rest:
+        words.append(rest.popleft())
+        if words[-1].replace("-", "_").replace("__", "--", 1) in lists:
+            behind = []
+            while rest and not rest[0].startswith("--"):
+                behind.append(rest.popleft())
+            words += [json.dumps(behind, ensure_ascii=False)] if len(behind) > 1 else behind
     return words

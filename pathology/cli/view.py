@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from pathology.cli.run_function import run_function
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def view(
     slides: Path,
     results: str | list[str],
+    run: str | list[str] | None = None,
     blind: Path | None = None,
     mpp: float | None = None,
     recursive: bool = False,
@@ -20,25 +21,47 @@ def view(
     host: str = "127.0.0.1",
     allow_remote: bool = False,
     no_browser: bool = False,
+    device: str = "auto",
+    stains: Path | None = None,
+    encoder: str | None = None,
+    weights: Path | None = None,
+    pretrained: bool = False,
+    encoder_seed: int | None = None,
+    encoder_args: dict[str, Any] | None = None,
+    resize: bool = False,
+    pixels: Literal["imagenet", "half", "clip", "model"] | None = None,
 ) -> int:
     """Show explanations beside their slides in a browser, until Ctrl-C.
 
     The page is at the address that is printed, for this machine alone; the token in the address is
-    its password.
+    its password. Slides and results are read, never changed.
 
     Args:
         slides: manifest (slides.csv), folder of slides, or one slide.
-        results: folder that `pathology explain` wrote, or a folder of several runs'; several as
-            "[cnn, vit]".
-        blind: file of a reader's calls (CSV), made or gone on with. What the models say of a slide
-            is hidden until the reader has committed a call.
+        results: folder that `pathology explain` wrote, or a folder of several runs' folders; one
+            or more.
+        run: trained runs that were explained, to ask them about tiles and regions; one or more.
+            They are loaded at the first question.
+        blind: file of a reader's calls (CSV), made or gone on with. What models say of a slide is
+            hidden until the reader has committed a call.
         mpp: micrometres per pixel of slides that do not say it themselves.
         recursive: look for slides in the folder's folders, too.
-        port: of the page; the next one that is free when it is taken, 0 for any.
+        port: of the page; the next one that is free where it is taken, 0 for any.
         host: address to listen at.
-        allow_remote: listen at an address that other machines can reach. All they send and see can
-            be read on the way; a tunnel (ssh -L 8000:localhost:8000) is safer.
-        no_browser: print the address only.
+        allow_remote: listen at an address that other machines can reach. Whatever they are shown
+            can be read on its way; a tunnel (ssh -L 8000:localhost:8000) is safer.
+        no_browser: print the address, and open no browser.
+        device: where --run computes: auto, cpu, cuda, ...
+        stains: folder of the slides' stain profiles, for a run on normalised tiles; the run's own
+            when omitted.
+        encoder: for a run on slides, what made its features, as `pathology features` was told;
+            likewise weights, pretrained, encoder_seed, encoder_args, resize and pixels.
+        weights: file of weights for a timm name.
+        pretrained: the weights that timm has under that name.
+        encoder_seed: random weights.
+        encoder_args: further arguments of timm.create_model.
+        resize: resize tiles to the size that the encoder takes.
+        pixels: mean and deviation that RGB is normalised by.
     """
     from pathology.viewer.access import is_local
 
@@ -49,28 +72,40 @@ def view(
     if not 0 <= port <= 65535:
         raise ValueError(f"--port must be from 0 to 65535, got {port}")
 
-    from pathology.errors import MissingExtraError
+    from pathology.maps.extras import imported
+    from pathology.runs.encoder_choice import EncoderChoice
     from pathology.viewer.library import Library
 
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            'the viewer needs starlette and uvicorn: pip install "bcos-pathology[viewer]"'
-        ) from error
+    for package in ("starlette", "uvicorn"):
+        imported(package, "viewer")
     from pathology.viewer.app import make_app
-    from pathology.viewer.serve import serve
+    from pathology.viewer.model.client import ModelClient
+    from pathology.viewer.serve import leave, serve
 
-    folders = [results] if isinstance(results, str) else results
     library = Library.find(
-        slides, [Path(folder) for folder in folders], mpp, blind, recursive=recursive
+        slides, [Path(folder) for folder in _several(results)], mpp, blind, recursive=recursive
     )
+    choice = None
+    if encoder is not None:
+        choice = EncoderChoice(
+            encoder, weights, pretrained, encoder_seed, encoder_args, resize, pixels
+        )
+    model = ModelClient(_several(run), device, choice, stains) if run else None
+    if model is not None:
+        model.check(entry.folder for entry in library.evidence)
     print(_summary(library))
-    serve(make_app(library), host, port, open_browser=not no_browser)
-    library.close()
+    try:
+        serve(make_app(library, model), host, port, open_browser=not no_browser)
+    finally:
+        if model is not None:
+            model.close()
+        library.close()
     print("stopped")
-    return 0
+    return leave(0)
+
+
+def _several(words: str | list[str]) -> list[str]:
+    return [words] if isinstance(words, str) else words
 
 
 def _summary(library: "Library") -> str:

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import mimetypes
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,39 +13,46 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from pathology.errors import AnnotationError, PathologyError
-from pathology.viewer import slide_routes
-from pathology.viewer.library import HiddenError, Library, UnknownIdError
+from pathology.viewer import evidence_routes, model_routes, slide_routes
+from pathology.viewer.library import HiddenError, Library
+
+if TYPE_CHECKING:
+    from pathology.viewer.model.client import ModelClient
 
 STATIC = Path(__file__).parent / "static"
 
 
-def make_app(library: Library, model: Any = None) -> Starlette:
+def make_app(library: Library, model: "ModelClient | None" = None) -> Starlette:
     """The viewer of a library, as an ASGI application without any guard.
 
     Args:
         library: what it shows.
-        model: what answers questions to the model, a
-            :class:`~pathology.viewer.model.client.ModelClient`; None when there is none to ask.
+        model: who answers questions to the model; None when there is none to ask.
     """
-    routes: list[BaseRoute] = [*_static_routes(), *slide_routes.routes(library)]
-    for name in ("evidence_routes", "region_routes"):
-        if importlib.util.find_spec(f"pathology.viewer.{name}") is not None:
-            module = importlib.import_module(f"pathology.viewer.{name}")
-            routes += module.routes(library)
-    if importlib.util.find_spec("pathology.viewer.model_routes") is not None:
-        module = importlib.import_module("pathology.viewer.model_routes")
-        routes += module.routes(library, model)
+    routes: list[BaseRoute] = [
+        *_static_routes(),
+        *slide_routes.routes(library),
+        *evidence_routes.routes(library),
+        *_region_routes(library),
+        *model_routes.routes(library, model),
+    ]
     return Starlette(
         routes=routes,
         exception_handlers={
             HTTPException: _http_error,
             PathologyError: _our_error,
-            LookupError: _our_error,
             ValueError: _our_error,
             RecursionError: _our_error,
             Exception: _fault,
         },
     )
+
+
+def _region_routes(library: Library) -> list[Route]:
+    if importlib.util.find_spec("pathology.viewer.region_routes") is None:
+        return []
+    found: list[Route] = importlib.import_module("pathology.viewer.region_routes").routes(library)
+    return found
 
 
 def _static_routes() -> list[Route]:
@@ -87,16 +94,12 @@ def status_of(error: Exception) -> int:
     """The HTTP status of an error."""
     if isinstance(error, HiddenError):
         return 403
-    if isinstance(error, UnknownIdError):
+    if isinstance(error, LookupError):
         return 404
     if isinstance(error, AnnotationError):
         return 422
     if isinstance(error, PathologyError):  # a file that is damaged or gone
         return 500
-    if isinstance(error, KeyError):
-        return 400
-    if isinstance(error, LookupError):
-        return 404
     return 400 if isinstance(error, json.JSONDecodeError | RecursionError) else 422
 
 

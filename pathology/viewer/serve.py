@@ -1,17 +1,20 @@
 """Serving a viewer to a browser on this machine, until it is interrupted."""
 
+import asyncio
 import errno
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pathology.viewer.access import Access, Guard, is_local, local_names
 
@@ -62,6 +65,37 @@ class _Server(uvicorn.Server):
             for each, handler in former.items():
                 signal.signal(each, handler)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(GRACE_S, self._give_up)
+        await super().shutdown(sockets)
+
+    def _give_up(self) -> None:
+        """End answers that take longer than the grace."""
+        for task in self.server_state.tasks:
+            task.cancel()
+
+
+class _Ending:
+    """Answers that were given up are answered as such, not logged as faults."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except asyncio.CancelledError:
+            if not has_begun:
+                gone = JSONResponse({"error": "the viewer was stopped"}, status_code=503)
+                await gone(scope, receive, send)
+
 
 def serve(
     app: ASGIApp,
@@ -90,13 +124,12 @@ def serve(
     shown = f"[{shown}]" if ":" in shown else shown
     address = f"http://{shown}:{found}/?token={access.token}"
     config = uvicorn.Config(
-        Guard(app, access),
+        _Ending(Guard(app, access)),
         log_level="error",
         access_log=False,
         lifespan="off",
         server_header=False,
         ws="none",
-        timeout_graceful_shutdown=GRACE_S,
     )
     if port and found != port:
         say(f"port {port} is taken, so at {found}:")
@@ -107,6 +140,22 @@ def serve(
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     with listener:
         _Server(config).run(sockets=[listener])
+
+
+def leave(code: int) -> int:
+    """``code``, once what was given up has come to its end; or the end of the process with it.
+
+    Python waits for every thread before it exits, and a slide on a slow disk may take minutes.
+    """
+    until = time.monotonic() + 1
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+    return code
 
 
 def _has_screen() -> bool:

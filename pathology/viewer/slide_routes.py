@@ -13,6 +13,7 @@ from pathology.errors import PathologyError
 from pathology.geometry import Box
 from pathology.slides import Slide
 from pathology.viewer.library import EvidenceEntry, Library, SlideEntry
+from pathology.viewer.limits import SharedLimits
 from pathology.viewer.slide_tiles import (
     TILE_PX,
     EncodedTiles,
@@ -25,6 +26,8 @@ from pathology.viewer.slide_tiles import (
 THUMBNAIL_PX = 256
 LARGEST_PX = 512
 """Of the longer side of a region."""
+PREDICTED = "predicted"
+"""The folder of a target that the model chose, see `pathology explain`."""
 KEEP = "private, no-cache"
 """Browsers keep pictures, and ask each time whether they are still the same."""
 
@@ -40,6 +43,7 @@ class SlideRoutes:
     def __init__(self, library: Library) -> None:
         self._library = library
         self._tiles = EncodedTiles()
+        self._limits = SharedLimits(library.evidence)
         slide = "/api/slides/{slide}"
         self.routes = [
             Route("/api/library", self.library),
@@ -60,7 +64,7 @@ class SlideRoutes:
                 "runs": [{"id": run.id, "name": run.name} for run in library.runs],
                 "slides": [self._listed(slide) for slide in library.slides],
                 "evidence": [self._evidence(entry) for entry in library.evidence],
-                "limits": {},
+                "limits": self._limits.get(),
             }
         )
 
@@ -79,26 +83,29 @@ class SlideRoutes:
         }
 
     def _evidence(self, entry: EvidenceEntry) -> dict[str, Any]:
+        hidden = self._library.is_hidden(entry.slide)
         known: dict[str, Any] = {
             "id": entry.id,
             "run": entry.run.id,
             "slide": entry.slide.id,
-            "target": None,
+            "target": entry.folder.name,
             "score": None,
             "gap": None,
             "is_closed": None,
             "undivided": None,
-            "hidden": self._library.is_hidden(entry.slide),
+            "hidden": hidden,
             "problem": None,
         }
-        if known["hidden"]:
-            return known  # the target may be what the model predicts
         try:
-            ledger = entry.explanation.ledger
+            target, ledger = entry.target, entry.explanation.ledger
         except PathologyError:
             return known | {"problem": "its record is damaged; explain the slide again"}
+        if hidden:
+            # The class that a model chose is its prediction; the folder's name does not tell it.
+            is_chosen = entry.folder.name == PREDICTED
+            return known if is_chosen else known | {"target": target}
         return known | {
-            "target": entry.target,
+            "target": target,
             "score": _finite(ledger.score),
             "gap": _finite(ledger.gap),
             "is_closed": ledger.is_closed,

@@ -18,6 +18,7 @@ from PIL import Image
 
 from pathology.geometry import Box, Mpp
 from pathology.slides import Slide
+from pathology.viewer.library import UnknownIdError
 
 TILE_PX = 256
 QUALITY = 85
@@ -70,14 +71,14 @@ class SlidePyramid:
         """A tile's box in level-0 pixels, and its width and height in its own.
 
         Raises:
-            LookupError: there is no such tile.
+            UnknownIdError: there is no such tile.
         """
         if not 0 <= level < self.levels:
-            raise LookupError(f"no level {level}; the slide has 0 to {self.levels - 1}")
+            raise UnknownIdError(f"no level {level}; the slide has 0 to {self.levels - 1}")
         width, height = self.size(level)
         columns, rows = -(-width // TILE_PX), -(-height // TILE_PX)
         if not (0 <= x < columns and 0 <= y < rows):
-            raise LookupError(f"no tile ({x}, {y}); level {level} has {columns} x {rows}")
+            raise UnknownIdError(f"no tile ({x}, {y}); level {level} has {columns} x {rows}")
         across, down = min(TILE_PX, width - x * TILE_PX), min(TILE_PX, height - y * TILE_PX)
         step_x, step_y = self.pixel_um(level) / self.mpp.x, self.pixel_um(level) / self.mpp.y
         box = Box(x * TILE_PX * step_x, y * TILE_PX * step_y, across * step_x, down * step_y)
@@ -88,7 +89,7 @@ def tile_jpeg(slide: Slide, level: int, x: int, y: int) -> bytes:
     """A tile of :class:`SlidePyramid` as JPEG; as it is stored, where the file has the same one.
 
     Raises:
-        LookupError: there is no such tile.
+        UnknownIdError: there is no such tile.
         SlideOpenError: the file cannot be read there.
     """
     pyramid = SlidePyramid.of(slide)

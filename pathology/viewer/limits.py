@@ -1,0 +1,60 @@
+"""Where colours saturate: one number a kind of map, for all slides, classes and runs.
+
+Slides compare only when a colour means the same on each of them.
+"""
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pathology.errors import PathologyError
+from pathology.viewer.evidence import colour_limits
+
+if TYPE_CHECKING:
+    from pathology.viewer.library import EvidenceEntry
+
+MOST_READ = 400
+"""Explanations that are asked; of more, as many all over the list."""
+
+
+class SharedLimits:
+    """The largest limit that an explanation has by itself, rounded up to 1, 2 or 5 times 10^n.
+
+    Args:
+        evidence: all explanations.
+    """
+
+    def __init__(self, evidence: Sequence["EvidenceEntry"]) -> None:
+        every = max(1, math.ceil(len(evidence) / MOST_READ))
+        self._asked = evidence[::every]
+        self._lock = threading.Lock()
+        self._limits: dict[str, float] | None = None
+
+    def get(self) -> dict[str, float]:
+        """By a map's name, in the unit shown; found at the first call, which takes a second."""
+        with self._lock:
+            if self._limits is None:
+                self._limits = self._find()
+            return self._limits
+
+    def _find(self) -> dict[str, float]:
+        largest: dict[str, float] = {}
+        for entry in self._asked:
+            try:
+                own = colour_limits(entry.explanation)
+            except PathologyError:
+                continue  # its own route says so
+            for name, limit in own.items():
+                largest[name] = max(limit, largest.get(name, 0.0))
+        return {name: round_up(limit) for name, limit in largest.items()}
+
+
+def round_up(value: float) -> float:
+    """The next of 1, 2, 5, 10, 20, ... not below ``value``; 1 where that is no such number."""
+    if not (math.isfinite(value) and value > 0):
+        return 1.0
+    power = math.floor(math.log10(value))
+    # As decimal texts: 10.0**-3 times 5 is not 0.005.
+    steps = [float(f"{digit}e{exponent}") for exponent in (power, power + 1) for digit in (1, 2, 5)]
+    return next(step for step in steps if step >= value)
