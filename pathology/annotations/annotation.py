@@ -36,11 +36,17 @@ class Annotation:
         names: what it may be called, most specific first: a group and the group around it.
         geometry: valid, with an area, in level-0 pixels.
         where: its place in the file, for messages.
+        title: what it alone is called; empty where the file does not say.
+        colour: to draw it in, ``"#rrggbb"``; likewise.
+        identity: under which QuPath knows it; likewise.
     """
 
     names: tuple[str, ...]
     geometry: "Polygon | MultiPolygon"
     where: str
+    title: str = ""
+    colour: str = ""
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,12 +142,20 @@ class Drawing:
         whole = shapely.multipolygons(shapely.get_parts([p for p in parts if not p.is_empty]))
         return whole if shapely.is_valid(whole) else only_polygons(shapely.union_all(parts))
 
-    def add(self, names: Sequence[str], area: Any, where: str) -> None:
-        """One annotation; it is left out, and counted, when it has no area."""
+    def add(self, names: Sequence[str], area: Any, where: str, **told: str) -> None:
+        """One annotation; it is left out, and counted, when it has no area.
+
+        Args:
+            names: as of an :class:`Annotation`.
+            area: what :meth:`area` made.
+            where: as of an :class:`Annotation`.
+            told: what else is known of one: ``title``, ``colour``, ``identity``.
+        """
         if area.is_empty:
             self.leave_out("without an area")
         else:
-            self.drawn.append(Annotation(tuple(dict.fromkeys(names)) or ("",), area, where))
+            names = tuple(dict.fromkeys(names)) or ("",)
+            self.drawn.append(Annotation(names, area, where, **told))
 
     def leave_out(self, what: str) -> None:
         """Count something that is not read."""

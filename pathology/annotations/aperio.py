@@ -92,7 +92,7 @@ class AperioHandler:
                 names = [region.text, *region.attributes, layer.name, *layer.attributes]
                 names = [name for name in (*names, layer.colour) if name]
                 rest = shapely.difference(area, cut) if areas[True] else area
-                drawing.add(names, rest, region.where)
+                drawing.add(names, rest, region.where, title=region.text, colour=layer.colour)
         return drawing.finish()
 
     def _layer(self, line: int) -> _Layer:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology.annotations.annotation import Annotations, Drawing
-from pathology.annotations.xml import number
+from pathology.annotations.xml import hex_colour, number
 from pathology.errors import AnnotationError
 
 AREAS = ("polygon", "rectangle", "spline")
@@ -21,6 +21,8 @@ class _Shape:
     kind: str
     group: str
     where: str
+    title: str
+    colour: str
     points: list[tuple[float, float, float]] = field(default_factory=list)  # order, x, y
 
 
@@ -44,7 +46,8 @@ class AsapHandler:
             if kind not in AREAS + OTHERS:
                 known = ", ".join(AREAS + OTHERS)
                 raise AnnotationError(f"{self._path}: {where} is a {kind!r}, known are {known}")
-            self._shapes.append(_Shape(kind, _group(attributes), where))
+            colour = hex_colour(attributes.get("Color", ""))
+            self._shapes.append(_Shape(kind, _group(attributes), where, name, colour))
         elif tag == "Coordinate":
             if not self._shapes:
                 raise AnnotationError(f"{self._path}: line {line}: a point of no annotation")
@@ -68,9 +71,8 @@ class AsapHandler:
             points = np.array([point[1:] for point in sorted(shape.points, key=lambda p: p[0])])
             if shape.kind == "spline" and len(points) >= 3:
                 points = closed_curve(points)
-            drawing.add(
-                self._names(shape.group), drawing.area([[points]], shape.where), shape.where
-            )
+            area, names = drawing.area([[points]], shape.where), self._names(shape.group)
+            drawing.add(names, area, shape.where, title=shape.title, colour=shape.colour)
         return drawing.finish()
 
     def _names(self, group: str) -> list[str]:

@@ -36,15 +36,41 @@ def write_geojson(
     Raises:
         OutputError: the file cannot be written.
     """
+    return write_features(Path(path), (annotation_feature(one, origin=origin) for one in drawn))
+
+
+def annotation_feature(
+    one: Annotation,
+    measurements: Mapping[str, float] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    origin: tuple[float, float] = (0, 0),
+) -> dict[str, Any]:
+    """An annotation as QuPath's GeoJSON has it.
+
+    Args:
+        one: the area, in level-0 pixels; the first of its names becomes the class, its colour the
+            class's where there is one.
+        measurements: numbers by name; those that are not finite are left out.
+        metadata: texts by name.
+        origin: as in :func:`write_geojson`.
+    """
     import shapely
 
-    def features() -> Iterator[dict[str, Any]]:
-        for one in drawn:
-            moved = shapely.transform(one.geometry, lambda points: points - np.array(origin))
-            properties = {"objectType": "annotation"} | _classification(one.names[0])
-            yield _feature(shapely.geometry.mapping(moved), properties)
-
-    return write_features(Path(path), features())
+    moved = shapely.transform(one.geometry, lambda points: points - np.array(origin))
+    properties: dict[str, Any] = {"objectType": "annotation"}
+    if one.title:
+        properties["name"] = one.title
+    own = list(bytes.fromhex(one.colour.removeprefix("#")))
+    if one.names[0]:
+        properties |= _classification(one.names[0], own)
+    elif own:
+        properties["color"] = own
+    if measurements is not None:
+        properties["measurements"] = {k: v for k, v in measurements.items() if math.isfinite(v)}
+    if metadata is not None:
+        properties["metadata"] = dict(metadata)
+    feature = _feature(shapely.geometry.mapping(moved), properties)
+    return {"type": "Feature", "id": one.identity, **feature} if one.identity else feature
 
 
 def write_tiles(
@@ -100,10 +126,10 @@ def _feature(geometry: Mapping[str, Any], properties: Mapping[str, Any]) -> dict
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
-def _classification(name: str) -> dict[str, Any]:
+def _classification(name: str, own: list[int] | None = None) -> dict[str, Any]:
     if not name:
         return {}
-    return {"classification": {"name": name, "color": colour(name)}}
+    return {"classification": {"name": name, "color": own or colour(name)}}
 
 
 def colour(name: str) -> list[int]:
@@ -132,19 +158,36 @@ def write_features(
         OutputError: the file cannot be written.
         ValueError: something that JSON does not hold, such as NaN.
     """
+    texts = 0
+    with complete_file(path) as draft, _opened(draft, path.suffix.lower() == ".gz") as out:
+        for text in collection_text(features, members):
+            out.write(text)
+            texts += 1
+    return texts - 2  # head and end
+
+
+def collection_text(
+    features: Iterable[Mapping[str, Any]], members: Mapping[str, Any] | None = None
+) -> Iterator[str]:
+    """The text of a FeatureCollection: its head, one text per feature, and its end.
+
+    Args:
+        features: see :func:`write_features`.
+        members: likewise.
+
+    Raises:
+        ValueError: something that JSON does not hold, such as NaN.
+    """
     head = "".join(
         f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)},\n"
         for name, value in (members or {}).items()
     )
-    count = 0
-    with complete_file(path) as draft, _opened(draft, path.suffix.lower() == ".gz") as out:
-        out.write(f'{{"type": "FeatureCollection", {head}"features": [')
-        for feature in features:
-            out.write(",\n" if count else "\n")
-            out.write(json.dumps(feature, allow_nan=False))
-            count += 1
-        out.write("\n]}\n")
-    return count
+    yield f'{{"type": "FeatureCollection", {head}"features": ['
+    before = "\n"
+    for feature in features:
+        yield before + json.dumps(feature, allow_nan=False)
+        before = ",\n"
+    yield "\n]}\n"
 
 
 @contextmanager

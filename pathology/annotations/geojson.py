@@ -15,18 +15,34 @@ GEOMETRIES = ("Polygon", "MultiPolygon", "GeometryCollection", "Point", "MultiPo
 
 
 def read_geojson(path: Path) -> Annotations:
+    """The polygons of a file, see :func:`parse_geojson`.
+
+    Raises:
+        AnnotationError: it is missing, or as :func:`parse_geojson` says.
+    """
+    try:
+        return parse_geojson(path, path.read_bytes())
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def parse_geojson(path: Path, data: bytes) -> Annotations:
     """The polygons of a FeatureCollection, a list of features, one feature, or a bare geometry.
 
     Coordinates stay as in the file. A class is QuPath's ``classification``; of ``Tumor: Positive``
     the second name is ``Tumor``. What is not classified goes by its own name. Points and lines have
     no area; they are counted. Third coordinates are dropped.
 
+    Args:
+        path: what messages call the file.
+        data: its content, as JSON or compressed by gzip.
+
     Raises:
-        AnnotationError: missing, no GeoJSON, one that is not as QuPath writes it, or a
-            coordinate that is no finite number.
+        AnnotationError: no GeoJSON, one that is not as QuPath writes it, or a coordinate that is no
+            finite number.
     """
     drawing = Drawing(path, "geojson")
-    for i, feature in enumerate(_features(path, _load(path))):
+    for i, feature in enumerate(_features(path, _load(path, data))):
         where = f"feature {i}"
         if not isinstance(feature, Mapping):
             raise AnnotationError(f"{path}: {where} is no object")
@@ -38,24 +54,20 @@ def read_geojson(path: Path) -> Annotations:
         polygons = list(_polygons(path, geometry, where, drawing))
         if polygons:
             names = _names(path, properties, where)
-            drawing.add(names, drawing.area(polygons, where), where)
+            told = _told(properties) | {"identity": _text(feature.get("id"))}
+            drawing.add(names, drawing.area(polygons, where), where, **told)
     return drawing.finish()
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, data: bytes) -> Any:
     try:
-        data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         return json.loads(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise AnnotationError(f"{path}: cannot be read: {_reason(error)}") from error
+        raise AnnotationError(f"{path}: cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path}: no JSON: {error}") from error
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
 
 
 def _features(path: Path, content: Any) -> list[Any]:
@@ -109,3 +121,26 @@ def _names(path: Path, properties: Mapping[str, Any], where: str) -> list[str]:
         raise AnnotationError(f"{path}: {where}: classification must have a name, got {parts!r}")
     words = [str(part).strip() for part in parts]
     return [": ".join(words[: i + 1]) for i in reversed(range(len(words)))]
+
+
+def _told(properties: Mapping[str, Any]) -> dict[str, str]:
+    """The feature's own name, and its colour or its class's."""
+    classification = properties.get("classification")
+    colours = [properties.get("color")]
+    if isinstance(classification, Mapping):
+        colours.append(classification.get("color"))
+    found = next(filter(None, map(_hex, colours)), "")
+    return {"title": _text(properties.get("name")), "colour": found}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _hex(colour: Any) -> str:
+    """``"#rrggbb"`` of red, green and blue (and alpha), ``""`` of anything else."""
+    if not isinstance(colour, list) or len(colour) not in (3, 4):
+        return ""
+    if not all(isinstance(part, int) and 0 <= part <= 255 for part in colour[:3]):
+        return ""
+    return "#" + bytes(colour[:3]).hex()

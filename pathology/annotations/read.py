@@ -1,19 +1,26 @@
 """Reading annotations of any format."""
 
+import codecs
+import gzip
+import zlib
+from io import BytesIO
 from pathlib import Path
 
 from pathology.annotations.annotation import Annotations
 from pathology.annotations.classes import Classes, Origin
-from pathology.annotations.geojson import read_geojson
+from pathology.annotations.geojson import parse_geojson, read_geojson
 from pathology.annotations.masks import open_mask
 from pathology.annotations.polygons import PolygonRegions
 from pathology.annotations.rasters import RasterRegions
 from pathology.annotations.regions import Regions, Source
-from pathology.annotations.xml import read_xml
+from pathology.annotations.xml import parse_xml, read_xml
 from pathology.errors import AnnotationError
 
 GEOJSON = (".geojson", ".json", ".geojson.gz", ".json.gz")
 XML = (".xml",)
+GZIP = b"\x1f\x8b"
+MOST_BYTES = 2**28  # of what is unpacked, whoever sent it
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # ImageScope writes it; JSON is UTF-8
 MASKS = (".tif", ".tiff", ".png")
 
 
@@ -30,6 +37,34 @@ def read_annotations(path: str | Path) -> Annotations:
     raise AnnotationError(
         f"{path}: not a file of annotations; known are {', '.join((*GEOJSON, *XML, *MASKS))}"
     )
+
+
+def annotations_of(data: bytes, name: str) -> Annotations:
+    """The areas drawn in the content of a file, whose format is told by how it begins.
+
+    Args:
+        data: GeoJSON, also compressed, or XML of ASAP or ImageScope.
+        name: what messages call the file.
+
+    Raises:
+        AnnotationError: as :func:`read_annotations` says, or more than :data:`MOST_BYTES` unpacked.
+    """
+    if data.startswith(GZIP):
+        data = _unpacked(data, name)
+    is_xml = data.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"<" or data.startswith(UTF_16)
+    path = Path(name)
+    return parse_xml(path, BytesIO(data)) if is_xml else parse_geojson(path, data)
+
+
+def _unpacked(data: bytes, name: str) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(data)) as file:
+            content = file.read(MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise AnnotationError(f"{name}: cannot be read: {error}") from error
+    if len(content) > MOST_BYTES:
+        raise AnnotationError(f"{name}: more than {MOST_BYTES // 2**20} MiB when unpacked")
+    return content
 
 
 def read_regions(path: str | Path, source: Source, classes: Classes) -> Regions:

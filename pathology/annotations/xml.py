@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from xml.parsers import expat
 
 from pathology.annotations.annotation import FARTHEST, Annotations
@@ -28,6 +28,15 @@ def read_xml(path: Path) -> Annotations:
         AnnotationError: missing, no XML, of neither tool, with entities of its own (which can grow
             to any size), or with a coordinate that is no finite number.
     """
+    try:
+        with path.open("rb") as file:
+            return parse_xml(path, file)
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def parse_xml(path: Path, file: BinaryIO) -> Annotations:
+    """The same of an open file; ``path`` is what messages call it."""
     from pathology.annotations.aperio import AperioHandler
     from pathology.annotations.asap import AsapHandler
 
@@ -62,14 +71,16 @@ def read_xml(path: Path) -> Annotations:
     parser.EndElementHandler = end
     parser.EntityDeclHandler = refuse
     try:
-        with path.open("rb") as file:
-            parser.ParseFile(file)
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot be read: {error.strerror or error}") from error
+        parser.ParseFile(file)
     except (expat.ExpatError, LookupError) as error:  # the latter of unknown encodings
         raise AnnotationError(f"{path}: no XML, or damaged: {error}") from error
     assert handler is not None  # expat refuses a file without a root
     return handler.finish()
+
+
+def hex_colour(text: str) -> str:
+    """``text`` where it is a colour ``#rrggbb``, else nothing."""
+    return text.lower() if re.fullmatch("#[0-9a-fA-F]{6}", text) else ""
 
 
 def number(path: Path, line: int, attributes: Mapping[str, str], name: str) -> float:

@@ -9,7 +9,7 @@ import pytest
 import shapely
 from shapely.geometry import shape
 
-from pathology.annotations import export, read_annotations, write_geojson, write_tiles
+from pathology.annotations import Annotation, export, read_annotations, write_geojson, write_tiles
 from pathology.errors import OutputError
 from tests.pathology.annotations.made import Source, annotations, blob
 
@@ -130,3 +130,29 @@ def test_further_members_come_first_and_are_passed_over(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         export.write_features(path, [], {"x": float("nan")})
     assert json.loads(path.read_text()) == content
+
+
+def test_an_annotation_with_its_numbers(tmp_path):
+    one = Annotation(
+        ("Tumor",), HOLED, "", title="north", colour="#c8000a", identity="6f0c1a52-3c0d-5d7e-9a43"
+    )
+    numbers = {"sum [µlogit]": 12.5, "against [µlogit]": float("nan")}
+    feature = export.annotation_feature(one, numbers, {"run": "cnn"}, origin=(5, 6))
+    path = tmp_path / "a.geojson"
+    export.write_features(path, [feature])
+    properties = json.loads(path.read_text())["features"][0]["properties"]
+    assert properties == {
+        "objectType": "annotation",
+        "name": "north",
+        "classification": {"name": "Tumor", "color": [200, 0, 10]},
+        "measurements": {"sum [µlogit]": 12.5},
+        "metadata": {"run": "cnn"},
+    }
+    again = read_annotations(path).drawn[0]
+    assert (again.title, again.colour, again.identity) == (one.title, one.colour, one.identity)
+    assert again.geometry.bounds == pytest.approx(np.subtract(HOLED.bounds, (5, 6, 5, 6)))
+    without = Annotation(("",), HOLED, "", colour="#c8000a")
+    assert export.annotation_feature(without)["properties"] == {
+        "objectType": "annotation",
+        "color": [200, 0, 10],
+    }

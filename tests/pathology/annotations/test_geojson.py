@@ -148,3 +148,19 @@ def test_refuses_what_is_not_there(tmp_path):
     (tmp_path / "folder.geojson").mkdir()
     with pytest.raises(AnnotationError, match="Is a directory"):
         read_annotations(tmp_path / "folder.geojson")
+
+
+@pytest.mark.parametrize(
+    ("properties", "title", "colour"),
+    [
+        ({}, "", ""),
+        ({"name": "north", "classification": {"color": [200, 0, 10]}}, "north", "#c8000a"),
+        ({"color": [1, 2, 255, 128], "classification": {"color": [9, 9, 9]}}, "", "#0102ff"),
+        ({"name": 3, "color": [1, 2]}, "", ""),
+        ({"name": None, "color": [1, 2, 256], "classification": {"color": "red"}}, "", ""),
+        ({"color": [True, 2.5, 3]}, "", ""),
+    ],
+)  # fmt: skip
+def test_what_one_is_called_and_drawn_in(tmp_path, properties, title, colour):
+    one = read(tmp_path, [feature(**properties)]).drawn[0]
+    assert (one.title, one.colour, one.identity) == (title, colour, "PathAnnotationObject")

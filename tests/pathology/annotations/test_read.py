@@ -1,12 +1,13 @@
 """Any file to the regions of a slide."""
 
+import gzip
 import json
 
 import numpy as np
 import pytest
 
-from pathology.annotations import Classes, read_regions
-from pathology.annotations.read import origin_of
+from pathology.annotations import Classes, read, read_annotations, read_regions
+from pathology.annotations.read import annotations_of, origin_of
 from pathology.errors import AnnotationError
 from tests.pathology.annotations.made import Source
 
@@ -82,3 +83,29 @@ def test_other_files(tmp_path):
     for name in ("a.csv", "a", "a.svs", "a.geojson.zip"):
         with pytest.raises(AnnotationError, match="not a file of annotations; known are"):
             read_regions(tmp_path / name, WHOLE, Classes.of({"a": 1}))
+
+
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b" \n"])
+def test_content_is_told_apart_without_a_name(tmp_path, before):
+    for path, kind in ((geojson(tmp_path), "geojson"), (xml(tmp_path), "asap")):
+        found = annotations_of(before + path.read_bytes(), "sent")
+        assert found.format == kind
+        wanted = read_annotations(path).drawn[0]
+        assert found.drawn[0].geometry.equals(wanted.geometry)
+        assert found.drawn[0].names == wanted.names
+
+
+def test_content_in_utf_16_and_compressed(tmp_path):
+    text = xml(tmp_path).read_text()
+    assert len(annotations_of(text.encode("utf-16"), "sent").drawn) == 1
+    packed = gzip.compress(geojson(tmp_path).read_bytes())
+    assert len(annotations_of(packed, "sent").drawn) == 1
+
+
+def test_content_that_is_none_names_who_sent_it(monkeypatch):
+    for data in (b"", b"{", b"<a/>", b"\x1f\x8bxx", b"\xff\xfe", b"[1]", b"\x89PNG"):
+        with pytest.raises(AnnotationError, match=r"^sent: "):
+            annotations_of(data, "sent")
+    monkeypatch.setattr(read, "MOST_BYTES", 1000)
+    with pytest.raises(AnnotationError, match="when unpacked"):
+        annotations_of(gzip.compress(b" " * 1001), "sent")

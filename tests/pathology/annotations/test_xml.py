@@ -251,3 +251,13 @@ def test_refuses_what_is_no_annotation(tmp_path, text, what):
 def test_refuses_what_is_not_there(tmp_path):
     with pytest.raises(AnnotationError, match="No such file"):
         read_annotations(tmp_path / "gone.xml")
+
+
+def test_what_one_is_called_and_drawn_in(tmp_path):
+    one = read(tmp_path, asap(name="north")).drawn[0]
+    assert (one.title, one.colour) == ("north", "#f4fa58")
+    one = read(tmp_path, asap().replace("#F4FA58", "yellow")).drawn[0]
+    assert one.colour == ""
+    vertices = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in SQUARE)
+    one = read(tmp_path, aperio([f'<Region Text="south">{vertices}</Region>'])).drawn[0]
+    assert (one.title, one.colour) == ("south", "#00ff00")
