@@ -2,21 +2,22 @@
 // cell takes only its own.
 
 /**
- * @param {{root: HTMLElement}} app
- * @returns {{add: function(object): function(), list: function(): object[], run: function(string), keyOf: function(string): string}}
+ * @param {{root: HTMLElement, store: object}} app
+ * @returns {{add: function(object): function(), list: function(): object[], here: function(): object[], run: function(string), keyOf: function(string): string}}
  */
 export function createCommands(app) {
   const commands = new Map();
 
   /**
-   * Add a command `{id, key, label, group, run, enabled}`. `key` as in KeyboardEvent.key, with "Ctrl+", "Alt+" and, before letters and
-   * named keys, "Shift+" ("l", "Shift+L", "?", "ArrowLeft"); several in an array; null for none. `enabled()` may say no.
-   * Returns what takes it away.
+   * Add a command `{id, key, label, group, run, enabled, page}`. `key` as in KeyboardEvent.key, with "Ctrl+", "Alt+" and, before letters
+   * and named keys, "Shift+" ("l", "Shift+L", "?", "ArrowLeft"); several in an array; null for none. `enabled()` may say no; `page` is
+   * "slide" unless it says "list" or "any". Returns what takes it away.
    */
   function add(command) {
-    const made = { group: "Other", enabled: () => true, ...command, keys: [command.key ?? []].flat() };
+    const made = { group: "Other", enabled: () => true, page: "slide", ...command, keys: [command.key ?? []].flat() };
     if (commands.has(made.id)) throw new Error(`two commands are called ${made.id}`);
     for (const other of commands.values()) {
+      if (made.page !== "any" && other.page !== "any" && made.page !== other.page) continue;
       const clash = made.keys.find((key) => other.keys.includes(key));
       if (clash !== undefined) reportError(new Error(`${made.id} wants the key ${clash}, which is ${other.id}'s`));
     }
@@ -24,12 +25,14 @@ export function createCommands(app) {
     return () => commands.delete(made.id);
   }
 
+  const isOn = (command) => ["any", app.store.get().page].includes(command.page) && command.enabled();
+
   function heard(event) {
     if (event.defaultPrevented || event.isComposing || takesTyping(event)) return;
     if (app.root.querySelector("dialog[open]:modal") !== null) return;
     const name = keyName(event);
     for (const command of commands.values()) {
-      if (!command.keys.includes(name) || !command.enabled()) continue;
+      if (!command.keys.includes(name) || !isOn(command)) continue;
       event.preventDefault();
       event.stopPropagation(); // a notebook has keys of its own
       command.run(event);
@@ -41,10 +44,12 @@ export function createCommands(app) {
   return {
     add,
     list: () => [...commands.values()],
+    /** Those of the page that is shown. */
+    here: () => [...commands.values()].filter((command) => ["any", app.store.get().page].includes(command.page)),
     /** Run a command by id, if it is enabled. */
     run(id) {
       const command = commands.get(id);
-      if (command?.enabled()) command.run();
+      if (command !== undefined && isOn(command)) command.run();
     },
     /** The first key of a command as shown to people, "" if it has none. */
     keyOf: (id) => shownKey(commands.get(id)?.keys[0]),

@@ -17,7 +17,7 @@ export function createHelp(app) {
 
   function open() {
     const groups = Map.groupBy(
-      app.commands.list().filter((command) => command.keys.length > 0),
+      app.commands.here().filter((command) => command.keys.length > 0),
       (command) => command.group,
     );
     lists.replaceChildren(
@@ -41,7 +41,7 @@ export function createHelp(app) {
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close(); // beside it
   });
-  app.commands.add({ id: "help", key: "?", label: "This help", group: "Page", run: open });
+  app.commands.add({ id: "help", key: "?", label: "This help", group: "Page", page: "any", run: open });
   app.openHelp = open;
   return { destroy: () => dialog.remove() };
 }

@@ -47,6 +47,7 @@ export async function start(root, { transport, OpenSeadragon, options = {} }) {
   made.push(notices);
   app.announce = notices.announce;
   app.notify = notices.say;
+  app.clear = notices.clear;
   app.fail = (error) => {
     if (error?.name === "AbortError") return;
     if (error?.status === 0) return; // said once, below
@@ -108,9 +109,10 @@ export async function start(root, { transport, OpenSeadragon, options = {} }) {
   root.append(body);
   made.push(createNavigation(app), createHelp(app));
   mount(createListPage(app), root);
-  mount(createToolbar(app), app.bar);
+  const toolbar = mount(createToolbar(app), app.bar);
   const panes = mount(createPanes(app), app.stage);
   app.panes ??= panes;
+  toolbar.placeBars();
   mount(createTools(app), app.side);
   mount(createBlind(app), app.side);
   made.push(createLink(app));

@@ -3,19 +3,19 @@
 import { firstPanes } from "./first_view.js";
 import { slideOf } from "./names.js";
 
-/** Gives app `openSlide(id)`, `openList()` and `order` (ids as the list shows them). @param {object} app */
+/** Gives app `openSlide(id, panes)`, `openList()` and `order` (ids as the list shows them). @param {object} app */
 export function createNavigation(app) {
   const { store, commands } = app;
   app.order = app.library.slides.map((slide) => slide.id);
 
-  app.openSlide = (id) => {
+  app.openSlide = (id, panes = firstPanes(app.library, id)) => {
     const slide = slideOf(app.library, id);
     if (slide === null) return app.notify("There is no such slide here.");
     if (slide.problem) return app.notify(`${slide.name}: ${slide.problem}`);
     store.set({
       page: "slide",
       slide: id,
-      panes: firstPanes(app.library, id),
+      panes,
       active: 0,
       layout: "grid",
       view: null,
@@ -38,11 +38,10 @@ export function createNavigation(app) {
     else app.announce(by > 0 ? "This is the last slide." : "This is the first slide.");
   }
 
-  const onSlide = () => store.get().page === "slide";
   const group = "Slides";
-  commands.add({ id: "list", key: "u", label: "Back to the list of slides", group, enabled: onSlide, run: app.openList });
-  commands.add({ id: "next", key: "]", label: "Next slide", group, enabled: onSlide, run: () => step(1) });
-  commands.add({ id: "previous", key: "[", label: "Previous slide", group, enabled: onSlide, run: () => step(-1) });
+  commands.add({ id: "list", key: "u", label: "Back to the list of slides", group, run: app.openList });
+  commands.add({ id: "next", key: "]", label: "Next slide", group, run: () => step(1) });
+  commands.add({ id: "previous", key: "[", label: "Previous slide", group, run: () => step(-1) });
 
   const showPage = ({ page }) => (app.root.dataset.page = page);
   const stop = store.subscribe(["page"], showPage);

@@ -60,6 +60,6 @@ export const INITIAL = Object.freeze({
   regions: Object.freeze([]),
   selected: null,
   tile: null,
-  panel: null,
+  panel: "ledger",
   tool: "pan",
 });

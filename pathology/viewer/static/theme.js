@@ -13,6 +13,7 @@ export function createTheme(app) {
     key: "Shift+D",
     label: "Dark, light, or as the system has it",
     group: "Page",
+    page: "any",
     run() {
       const theme = THEMES[(THEMES.indexOf(store.get().theme) + 1) % THEMES.length];
       store.set({ theme });

@@ -1,0 +1,78 @@
+// Where colours saturate: one limit per kind of map, for all panes, targets, runs and slides.
+
+/**
+ * The limit of a kind of map, in its unit: as set, else the library's, else the map's own.
+ * @param {object} app
+ * @param {string} name
+ * @param {object} [map] as api/evidence tells it
+ * @returns {number}
+ */
+export function limitOf(app, name, map) {
+  return app.store.get().colour.limits[name] ?? app.library.limits[name] ?? map?.limit ?? 1;
+}
+
+/** The next of 1, 2, 5, 10, 20, … above (by 1) or below (by -1). @param {number} value @param {number} by */
+export function stepLimit(value, by) {
+  const steps = [1, 2, 5, 10, 20, 50];
+  const power = 10 ** Math.floor(Math.log10(value) - (by < 0 ? 1 : 0));
+  const near = 1 + 1e-9;
+  const found = by > 0
+    ? steps.find((step) => step * power > value * near)
+    : steps.findLast((step) => step * power < value / near);
+  return Number((found * power).toPrecision(1));
+}
+
+/** Rounded up to 1, 2 or 5 times a power of ten. @param {number} value */
+export function roundUp(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  const step = [1, 2, 5, 10].find((one) => one * power >= value * (1 - 1e-9));
+  return Number((step * power).toPrecision(1));
+}
+
+/**
+ * The largest size of a value that is in view, at the level that is nearest to the screen's pixels.
+ * @param {object} app
+ * @param {object} pane of app.panes.list()
+ * @returns {Promise<number|null>} null where the pane shows no heat, or none is in view
+ */
+export async function largestInView(app, pane) {
+  const { evidence, map: name } = pane.state();
+  const map = pane.evidence?.maps.find((one) => one.name === name);
+  if (evidence === null || map === undefined) return null;
+  const { width, height } = pane.size;
+  const corners = [[0, 0], [width, 0], [0, height], [width, height]].map(([x, y]) => pane.toSlide(x, y));
+  const [left, top, boxWidth, boxHeight] = map.box_um;
+  const [right, bottom] = [left + boxWidth, top + boxHeight];
+  const clip = (values, low, high) => [Math.max(low, Math.min(...values)), Math.min(high, Math.max(...values))];
+  const [x0, x1] = clip(corners.map((corner) => corner.x_um), left, right);
+  const [y0, y1] = clip(corners.map((corner) => corner.y_um), top, bottom);
+  if (x0 >= x1 || y0 >= y1) return null;
+
+  const [px, py] = [].concat(map.pixel_um, map.pixel_um);
+  const level = Math.max(0, Math.min(map.levels - 1, Math.round(Math.log2(pane.devicePixel() / px))));
+  const pixels = (um, origin, pixel) => (um - origin) / (pixel * 2 ** level);
+  const range = (from, to, origin, pixel) => [Math.floor(pixels(from, origin, pixel)), Math.ceil(pixels(to, origin, pixel)) - 1];
+  const [columns, rows] = [range(x0, x1, left, px), range(y0, y1, top, py)];
+  const size = map.tile_px;
+  let largest = 0;
+  for (let y = Math.floor(rows[0] / size); y <= Math.floor(rows[1] / size); y++) {
+    for (let x = Math.floor(columns[0] / size); x <= Math.floor(columns[1] / size); x++) {
+      const bytes = await app.transport.bytes(`api/evidence/${evidence}/maps/${name}/${level}/${x}/${y}`);
+      largest = Math.max(largest, largestIn(new DataView(bytes), size, [columns, rows], [x * size, y * size]));
+    }
+  }
+  return largest > 0 ? largest * map.step : null;
+}
+
+const NODATA = -32768;
+
+function largestIn(view, size, [columns, rows], [x0, y0]) {
+  let largest = 0;
+  for (let y = Math.max(0, rows[0] - y0); y <= Math.min(size - 1, rows[1] - y0); y++) {
+    for (let x = Math.max(0, columns[0] - x0); x <= Math.min(size - 1, columns[1] - x0); x++) {
+      const value = view.getInt16(2 * (y * size + x), true);
+      if (value !== NODATA) largest = Math.max(largest, Math.abs(value));
+    }
+  }
+  return largest;
+}
