@@ -58,10 +58,10 @@ class ModelRoutes:
     def model(self, request: Request) -> Response:
         """Which explanations can be asked about."""
         model = self._model
-        told = {"askable": [], "state": "no run", "problem": NO_RUN, "fills": get_args(Fill)}
+        told: dict[str, Any] = {"askable": [], "state": "no run", "problem": NO_RUN}
         if model is not None:
-            told |= {"askable": self._all(model), "state": model.state, "problem": model.problem}
-        return JSONResponse(told)
+            told = {"askable": self._all(model), "state": model.state, "problem": model.problem}
+        return JSONResponse({**told, "fills": get_args(Fill)})
 
     def _all(self, model: ModelClient) -> list[str]:
         if self._askable is None:

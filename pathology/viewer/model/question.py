@@ -103,7 +103,7 @@ class MaskQuestion:
             ValueError: naming what is wrong.
         """
         body = _object(body, {"polygons", "fill"})
-        fill = body.get("fill") or "background"
+        fill: Any = body.get("fill") or "background"
         if fill not in get_args(Fill):
             raise ValueError(f"fill must be one of {', '.join(get_args(Fill))}; got {fill!r}")
         given = body.get("polygons")

@@ -1,5 +1,6 @@
-"""An explanation as its models can be asked about it: slide, tiles and networks as they were then."""
+"""An explanation to ask about: its slide, tiles and networks, as they were when it was made."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -240,7 +241,7 @@ class Subjects:
             table = subject.tiles.loc[rows]
             x, y, tissue = (table[name].to_numpy() for name in ("x", "y", "tissue"))
             grid = TileGrid(spec, source, x, y, tissue)
-            normalise = _normaliser(ready, means, slide, settings)
+            normalise = _normaliser(ready, means, slide, explanation)
             scorer: Any = ready.explainer.scorer
             subject.members.append(Member(scorer, grid, rows, 1 / count, normalise))
         subject.check_target()
@@ -274,6 +275,7 @@ class Subjects:
             )
         self._runs[key] = found
         got = {**found.explainer.settings, "calibration": found.calibration}
+        got = json.loads(json.dumps(got))  # as the record has it
         for what in (*SUMMED, "calibration"):
             if got.get(what) != own.get(what):
                 raise StampMismatchError(
@@ -307,18 +309,18 @@ def _rows(
 
 
 def _normaliser(
-    ready: ReadyRun, means: Means, slide: Slide, settings: Mapping[str, Any]
+    ready: ReadyRun, means: Means, slide: Slide, explanation: StoredExplanation
 ) -> Tiles | None:
     """The stain normalisation that tiles went through, the same as then."""
-    trained, told = ready.explainer.trained, settings.get("stain")
+    trained, told = ready.explainer.trained, explanation.settings.get("stain")
     if trained.stain is None:
         return None
     profiles = trained.check_stains(means.stains or trained.stains)
     assert profiles is not None
-    profile = profiles.profile(slide.slide_id, slide.stamp(), slide.colour)
+    profile = profiles.profile(explanation.slide_id, slide.stamp(), slide.colour)
     if told is None or told.get("profile") != profile.digest():
         raise StampMismatchError(
-            f"{profiles.folder}: the stain profile of slide {slide.slide_id} is"
+            f"{profiles.folder}: the stain profile of slide {explanation.slide_id} is"
             f" {profile.digest()}, the explanation was made with"
             f" {told and told.get('profile')}; give --stains as then, or explain the slide again"
         )

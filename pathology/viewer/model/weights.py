@@ -9,7 +9,7 @@ from typing import Any
 from pathology.errors import ManifestError, StampMismatchError
 
 RAW = ":raw"
-"""Behind a checkpoint: the weights that were trained, not their moving average. One file has both."""
+"""Behind a checkpoint: the weights that were trained, not their average. One file has both."""
 
 
 def digest_of(run: str | Path) -> str:
