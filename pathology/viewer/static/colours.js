@@ -45,14 +45,17 @@ function diverging(t, hue, overlay) {
   // Over a slide pale colours say nothing: they begin stronger, and what is near zero is transparent instead.
   const depth = overlay ? 0.4 + 0.6 * t : t;
   const colour = srgb(NEUTRAL + (END - NEUTRAL) * depth, 58 * depth ** 0.8, hue);
-  return [...colour, overlay ? Math.round(255 * Math.min(1, 1.5 * t)) : 255];
+  return [...colour, overlay ? opacityAt(t) : 255];
 }
+
+/** Over a slide: zero is transparent, and what is weak is still seen. */
+const opacityAt = (t) => Math.round(255 * Math.min(1, 1.5 * t) ** 0.6);
 
 /** Unsigned maps: light yellow to dark blue, lightness falling evenly. */
 function sequential(t, overlay) {
   if (t > 1) return [...srgb(14, 40, 300), 255];
   const colour = srgb(NEUTRAL - 70 * t, 18 + 70 * t * (1 - t) + 22 * t, 100 + 195 * t);
-  return [...colour, overlay ? Math.round(255 * Math.min(1, 1.5 * t)) : 255];
+  return [...colour, overlay ? opacityAt(t) : 255];
 }
 
 const ramps = new Map();

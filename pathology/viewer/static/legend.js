@@ -13,6 +13,9 @@ export function signedNumber(value, digits = 3) {
   return `${value > 0 ? "+" : ""}${plain(value, digits)}`;
 }
 
+/** A limit for people, without digits that say nothing. */
+const short = (value) => plain(value).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+
 /** The colour bar of one pane: `show(map, look)`, `clipped({pixels, clipped})`, and `draw(ctx, ...)` for figures. */
 export function createLegend() {
   const bar = element("canvas", { class: "legend-bar", role: "img", width: WIDTH, height: HEIGHT });
@@ -34,15 +37,15 @@ export function createLegend() {
     const ctx = bar.getContext("2d");
     ctx.scale(ratio, ratio);
     drawBar(ctx, look, WIDTH, HEIGHT);
-    const ends = signed ? [signedNumber(-limit), "0", signedNumber(limit)] : ["0", plain(limit)];
+    const ends = signed ? [`−${short(limit)}`, "0", `+${short(limit)}`] : ["0", short(limit)];
     ticks.replaceChildren(...ends.map((text) => element("span", { text })));
     name.textContent = `${map.label} · ${map.unit}`;
     const parts = [];
     if (smooth) parts.push("interpolated");
     if (signed && sign !== "both") parts.push(`only ${sign}`);
-    if (signed && threshold > 0) parts.push(`from ±${plain(threshold)}`);
+    if (signed && threshold > 0) parts.push(`from ±${short(threshold)}`);
     note.textContent = parts.join(" · ");
-    const range = signed ? `from ${signedNumber(-limit)} to ${signedNumber(limit)}` : `from 0 to ${plain(limit)}`;
+    const range = signed ? `from ${ends[0]} to ${ends[2]}` : `from 0 to ${ends[1]}`;
     bar.setAttribute("aria-label", [`Colours of ${map.label}: ${range} ${map.unit}`, ...parts].join(", "));
   }
 

@@ -14,7 +14,6 @@ export function createMiniMap(app, camera) {
   let slide = null;
   let picture = null;
   let controller = null;
-  let size = [0, 0];
 
   async function setSlide(next) {
     controller?.abort();
@@ -23,10 +22,6 @@ export function createMiniMap(app, camera) {
     slide = next;
     canvas.hidden = slide === null;
     if (slide === null) return;
-    const longest = Math.max(...slide.size_um);
-    size = slide.size_um.map((um) => Math.max(8, Math.round((MOST * um) / longest)));
-    canvas.style.width = `${size[0]}px`;
-    canvas.style.height = `${size[1]}px`;
     canvas.setAttribute("aria-label", `Overview of ${slide.name}`);
     const mine = (controller = new AbortController());
     try {
@@ -44,6 +39,10 @@ export function createMiniMap(app, camera) {
   function show(view, width, height) {
     last = [width, height];
     if (slide === null || view === null || canvas.hidden || !(width > 0)) return;
+    const most = Math.min(MOST, 0.4 * width, 0.4 * height) / Math.max(...slide.size_um);
+    const size = slide.size_um.map((um) => Math.max(8, Math.round(most * um)));
+    canvas.style.width = `${size[0]}px`;
+    canvas.style.height = `${size[1]}px`;
     const ratio = globalThis.devicePixelRatio || 1;
     const [w, h] = size.map((px) => Math.round(px * ratio));
     if (canvas.width !== w) canvas.width = w;

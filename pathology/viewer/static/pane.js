@@ -6,6 +6,7 @@ import { attachGestures } from "./gestures.js";
 import { createHeatLayer } from "./heat_layer.js";
 import { heatMap } from "./heat_source.js";
 import { createLegend } from "./legend.js";
+import { limitOf } from "./limits.js";
 import { createMiniMap } from "./mini_map.js";
 import { createOutlines } from "./outlines.js";
 import { createReadout } from "./readout.js";
@@ -24,8 +25,8 @@ const REST_MS = 150;
 export function createPane(app, { camera, heats, infos, emit }, index) {
   const { store, OpenSeadragon } = app;
   const title = element("span", { class: "pane-title" });
-  const partial = element("span", { class: "pane-note", text: "zoom in for all tiles", hidden: true });
-  const head = element("header", { class: "pane-head" }, title, partial);
+  const head = element("header", { class: "pane-head" }, title);
+  const partial = element("p", { class: "pane-note", text: "Not all tiles are outlined: zoom in.", hidden: true });
   const home = element("div", { class: "pane-slide" });
   const heatCanvas = element("canvas", { class: "pane-heat", "aria-hidden": "true" });
   const svg = drawing("svg", { class: "pane-svg" });
@@ -37,7 +38,7 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
   const stage = element(
     "div",
     { class: "pane-stage", role: "application", "aria-roledescription": "slide view", tabIndex: 0 },
-    home, heatCanvas, outlines.element, svg, cross, scaleBar.element, miniMap.element, message,
+    home, heatCanvas, outlines.element, svg, cross, scaleBar.element, miniMap.element, partial, message,
   );
   const legend = createLegend();
   const heat = createHeatLayer(heats);
@@ -160,7 +161,7 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
   function lookOf(map) {
     const { colour } = store.get();
     return {
-      limit: colour.limits?.[map.name] ?? map.limit ?? map.largest ?? 1,
+      limit: limitOf(app, map.name, map),
       threshold: colour.threshold,
       sign: colour.sign,
       palette: colour.palette,
@@ -183,10 +184,10 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
     if (shown === null) return;
     const name = slide?.name ?? app.library?.slides.find((one) => one.id === shown.slide)?.name ?? "";
     const what = shown.evidence === null || shown.mode === "slide" ? "" : nameOf(app, shown.evidence);
-    const map = heat.map();
-    title.textContent = [name, what, what !== "" && map !== null && map.name !== "heatmap" ? map.label : ""].filter(Boolean).join(" · ");
+    title.textContent = [name, what].filter(Boolean).join(" · ");
     title.title = title.textContent;
-    stage.setAttribute("aria-label", [`Pane ${index + 1}: ${name}`, what, MODES[shown.mode]].filter(Boolean).join(", "));
+    const map = what === "" ? "" : (heat.map()?.label ?? "");
+    stage.setAttribute("aria-label", [`Pane ${index + 1}: ${name}`, what, map, MODES[shown.mode]].filter(Boolean).join(", "));
     section.setAttribute("aria-label", `Pane ${index + 1}`);
   }
 

@@ -74,7 +74,6 @@ export function createPanes(app) {
 
   function add(index) {
     const pane = createPane(app, shared, index);
-    pane.showMiniMap(withMiniMap);
     home.append(pane.element);
     observer.observe(pane.element);
     return pane;
@@ -88,6 +87,9 @@ export function createPanes(app) {
     all().forEach((pane) => {
       pane.element.hidden = stacked && !two.includes(pane);
       pane.element.dataset.side = two[0] === pane ? "left" : two[1] === pane ? "right" : "";
+      // One overview for each slide: panes of one slide all show the same place.
+      const isFirst = all().find((other) => !other.element.hidden && other.state().slide === pane.state().slide) === pane;
+      pane.showMiniMap(withMiniMap && (isFirst || two[1] === pane));
       pane.element.dataset.active = String(panes.length > 1 && panes[store.get().active] === pane);
     });
     curtain.show(two.length === 2 ? two[1].element : null);
@@ -186,7 +188,7 @@ export function createPanes(app) {
     command("zoom-in", ["+", "="], "Zoom in", () => camera.zoom(1 / 1.5, null, ZOOM_MS)),
     command("zoom-out", ["-", "_"], "Zoom out", () => camera.zoom(1.5, null, ZOOM_MS)),
     command("zoom-whole", "0", "Show the whole slide", () => showWhole(300)),
-    command("zoom-finest", "1", "Zoom to the slide's own pixels", () => {
+    command("zoom-finest", "z", "Zoom to the slide's own pixels", () => {
       const slide = active()?.slide;
       if (slide) camera.zoom((Math.min(...slide.mpp) / camera.target().scale) * (globalThis.devicePixelRatio || 1), null, 300);
     }),
@@ -197,7 +199,7 @@ export function createPanes(app) {
     command("read-centre", "v", "Read the value at the centre", () => void readCentre()),
     command("mini-map", "m", "Show or hide the overview", () => {
       withMiniMap = !withMiniMap;
-      for (const pane of all()) pane.showMiniMap(withMiniMap);
+      arrange();
     }),
   ];
 

@@ -11,7 +11,7 @@ const AT_ONCE = 6;
 function pyramidOf(slide) {
   const finest = Math.min(...slide.mpp);
   // What a division leaves of rounding is no further column of pixels.
-  const pixels = (level) => slide.size_um.map((um) => Math.max(1, Math.ceil(um / (finest * 2 ** level) - 1e-6)));
+  const pixels = (level) => slide.size_um.map((um) => Math.max(1, Math.ceil(Math.round((um * 1e6) / (finest * 2 ** level)) / 1e6)));
   return { finest, pixels, levels: slide.levels, tile: slide.tile_px };
 }
 
