@@ -7,8 +7,8 @@
 ``{polygons, fill?}`` -> ``{job}``. ``depth`` is "pixels" or that of the explanation.
 
 ``GET /api/jobs/J`` -> ``{id, evidence, state, done, total, what, result, error}``; ``DELETE``
-gives it up. Results are described at :func:`pathology.viewer.model.ask_tile.ask_tile` and
-:func:`pathology.viewer.model.ask_mask.ask_mask`; ``GET /api/jobs/J/NAME`` are their parts.
+gives it up. A result has ``seconds`` of ``loading`` and ``answering``, and is else described at :func:`pathology.viewer.model.worker.ask_tile.ask_tile` and
+:func:`pathology.viewer.model.worker.ask_mask.ask_mask`; ``GET /api/jobs/J/NAME`` are their parts.
 """
 
 from typing import Any, get_args

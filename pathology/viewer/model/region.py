@@ -59,7 +59,7 @@ class Region:
         return found
 
     def mask(self, box: Box, height: int, width: int) -> NDArray[np.bool_]:
-        """The pixels of what is read under ``box`` with their centre inside, ``(height, width)``."""
+        """The pixels of what is read under ``box`` whose centre is inside, ``(height, width)``."""
         import shapely
 
         frame = shapely.box(box.x, box.y, box.right, box.bottom)

@@ -25,7 +25,7 @@ from pathology.explain.scorers.scorer import Window
 from pathology.explain.slide import Progress, batches_of
 from pathology.viewer.model.question import Answer, MaskQuestion
 from pathology.viewer.model.region import Region, fill_colour
-from pathology.viewer.model.subject import BATCH, Member, Subject
+from pathology.viewer.model.worker.subject import BATCH, Member, Subject
 
 
 def ask_mask(subject: Subject, question: MaskQuestion, progress: Progress) -> Answer:

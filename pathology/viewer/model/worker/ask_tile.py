@@ -21,7 +21,7 @@ from pathology.explain.slide import Progress, batches_of
 from pathology.explain.targets import Target
 from pathology.geometry import Mpp
 from pathology.viewer.model.question import Answer, TileQuestion
-from pathology.viewer.model.subject import AnyScorer, Member, Subject
+from pathology.viewer.model.worker.subject import AnyScorer, Member, Subject
 
 MOST_CLASSES = 8
 """Classes that are all explained unless it is said which."""

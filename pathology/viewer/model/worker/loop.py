@@ -1,7 +1,7 @@
-"""The process that models are loaded in: questions come in by a pipe, reports go out by another.
+"""Questions come in by a pipe, reports go out by another.
 
-It is the only part of the viewer that needs torch, and imports it with the first question. It ends
-with the pipe that questions come in by, so with the viewer, however that ends.
+Torch is imported with the first question. The process ends with the pipe that questions come in by,
+so with the viewer, however that ends.
 """
 
 import os
@@ -10,8 +10,10 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import IO, Any
 
 from pathology.viewer.model.question import Answer, Job, Report, TileQuestion
@@ -83,19 +85,23 @@ class Worker:
         self._send(report)
 
     def _answer(self, job: Job) -> Answer:
-        say = self._sayer(job.number)
+        say, began = self._sayer(job.number), time.perf_counter()
         if self._subjects is None:
             say("loading libraries")
-            from pathology.viewer.model.subject import Subjects
+            from pathology.viewer.model.worker.subject import Subjects
 
             self._subjects = Subjects()
-        from pathology.viewer.model.ask_mask import ask_mask
-        from pathology.viewer.model.ask_tile import ask_tile
+        from pathology.viewer.model.worker.ask_mask import ask_mask
+        from pathology.viewer.model.worker.ask_tile import ask_tile
 
         subject = self._subjects.get(job.explained, job.means, say)
+        loaded, progress = time.perf_counter(), self._progress(job.number)
         if isinstance(job.question, TileQuestion):
-            return ask_tile(subject, job.question, self._progress(job.number))
-        return ask_mask(subject, job.question, self._progress(job.number))
+            answer = ask_tile(subject, job.question, progress)
+        else:
+            answer = ask_mask(subject, job.question, progress)
+        seconds = {"loading": loaded - began, "answering": time.perf_counter() - loaded}
+        return replace(answer, result={**answer.result, "seconds": seconds})
 
     def _sayer(self, number: int) -> Callable[[str], None]:
         def say(what: str) -> None:
@@ -147,7 +153,3 @@ def main() -> None:
         reports.flush()
 
     Worker(Inbox(questions), send).run()
-
-
-if __name__ == "__main__":
-    main()
