@@ -9,7 +9,6 @@ from typing import Any
 import comm
 import numpy as np
 import pytest
-from comm.base_comm import BaseComm
 from starlette.testclient import TestClient
 
 from pathology.api import explain_slide, load_run, open_slide, show
@@ -25,20 +24,8 @@ from pathology.slides import MemorySlide
 from pathology.tiling import TileSpec, tile_slide
 from pathology.viewer.app import make_app
 from pathology.viewer.widget import Viewer, page_sources
+from tests.pathology.viewer.channel import Channel, tell
 from tests.pathology.viewer.conftest import ODD, pixels_of
-
-
-class Channel(BaseComm):
-    """A channel whose other end is a test: what the widget sends is kept."""
-
-    def __init__(self, **options: Any) -> None:
-        self.sent: list[dict[str, Any]] = []
-        super().__init__(**options)
-
-    def publish_msg(self, msg_type, data=None, metadata=None, buffers=None, **keys) -> None:
-        if msg_type == "comm_msg" and data.get("method") == "custom":
-            thread = threading.current_thread()
-            self.sent.append({**data["content"], "body": buffers[0], "thread": thread})
 
 
 @pytest.fixture(autouse=True)
@@ -51,11 +38,6 @@ def channels(monkeypatch):
 @pytest.fixture
 def shown(slides_folder, results_folder) -> Viewer:
     return show(slides_folder / "case_1.tif", [results_folder / run for run in ("cnn", "vit")])
-
-
-def tell(widget: Viewer, content: dict[str, Any], *buffers: bytes) -> None:
-    data = {"method": "custom", "content": content}
-    widget.comm.handle_msg({"content": {"data": data}, "buffers": list(buffers)})
 
 
 def asked(widget: Viewer, path: str, **more: Any) -> tuple[int, str, bytes]:
@@ -273,9 +255,7 @@ def test_other_slides_results_are_refused(slides_folder, results_folder, fresh, 
         show(path, load_explanation(other / "tumour"))
     with pytest.raises(StampMismatchError):
         show(path, fresh[1])
-    with pytest.raises(
-        PathologyError, match=r"of slide .case_1. in it, it has <img"
-    ):
+    with pytest.raises(PathologyError, match=r"of slide .case_1. in it, it has <img"):
         show(path, other)
     with pytest.raises(PathologyError, match="it has nothing"):
         show(path, tmp_path)
