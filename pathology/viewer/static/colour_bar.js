@@ -1,7 +1,7 @@
 // How heat is coloured: one setting for all panes, targets, runs and slides, as colours are compared between them.
 
 import { button, element, freshId } from "./dom.js";
-import { largestInView, limitOf, roundUp, stepLimit } from "./limits.js";
+import { limitInView, limitOf, roundUp, stepLimit } from "./limits.js";
 import { sharedTarget, targetsOf, withTarget } from "./pane_choices.js";
 
 const SIGNS = { both: "Both", for: "For", against: "Against" };
@@ -27,7 +27,7 @@ export function createColourBar(app) {
   const limit = element("input", { type: "text", inputMode: "decimal", class: "limit", size: 7, id: freshId(), autocomplete: "off" });
   const unit = element("span", { class: "unit" });
   const limitLabel = element("label", { for: limit.id, text: "Full colour at ±" });
-  const fitButton = button("Fit to view", () => fit(), { title: "Full colour at the largest value in view (F)" });
+  const fitButton = button("Fit to view", () => fit(), { title: "Full colour at what one in a hundred pixels in view exceeds (F)" });
   const usual = button("Library’s", () => reset(), { title: "The limit that fits all slides of the library (D)" });
   limit.addEventListener("change", () => {
     const value = Number(limit.value.trim().replace(",", "."));
@@ -39,7 +39,7 @@ export function createColourBar(app) {
     const { name, map } = kind();
     const panes = app.panes.list().filter((pane) => pane.state().evidence !== null && pane.state().map === name);
     try {
-      const found = (await Promise.all(panes.map((pane) => largestInView(app, pane)))).filter((value) => value !== null);
+      const found = (await Promise.all(panes.map((pane) => limitInView(app, pane)))).filter((value) => value !== null);
       if (found.length === 0) return app.notify("There is no heat in this view.", { kind: "note", key: "limit" });
       setLimit(roundUp(Math.max(...found)), { name, map });
       app.announce(`Full colour at ${limit.value} ${unit.textContent}`);
@@ -145,7 +145,7 @@ export function createColourBar(app) {
     app.announce(`${name} ${colour()[key] ? "on" : "off"}`);
   };
   const ends = [
-    add("limit-fit", "f", "Full colour at the largest value in view", fit),
+    add("limit-fit", "f", "Full colour fitted to what is in view", fit),
     add("limit-default", "d", "Full colour at the library’s limit", reset),
     add("limit-lower", "c", "Stronger colours: a lower limit", () => stepBy(-1)),
     add("limit-higher", "Shift+C", "Weaker colours: a higher limit", () => stepBy(1)),

@@ -1,5 +1,7 @@
 // Where colours saturate: one limit per kind of map, for all panes, targets, runs and slides.
 
+const NODATA = 32768; // the size of the int16 that stands where nothing was placed
+
 /**
  * The limit of a kind of map, in its unit: as set, else the library's, else the map's own.
  * @param {object} app
@@ -22,20 +24,22 @@ export function stepLimit(value, by) {
   return Number((found * power).toPrecision(1));
 }
 
-/** Rounded up to 1, 2 or 5 times a power of ten. @param {number} value */
+/** Rounded up to two digits. @param {number} value */
 export function roundUp(value) {
-  const power = 10 ** Math.floor(Math.log10(value));
-  const step = [1, 2, 5, 10].find((one) => one * power >= value * (1 - 1e-9));
-  return Number((step * power).toPrecision(1));
+  const power = 10 ** (Math.floor(Math.log10(value)) - 1);
+  return Number((Math.ceil((value / power) * (1 - 1e-9)) * power).toPrecision(2));
 }
 
+const BEYOND = 0.01; // share of the pixels in view that a fitted limit leaves beyond it
+
 /**
- * The largest size of a value that is in view, at the level that is nearest to the screen's pixels.
+ * The size of value that one in a hundred of the map's pixels in view exceeds, at the level that is nearest to the screen's pixels. The
+ * largest of all would be a few pixels' affair, and pale the rest; what is beyond is told by the legend.
  * @param {object} app
  * @param {object} pane of app.panes.list()
  * @returns {Promise<number|null>} null where the pane shows no heat, or none is in view
  */
-export async function largestInView(app, pane) {
+export async function limitInView(app, pane) {
   const { evidence, map: name } = pane.state();
   const map = pane.evidence?.maps.find((one) => one.name === name);
   if (evidence === null || map === undefined) return null;
@@ -54,25 +58,25 @@ export async function largestInView(app, pane) {
   const range = (from, to, origin, pixel) => [Math.floor(pixels(from, origin, pixel)), Math.ceil(pixels(to, origin, pixel)) - 1];
   const [columns, rows] = [range(x0, x1, left, px), range(y0, y1, top, py)];
   const size = map.tile_px;
-  let largest = 0;
+  const counts = new Uint32Array(NODATA);
   for (let y = Math.floor(rows[0] / size); y <= Math.floor(rows[1] / size); y++) {
     for (let x = Math.floor(columns[0] / size); x <= Math.floor(columns[1] / size); x++) {
       const bytes = await app.transport.bytes(`api/evidence/${evidence}/maps/${name}/${level}/${x}/${y}`);
-      largest = Math.max(largest, largestIn(new DataView(bytes), size, [columns, rows], [x * size, y * size]));
+      count(counts, new DataView(bytes), size, [columns, rows], [x * size, y * size]);
     }
   }
-  return largest > 0 ? largest * map.step : null;
+  const all = counts.reduce((sum, many) => sum + many, 0);
+  let beyond = 0;
+  let steps = counts.length - 1;
+  while (steps > 0 && (beyond += counts[steps]) <= BEYOND * all) steps -= 1;
+  return steps > 0 ? steps * map.step : null;
 }
 
-const NODATA = -32768;
-
-function largestIn(view, size, [columns, rows], [x0, y0]) {
-  let largest = 0;
+function count(counts, view, size, [columns, rows], [x0, y0]) {
   for (let y = Math.max(0, rows[0] - y0); y <= Math.min(size - 1, rows[1] - y0); y++) {
     for (let x = Math.max(0, columns[0] - x0); x <= Math.min(size - 1, columns[1] - x0); x++) {
-      const value = view.getInt16(2 * (y * size + x), true);
-      if (value !== NODATA) largest = Math.max(largest, Math.abs(value));
+      const steps = Math.abs(view.getInt16(2 * (y * size + x), true));
+      if (steps < NODATA) counts[steps] += 1;
     }
   }
-  return largest;
 }

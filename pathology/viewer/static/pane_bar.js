@@ -5,7 +5,7 @@ import { slidePane } from "./first_view.js";
 import { describe, slideOf } from "./names.js";
 import { changed, choicesFor, showing } from "./pane_choices.js";
 
-const MODES = { slide: "Slide", heat: "Heat", overlay: "Both" };
+const MODES = { slide: "Slide", heat: "Heat", overlay: "Overlay" };
 const MODE_TITLES = { slide: "The slide alone", heat: "The heat alone", overlay: "The heat over the slide" };
 
 /**
@@ -27,16 +27,29 @@ export function createPaneBar(app, index, otherSlide) {
   );
   const opacity = element("input", { type: "range", min: 0, max: 100, step: 1, "aria-label": `Opacity of the heat in pane ${index + 1}` });
   const percent = element("output", { class: "percent" });
-  const close = button("Close", () => closePane(), { class: "quiet", title: "Close this pane (Shift+N)" });
+  const close = button("×", () => closePane(), {
+    class: "quiet close",
+    title: "Close this pane (Shift+N)",
+    "aria-label": `Close pane ${index + 1}`,
+  });
+  const how = element(
+    "span",
+    { class: "how" },
+    element("span", { class: "segments", role: "group", "aria-label": `How pane ${index + 1} shows it` }, modes),
+    element("label", { class: "opacity", title: "Opacity of the heat (O, Shift+O)" }, opacity, percent),
+  );
   const bar = element(
     "div",
     { class: "pane-bar", role: "group", "aria-label": `Pane ${index + 1}` },
-    element("span", { class: "pane-number", text: index + 1, "aria-hidden": "true" }),
-    what,
-    map,
-    element("span", { class: "segments", role: "group", "aria-label": `How pane ${index + 1} shows it` }, modes),
-    element("label", { class: "opacity", title: "Opacity of the heat (O, Shift+O)" }, opacity, percent),
-    close,
+    element(
+      "div",
+      { class: "pane-choices" },
+      element("span", { class: "pane-number", text: index + 1, "aria-hidden": "true" }),
+      what,
+      map,
+      how,
+      close,
+    ),
   );
 
   what.addEventListener("change", () => {
@@ -79,13 +92,9 @@ export function createPaneBar(app, index, otherSlide) {
     map.replaceChildren(...maps.map(({ name, label }) => element("option", { value: name, text: label ?? name })));
     map.value = pane.map;
     map.hidden = pane.evidence === null || maps.length < 2;
-    for (const one of modes) {
-      one.setAttribute("aria-pressed", String(one.dataset.mode === pane.mode));
-      one.disabled = pane.evidence === null;
-    }
-    const isFaint = pane.mode === "overlay" && pane.evidence !== null;
-    opacity.disabled = !isFaint;
-    opacity.parentElement.hidden = !isFaint;
+    for (const one of modes) one.setAttribute("aria-pressed", String(one.dataset.mode === pane.mode));
+    how.hidden = pane.evidence === null;
+    opacity.parentElement.hidden = pane.mode !== "overlay";
     opacity.value = Math.round(100 * pane.opacity);
     percent.textContent = `${opacity.value} %`;
     close.hidden = store.get().panes.length < 2;

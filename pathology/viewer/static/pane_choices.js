@@ -27,7 +27,7 @@ export function choicesFor(library, slide) {
   const groups = [];
   for (const run of library.runs) {
     const own = entries.filter((entry) => entry.run === run.id);
-    if (own.length > 0) groups.push({ label: run.name, choices: own.map(({ id, target }) => ({ value: id, text: target })) });
+    if (own.length > 0) groups.push({ label: run.name, choices: own.map(({ id, target }) => ({ value: id, text: `${run.name}: ${target}` })) });
   }
   const pairs = entries.flatMap((one) => entries.filter((other) => other !== one).map((other) => [one, other]));
   const difference = ([one, other]) => {

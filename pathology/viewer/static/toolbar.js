@@ -83,8 +83,7 @@ export function createToolbar(app) {
     const at = app.order.indexOf(slide);
     previous.disabled = at <= 0;
     next.disabled = at < 0 || at >= app.order.length - 1;
-    theme.textContent = { auto: "Auto", dark: "Dark", light: "Light" }[now];
-    theme.setAttribute("aria-label", `Colours of the page: ${{ auto: "as the system", dark: "dark", light: "light" }[now]}`);
+    theme.textContent = `Theme: ${now}`;
     if (app.options.link) document.title = entry ? `${entry.name} – evidence` : "Slides and their evidence";
   }
 
@@ -102,6 +101,7 @@ export function createToolbar(app) {
       const pane = panes.find((one) => one.index === index);
       const home = isCurtain || pane === undefined ? strip : pane.element;
       if (bar.element.parentElement !== home) home.prepend(bar.element);
+      bar.element.hidden = isCurtain && pane?.element.hidden === true; // not one of the two
       bar.show(pane?.evidence ?? null);
     });
     if (isCurtain) strip.append(...bars.map((bar) => bar.element));
