@@ -10,7 +10,7 @@ from starlette.routing import Route
 from pathology.geometry import Box
 from pathology.viewer.evidence import Evidence, open_evidence
 from pathology.viewer.evidence_maps import EvidenceMap
-from pathology.viewer.evidence_tiles import Tiles, number_or_none
+from pathology.viewer.evidence_tiles import number_or_none
 from pathology.viewer.heat_tiles import TILE_PX, heat_tile, step_of
 from pathology.viewer.library import Library, UnknownIdError
 from pathology.viewer.slide_routes import number
@@ -109,28 +109,27 @@ class EvidenceRoutes:
 
     def tile(self, request: Request) -> Response:
         """One tile."""
-        tiles = self._tiles(request)
+        evidence = self._open(request)
+        tiles = evidence.tiles
+        if tiles is None:
+            raise UnknownIdError(evidence.tiles_note or "no tiles")
         index = _whole(request.path_params["index"])
         if index >= len(tiles):
             raise UnknownIdError(f"there are tiles 0 to {len(tiles) - 1}, got {index}")
         return _json(tiles.tile(index))
 
     def outlines(self, request: Request) -> Response:
-        """Boxes of the tiles in view, to draw their grid."""
-        tiles = self._tiles(request)
+        """Boxes of the tiles in view, to draw their grid; none where there are no tiles to tell."""
+        tiles = self._open(request).tiles
         view = Box(*(number(request, name) for name in ("x", "y", "width", "height")))
+        if tiles is None:
+            return _json({"boxes": [], "truncated": False})
         found = tiles.within(view)
         boxes = tiles.boxes[found[:MOST_BOXES]]
         return _json({"boxes": boxes.tolist(), "truncated": len(found) > MOST_BOXES})
 
     def _open(self, request: Request) -> Evidence:
         return open_evidence(self._library, request.path_params["evidence"])
-
-    def _tiles(self, request: Request) -> Tiles:
-        evidence = self._open(request)
-        if evidence.tiles is None:
-            raise UnknownIdError(evidence.tiles_note or "no tiles")
-        return evidence.tiles
 
 
 def _told(each: EvidenceMap) -> dict[str, Any]:
