@@ -252,9 +252,13 @@ class DifferenceMap(EvidenceMap):
 
 
 def recorded_range(record: Mapping[str, Any], name: str) -> Range | None:
-    """What a record says of a map's range; None where it says nothing."""
-    told = record.get("ranges", {}).get(name)
-    return None if told is None else Range(float(told["limit"]), float(told["largest"]))
+    """What a record says of a map's range; None where it says nothing that could be one."""
+    try:
+        told = record["ranges"][name]
+        found = Range(float(told["limit"]), float(told["largest"]))
+    except (LookupError, TypeError, ValueError):
+        return None
+    return found if 0 < found.limit <= found.largest < math.inf else None
 
 
 def _same_grid(first: EvidenceMap, second: EvidenceMap) -> bool:

@@ -14,7 +14,7 @@ from pathology.maps.ome_tiff import read_ome_tiff, write_ome_tiff
 from pathology.maps.slide_map import SlideMap
 from pathology.maps.stored_map import StoredMap
 from pathology.viewer.evidence import colour_limits, ledger_difference, open_evidence
-from pathology.viewer.evidence_maps import DifferenceMap, OneMap
+from pathology.viewer.evidence_maps import DifferenceMap, OneMap, recorded_range
 from pathology.viewer.evidence_tiles import Tiles
 from pathology.viewer.library import HiddenError, Library, UnknownIdError
 
@@ -406,6 +406,15 @@ def test_ranges_that_no_record_tells_are_looked_for(remade):
     # These maps have a single level, so that nothing is estimated from a coarser one.
     assert set(one) == {"heatmap", "density"}
     assert other == pytest.approx(one, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [None, 3, {}, {"heatmap": None}, {"heatmap": {"limit": 1}}, {"heatmap": {"limit": 2, "largest": 1}},
+     {"heatmap": {"limit": 0.0, "largest": 0.0}}, {"heatmap": {"limit": "x", "largest": 1}}],
+)  # fmt: skip
+def test_a_record_that_tells_no_range_is_as_one_without(told):
+    assert recorded_range({"ranges": told}, "heatmap") is None
 
 
 def test_limits_of_large_maps_are_estimated_from_a_coarse_level(remade, monkeypatch):
