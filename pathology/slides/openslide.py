@@ -23,6 +23,22 @@ from pathology.slides.tile_plane import TilePlane
 # Handles that a forked child inherited. Freeing one there may wait for ever on a lock that another
 # thread of the parent held at that moment, so they are kept and never touched.
 _inherited: list[openslide.OpenSlide] = []
+# Of the process that asked for it: a lock in it may be held when a child is forked.
+_shared_cache: tuple[int, openslide.OpenSlideCache] | None = None
+
+
+def share_cache(most_bytes: int) -> None:
+    """Slides that this process opens from now on share one cache of what OpenSlide decoded.
+
+    Otherwise each keeps one of its own, of 32 MiB: half a gigabyte for a process that has sixteen
+    open. The first call decides.
+
+    Args:
+        most_bytes: what the cache holds at most.
+    """
+    global _shared_cache
+    if _shared_cache is None or _shared_cache[0] != os.getpid():
+        _shared_cache = os.getpid(), openslide.OpenSlideCache(most_bytes)
 
 
 class OpenSlideSlide(PyramidSlide):
@@ -207,7 +223,10 @@ class _Associated(Mapping[str, NDArray[np.uint8]]):
 
 def _open(path: Path) -> openslide.OpenSlide:
     try:
-        return openslide.OpenSlide(path.absolute())  # it opens the file again and again
+        handle = openslide.OpenSlide(path.absolute())  # it opens the file again and again
+        if _shared_cache is not None and _shared_cache[0] == os.getpid():
+            handle.set_cache(_shared_cache[1])
+        return handle
     except openslide.OpenSlideUnsupportedFormatError as error:
         raise SlideOpenError("is no slide format that OpenSlide knows", path) from error
     except openslide.OpenSlideError as error:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -113,10 +114,6 @@ class Access:
         return hmac.compare_digest(text.encode(), self.token.encode())
 
 
-class TooLargeError(Exception):
-    """A request's body has more bytes than are taken."""
-
-
 class Guard:
     """ASGI middleware that lets pass what :class:`Access` allows.
 
@@ -194,11 +191,11 @@ class Guard:
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, up to the end that its body may have."""
-        most, taken, has_begun = self._access.body_bytes, 0, False
-        refusal = _error(413, f"a request may have {most:,} bytes at most")
+        most, taken = self._access.body_bytes, 0
+        refusal = f"a request may have {most:,} bytes at most"
         told = Headers(scope=scope).get("content-length", "0")
         if not told.isdecimal() or int(told) > most:
-            await refusal(scope, receive, send)
+            await _error(413, refusal)(scope, receive, send)
             return
 
         async def counted() -> Message:
@@ -206,20 +203,10 @@ class Guard:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > most:
-                raise TooLargeError
+                raise HTTPException(413, refusal)
             return message
 
-        async def noted(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, counted, noted)
-        except TooLargeError:
-            if has_begun:
-                raise
-            await refusal(scope, receive, send)
+        await self._app(scope, counted, send)
 
 
 def _is_own(origin: str, host: str) -> bool:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from pathology.errors import AnnotationError, PathologyError
+from pathology.errors import AnnotationError, PathologyError, SlideError
 from pathology.viewer import evidence_routes, model_routes, slide_routes
 from pathology.viewer.library import HiddenError, Library
 
@@ -104,8 +104,11 @@ def status_of(error: Exception) -> int:
 
 
 def one_line(error: Exception) -> str:
-    """An error's message in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error's message in one line; of a slide's file the name, not where it is."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, SlideError) and error.path is not None:
+        line = line.replace(str(error.path), error.path.name)
+    return line
 
 
 def _fault(request: Request, error: Exception) -> Response:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pathology.viewer.evidence import Evidence
 
 RECORD = "explanation.json"
+CACHE_BYTES = 64 * 2**20
+"""Of what OpenSlide decoded last, of all slides."""
 NOT_LABELS = ("slide_id", "path", "mpp", "regions")
 """Columns of a manifest of slides that say where and how, not what."""
 
@@ -245,7 +247,9 @@ class Library:
 
 def _open(entry: SlideEntry) -> "Slide":
     from pathology.slides import open_slide
+    from pathology.slides.openslide import share_cache
 
+    share_cache(CACHE_BYTES)
     if entry.problem is not None and entry.problem.startswith(_OUTSIDE):
         raise SlideError(entry.problem)
     return open_slide(entry.path, entry.mpp)

@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import errno
 import io
 import math
 import os
@@ -129,8 +130,10 @@ def _append(path: Path, line: bytes) -> None:
     """Add a row in a single write, so that no row is ever half of one, and wait for the disk."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        if os.write(file, line) != len(line):
-            raise OSError(28, "the disk is full")
+        written = os.write(file, line)
+        if written != len(line):
+            os.ftruncate(file, os.lseek(file, 0, os.SEEK_CUR) - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(file)
     finally:
         os.close(file)
