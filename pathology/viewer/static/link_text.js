@@ -163,7 +163,7 @@ function paneOf(value, slide, library) {
   if (!(opacity >= 0 && opacity <= 1)) return null;
   if (evidence !== "") {
     const told = describe(library, evidence);
-    if (told === null || told.slide !== own || told.hidden) return null;
+    if (told === null || told.slide !== own || !told.isOpen) return null;
   }
   return { slide: own, evidence: evidence || null, map: unquoted(map) || "heatmap", mode: evidence ? mode : "slide", opacity };
 }
@@ -177,7 +177,7 @@ function viewOf(value) {
 function tileOf(value, library) {
   const [evidence, index] = value.split(":");
   const told = describe(library, evidence);
-  return told !== null && !told.hidden && /^\d+$/.test(index) ? { evidence, index: Number(index) } : null;
+  return told !== null && told.isOpen && /^\d+$/.test(index) ? { evidence, index: Number(index) } : null;
 }
 
 function regionOf(value, library) {

@@ -31,7 +31,8 @@ export function createListPage(app) {
     element("div", { class: "list-tools" }, find, label, show, told),
     scroller,
   );
-  show.append(...Object.entries(SHOWN).map(([value, text]) => element("option", { value, text })));
+  const filters = Object.entries(SHOWN).filter(([value]) => value !== "unread" || app.library.blind);
+  show.append(...filters.map(([value, text]) => element("option", { value, text })));
 
   const set = (patch) => store.set({ list: { ...store.get().list, ...patch } });
   find.addEventListener("input", () => set({ find: find.value }));
@@ -141,10 +142,10 @@ export function createListPage(app) {
     return 5 * parseFloat(getComputedStyle(page).fontSize); // as .list-page tr in viewer.css
   }
 
-  function line({ slide, entries }, index) {
+  function line({ slide, entries, isHidden, problems }, index) {
     const image = element("img", { alt: "", width: 80, height: 60, decoding: "async" });
     if (!slide.problem) thumbnails.show(image, slide.id);
-    const isRead = app.library.blind && slide.committed;
+    const reading = !app.library.blind ? null : slide.committed ? "read" : "to be read";
     const open = element("button", {
       type: "button",
       class: "open",
@@ -162,11 +163,11 @@ export function createListPage(app) {
         "td",
         { class: "name" },
         open,
-        slide.problem ? element("p", { class: "problem", text: slide.problem }) : null,
-        isRead ? element("p", { class: "aside", text: "read by you" }) : null,
+        problems.length > 0 ? element("p", { class: "problem", text: problems[0], title: problems.join("\n") }) : null,
+        reading && !slide.problem ? element("p", { class: "aside", text: reading }) : null,
       ),
       ...labels.map((name) => element("td", { class: "label", text: String(slide.labels?.[name] ?? ""), title: String(slide.labels?.[name] ?? "") })),
-      ...scores.map((column) => element("td", { class: "score" }, score(slide, entries.get(column.key), column, index))),
+      ...scores.map((column) => element("td", { class: "score" }, isHidden ? hidden() : score(slide, entries.get(column.key), column, index))),
     );
     row.addEventListener("click", (event) => {
       if (event.target.closest("button") === null) app.openSlide(slide.id);
@@ -174,9 +175,12 @@ export function createListPage(app) {
     return row;
   }
 
+  function hidden() {
+    return element("span", { class: "absent", text: "hidden", title: "hidden until you have committed your reading" });
+  }
+
   function score(slide, entry, { run, target }, index) {
     if (entry === undefined) return element("span", { class: "absent", text: "–", title: "not explained" });
-    if (entry.hidden) return element("span", { class: "absent", text: "hidden", title: "hidden until you have committed your reading" });
     const notes = [];
     if (entry.is_closed === false) notes.push(["problem", `gap ${Number(entry.gap).toPrecision(2)}`, "bias and contributions do not add up to the score"]);
     if (entry.undivided) {

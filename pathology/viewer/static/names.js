@@ -11,7 +11,7 @@ export function partsOf(id) {
 }
 
 /**
- * What an explanation, or a difference of two, is of: `{run, target, title, slide, hidden, score}`; null if the library lacks it.
+ * What an explanation, or a difference of two, is of: `{run, target, title, slide, score, isOpen}`; null if the library lacks it.
  * @param {object} library
  * @param {string} id
  */
@@ -21,12 +21,12 @@ export function describe(library, id) {
   const runs = parts.map((part) => library.runs.find((run) => run.id === part.run)?.name ?? part.run);
   const [first, second] = parts;
   if (second === undefined) {
-    const { target, slide, hidden, score } = first;
-    return { run: runs[0], target, title: `${runs[0]}: ${target}`, slide, hidden: Boolean(hidden), score };
+    const { target, slide, score } = first;
+    return { run: runs[0], target, title: `${runs[0]}: ${target}`, slide, score, isOpen: isOpen(first) };
   }
-  const hidden = Boolean(first.hidden || second.hidden);
   const sameRun = first.run === second.run;
-  const score = hidden || first.score == null || second.score == null ? null : first.score - second.score;
+  const areKnown = Number.isFinite(first.score) && Number.isFinite(second.score);
+  const score = areKnown ? first.score - second.score : null;
   return {
     run: sameRun ? runs[0] : `${runs[0]} − ${runs[1]}`,
     target: first.target === second.target ? first.target : `${first.target} − ${second.target}`,
@@ -34,12 +34,17 @@ export function describe(library, id) {
       ? `${runs[0]}: ${first.target} − ${second.target}`
       : `${runs[0]}: ${first.target} − ${runs[1]}: ${second.target}`,
     slide: first.slide,
-    hidden,
     score,
+    isOpen: isOpen(first) && isOpen(second) && first.slide === second.slide,
   };
 }
 
-/** Explanations of a slide that may be looked at, in the library's order. @param {object} library @param {string} slide */
+/** Whether an explanation can be shown: not hidden by blind mode, and not damaged. @param {object} entry */
+export function isOpen(entry) {
+  return !entry.hidden && !entry.problem;
+}
+
+/** Explanations of a slide that can be shown, in the library's order. @param {object} library @param {string} slide */
 export function evidenceOf(library, slide) {
-  return library.evidence.filter((entry) => entry.slide === slide && !entry.hidden);
+  return library.evidence.filter((entry) => entry.slide === slide && isOpen(entry));
 }

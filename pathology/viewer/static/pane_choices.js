@@ -1,7 +1,7 @@
 // What a pane may show, and how the panes change: pure functions of the state and the library.
 
 import { heatPane, slidePane } from "./first_view.js";
-import { describe, evidenceOf, partsOf } from "./names.js";
+import { describe, evidenceOf, isOpen, partsOf } from "./names.js";
 
 const MOST_DIFFERENCES = 24;
 
@@ -56,7 +56,7 @@ export function targetsOf(library, slide) {
 export function withTarget(library, panes, target) {
   const find = (id) => {
     const entry = library.evidence.find((one) => one.id === id);
-    return library.evidence.find((one) => one.run === entry?.run && one.slide === entry.slide && one.target === target && !one.hidden);
+    return library.evidence.find((one) => one.run === entry?.run && one.slide === entry.slide && one.target === target && isOpen(one));
   };
   return panes.map((pane) => {
     if (pane.evidence === null) return pane;

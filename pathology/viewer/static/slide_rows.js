@@ -10,6 +10,7 @@ export const SHOWN = Object.freeze({
   unexplained: "Not explained",
   open: "Ledger does not close",
   problem: "With a problem",
+  unread: "To be read",
 });
 
 /**
@@ -21,7 +22,7 @@ export function scoreColumns(library) {
   const columns = new Map();
   for (const run of library.runs) {
     for (const entry of library.evidence) {
-      if (entry.run !== run.id) continue;
+      if (entry.run !== run.id || entry.target === null) continue; // hidden, or damaged
       const key = `${run.id}/${entry.target}`;
       if (!columns.has(key)) columns.set(key, { key, run, target: entry.target });
     }
@@ -39,13 +40,25 @@ export function labelColumns(library) {
 }
 
 /**
- * A library as rows `{slide, entries: Map(column key -> explanation)}`.
+ * A library as rows `{slide, entries: Map(column key -> explanation), isHidden, problems}`: whether blind mode hides explanations of
+ * the slide, and what is wrong with it or with them.
  * @param {object} library
  * @returns {object[]}
  */
 export function rowsOf(library) {
-  const rows = new Map(library.slides.map((slide) => [slide.id, { slide, entries: new Map() }]));
-  for (const entry of library.evidence) rows.get(entry.slide)?.entries.set(`${entry.run}/${entry.target}`, entry);
+  const rows = new Map(
+    library.slides.map((slide) => [
+      slide.id,
+      { slide, entries: new Map(), isHidden: false, problems: slide.problem ? [slide.problem] : [] },
+    ]),
+  );
+  for (const entry of library.evidence) {
+    const row = rows.get(entry.slide);
+    if (row === undefined) continue;
+    if (entry.hidden) row.isHidden = true;
+    else if (entry.problem) row.problems.push(`an explanation cannot be shown: ${entry.problem}`);
+    else row.entries.set(`${entry.run}/${entry.target}`, entry);
+  }
   return [...rows.values()];
 }
 
@@ -59,15 +72,16 @@ export function arranged(rows, list) {
   const words = list.find.toLowerCase().split(/\s+/).filter(Boolean);
   const cut = list.label.indexOf("=");
   const [name, wanted] = [list.label.slice(0, cut), list.label.slice(cut + 1)];
-  const kept = rows.filter(({ slide, entries }) => {
+  const kept = rows.filter(({ slide, entries, isHidden, problems }) => {
     const text = [slide.name, ...Object.values(slide.labels ?? {})].join(" ").toLowerCase();
     if (!words.every((word) => text.includes(word))) return false;
     if (cut > 0 && String(slide.labels?.[name] ?? "") !== wanted) return false;
     const all = [...entries.values()];
-    if (list.show === "explained") return all.length > 0;
-    if (list.show === "unexplained") return all.length === 0;
+    if (list.show === "explained") return all.length > 0 || isHidden;
+    if (list.show === "unexplained") return all.length === 0 && !isHidden;
     if (list.show === "open") return all.some((entry) => entry.is_closed === false);
-    if (list.show === "problem") return Boolean(slide.problem);
+    if (list.show === "problem") return problems.length > 0;
+    if (list.show === "unread") return !slide.committed;
     return true;
   });
   const value = valueOf(list.sort);
