@@ -410,8 +410,9 @@ def test_ranges_that_no_record_tells_are_looked_for(remade):
 
 @pytest.mark.parametrize(
     "told",
-    [None, 3, {}, {"heatmap": None}, {"heatmap": {"limit": 1}}, {"heatmap": {"limit": 2, "largest": 1}},
-     {"heatmap": {"limit": 0.0, "largest": 0.0}}, {"heatmap": {"limit": "x", "largest": 1}}],
+    [None, 3, {}, {"heatmap": None}, {"heatmap": {"limit": 1}},
+     {"heatmap": {"limit": 2, "largest": 1}}, {"heatmap": {"limit": 0.0, "largest": 0.0}},
+     {"heatmap": {"limit": "x", "largest": 1}}],
 )  # fmt: skip
 def test_a_record_that_tells_no_range_is_as_one_without(told):
     assert recorded_range({"ranges": told}, "heatmap") is None
