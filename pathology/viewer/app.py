@@ -1,6 +1,5 @@
 """The viewer's routes put together, and what is answered when one fails."""
 
-import importlib.util
 import json
 import mimetypes
 from pathlib import Path
@@ -13,7 +12,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from pathology.errors import AnnotationError, PathologyError, SlideError
-from pathology.viewer import evidence_routes, model_routes, slide_routes
+from pathology.viewer import evidence_routes, model_routes, region_routes, slide_routes
 from pathology.viewer.library import HiddenError, Library
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def make_app(library: Library, model: "ModelClient | None" = None) -> Starlette:
         *_static_routes(),
         *slide_routes.routes(library),
         *evidence_routes.routes(library),
-        *_region_routes(library),
+        *region_routes.routes(library),
         *model_routes.routes(library, model),
     ]
     return Starlette(
@@ -46,13 +45,6 @@ def make_app(library: Library, model: "ModelClient | None" = None) -> Starlette:
             Exception: _fault,
         },
     )
-
-
-def _region_routes(library: Library) -> list[Route]:
-    if importlib.util.find_spec("pathology.viewer.region_routes") is None:
-        return []
-    found: list[Route] = importlib.import_module("pathology.viewer.region_routes").routes(library)
-    return found
 
 
 def _static_routes() -> list[Route]:

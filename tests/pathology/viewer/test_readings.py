@@ -65,7 +65,7 @@ def test_many_at_once_lose_nothing(tmp_path):
 )  # fmt: skip
 def test_what_is_no_reading_is_not_written(tmp_path, call, confidence, note):
     readings = Readings.open(tmp_path / "readings.csv")
-    with pytest.raises(ValueError, match="call|confidence|note"):
+    with pytest.raises(ValueError, match=r"call|confidence|note"):
         readings.commit("s1", call, confidence, note)
     assert readings.of("s1") is None
     assert (tmp_path / "readings.csv").read_text() == HEADER

@@ -99,7 +99,7 @@ def test_tiles_at_the_edge_are_cut():
 
 @pytest.mark.parametrize("tile", [(-1, 0, 0), (9, 0, 0), (0, -1, 0), (0, 3, 0), (0, 0, 2)])
 def test_no_such_tile(tile):
-    with pytest.raises(UnknownIdError, match="no level|no tile"):
+    with pytest.raises(UnknownIdError, match=r"no level|no tile"):
         SlidePyramid(600, 300, Mpp(0.5, 0.5)).tile(*tile)
 
 
