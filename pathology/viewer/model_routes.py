@@ -7,8 +7,9 @@
 ``{polygons, fill?}`` -> ``{job}``. ``depth`` is "pixels" or that of the explanation.
 
 ``GET /api/jobs/J`` -> ``{id, evidence, state, done, total, what, result, error}``; ``DELETE``
-gives it up. A result has ``seconds`` of ``loading`` and ``answering``, and is else described at :func:`pathology.viewer.model.worker.ask_tile.ask_tile` and
-:func:`pathology.viewer.model.worker.ask_mask.ask_mask`; ``GET /api/jobs/J/NAME`` are their parts.
+gives it up. A result is what :func:`~pathology.viewer.model.worker.ask_tile.ask_tile` or
+:func:`~pathology.viewer.model.worker.ask_mask.ask_mask` say, and ``seconds`` of ``loading`` and
+``answering``; ``GET /api/jobs/J/NAME`` are its parts.
 """
 
 from typing import Any, get_args
