@@ -70,7 +70,8 @@ def strengths(tiles: Tiles, order: Order) -> NDArray[np.float64]:
         return np.maximum(-tiles.share, 0.0)
     columns = tiles.columns
     lesser = np.minimum(columns["positive"], -columns["negative"])
-    return np.where(columns["weight"] == 0, 0.0, columns["weight"] * np.maximum(lesser, 0.0))
+    weight = np.abs(columns["weight"])
+    return np.where(weight == 0, 0.0, weight * np.maximum(lesser, 0.0))
 
 
 def gallery(tiles: Tiles, order: str, count: int, inside: Any = None) -> Gallery:

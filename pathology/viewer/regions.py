@@ -18,7 +18,8 @@ MOST_REGIONS = 1000
 MOST_POINTS = 500_000
 """Of all regions of one request."""
 MOST_CROSSINGS = 20_000
-"""That a line may be expected to have with itself."""
+"""That a line of its length would have with itself, if it ran at random in its box: above it, all
+that is asked of the line would take very long."""
 LONGEST_NAME = 500
 
 
@@ -158,6 +159,11 @@ def _ring(ring: Sequence[Any], where: str) -> NDArray[np.float64]:
             f"{where}: point {bad} is {tuple(points[bad].tolist())}, coordinates must be numbers of"
             f" level-0 pixels up to {FARTHEST:g}"
         )
+    area = np.ptp(points, axis=0).prod()
+    length = np.hypot(*np.diff(points, axis=0).T).sum()
+    pairs = len(points) ** 2 / 2
+    if min(length**2 / (np.pi * area) if area else 0.0, pairs) > MOST_CROSSINGS:
+        raise AnnotationError(f"{where} winds or crosses itself all over; draw it anew")
     return points
 
 
@@ -183,12 +189,6 @@ def _filled(ring: NDArray[np.float64], where: str) -> Any:
     polygon = shapely.Polygon(ring)
     if shapely.is_valid(polygon):
         return polygon
-    # Of a line of this length at random in its box; and no more than pairs of its edges.
-    left, top, right, bottom = polygon.bounds
-    area = (right - left) * (bottom - top)
-    crossings = polygon.length**2 / (np.pi * area) if area > 0 else 0.0
-    if min(crossings, len(ring) ** 2 / 2) > MOST_CROSSINGS:
-        raise AnnotationError(f"{where} crosses itself all over; draw it anew")
     line = shapely.union_all([shapely.LinearRing(ring)])  # parted where it crosses itself
     faces = shapely.get_parts(shapely.polygonize([line]))
     return only_polygons(shapely.union_all(faces))
