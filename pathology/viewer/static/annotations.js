@@ -56,7 +56,7 @@ export function createAnnotations(app, regions) {
     const list = regions.list();
     if (!evidence || !list.length) return;
     try {
-      const body = { regions: list.map(({ id, name, classes, polygons }) => ({ id, name, classes, polygons })) };
+      const body = { regions: list.map(({ id, name, classes, colour, polygons }) => ({ id, name, classes, colour, polygons })) };
       const told = await app.transport.json(`api/evidence/${evidence}/export`, { method: "POST", body });
       const slide = slideOf(app.library, activeSlide(app));
       const entry = app.library.evidence.find((candidate) => candidate.id === evidence);

@@ -2,13 +2,16 @@
 // provenance below, and all of that as text in the file. It is made here and goes to a file; nothing leaves the machine.
 
 import { download, fileName } from "./copy.js";
+import { undividedText } from "./ledger_panel.js";
 import { drawBar } from "./legend.js";
 import { limitOf } from "./limits.js";
-import { logits, percent, plain } from "./numbers.js";
+import { written } from "./link_text.js";
+import { decimalsFor, logits, percent, plain } from "./numbers.js";
+import { boundsOf, frameOf } from "./overlay.js";
 import { withTexts } from "./png_text.js";
 import { roundLength, shownLength } from "./scale_bar.js";
-import { describe, slideOf } from "./names.js";
-import { undividedText } from "./ledger_panel.js";
+import { slideOf } from "./names.js";
+import { nameOf } from "./shown.js";
 
 const RATIO = 2;
 const MARGIN = 20;
@@ -35,11 +38,26 @@ export function ledgerLine(ledger) {
   return `score ${logits(ledger.score)} logits = ${sum}; gap ${plain(ledger.gap, 2)}, ${ledger.is_closed ? "closed" : "NOT CLOSED"}`;
 }
 
+/** Words no longer than `width`: addresses are broken where the line ends. */
+function fittingWords(ctx, text, width) {
+  const words = [];
+  for (let word of text.split(/\s+/).filter(Boolean)) {
+    while (ctx.measureText(word).width > width) {
+      let many = word.length;
+      while (many > 1 && ctx.measureText(word.slice(0, many)).width > width) many -= 1;
+      words.push(word.slice(0, many));
+      word = word.slice(many);
+    }
+    words.push(word);
+  }
+  return words;
+}
+
 /** Text broken into lines of at most `width`. */
 function linesOf(ctx, text, width) {
   const lines = [];
   let line = "";
-  for (const word of text.split(/\s+/)) {
+  for (const word of fittingWords(ctx, text, width)) {
     const longer = line ? `${line} ${word}` : word;
     if (line && ctx.measureText(longer).width > width) {
       lines.push(line);
@@ -59,9 +77,9 @@ function provenanceLine(info) {
 
 /**
  * @param {object} app
- * @param {object} parts `infos`, `regions`, `sums`
+ * @param {object} parts `infos`, `overlay`, `regions`, `sums`
  */
-export function createFigure(app, { infos, regions, sums }) {
+export function createFigure(app, { infos, overlay, regions, sums }) {
   const { store } = app;
 
   function lookOf(pane, info) {
@@ -78,66 +96,90 @@ export function createFigure(app, { infos, regions, sums }) {
     };
   }
 
+  /** All that the figure tells, waited for: a number that has not come yet is not left out. */
   async function gather() {
-    const panes = app.panes.list().filter((pane) => pane.slide);
+    const panes = app.panes.list().filter((pane) => pane.slide && pane.size.width > 0);
     const ids = [...new Set(panes.map((pane) => pane.state().evidence).filter(Boolean))];
     const found = new Map(await Promise.all(ids.map(async (id) => [id, await infos.wait(id)])));
-    return { panes, found };
+    const told = await Promise.all(
+      regions.list().map(async (region) => ({
+        region,
+        answers: await Promise.all(ids.map(async (id) => ({ id, answer: await sums.wait(id, region) }))),
+      })),
+    );
+    for (const { region, answers } of told)
+      for (const { answer } of answers) if (answer instanceof Error) throw new Error(`${region.name}: ${answer.message}`);
+    return { panes, found, told };
   }
 
   const slideName = (pane) => slideOf(app.library, pane.state().slide)?.name ?? pane.slide.name ?? "slide";
   const title = (panes) => [...new Set(panes.map(slideName))].join(", ");
 
-  function regionLines(found) {
-    const lines = [];
-    for (const region of regions.list())
-      for (const id of found.keys()) {
-        const answer = sums.get(id, region);
-        if (answer?.sum === undefined) continue;
-        const whose = found.size > 1 ? ` (${describe(app.library, id)?.title ?? id})` : "";
-        lines.push(
-          `${region.name}${whose}: ${logits(answer.sum)} logits, ${percent(answer.share)} of the map, ${plain(answer.area_mm2, 4)} mm², ` +
-            `${plain(answer.density)} logits/mm².`,
-        );
-      }
-    return lines;
+  function regionLines(told, found) {
+    return told.flatMap(({ region, answers }) =>
+      answers.map(({ id, answer }) => {
+        const whose = found.size > 1 ? ` (${nameOf(app, id)})` : "";
+        return `${region.name}${whose}: ${logits(answer.sum)} logits, ${percent(answer.share)} of the map, ${plain(answer.area_mm2, 4)} mm², ` +
+          `${logits(answer.density, decimalsFor([answer.density]))} logits/mm².`;
+      }));
   }
 
-  function captionOf(panes, found) {
+  function captionOf(panes, looks) {
     const shown = panes.map((pane) => {
-      const state = pane.state();
-      const what = state.evidence ? describe(app.library, state.evidence)?.title ?? state.evidence : "the slide";
-      return state.mode === "slide" ? "the slide" : `${what} (${state.mode === "heat" ? "heat" : "heat over the slide"})`;
+      const { mode, evidence } = pane.state();
+      if (mode === "slide" || !evidence) return "the slide";
+      return `${nameOf(app, evidence)} (${mode === "heat" ? "heat" : "heat over the slide"})`;
     });
+    const numbered = shown.map((text, i) => (shown.length > 1 ? `${panes[i].index + 1}: ${text}` : text)).join("; ");
     const { colour } = store.get();
-    const { version } = app.library;
-    const how = ["Colours are logits per mm², symmetric about zero, on one scale in all panes"];
-    if (colour.threshold > 0) how.push(`values below ${plain(colour.threshold)} are transparent`);
-    if (colour.sign !== "both") how.push(`only evidence ${colour.sign} the target is shown`);
-    how.push(colour.smooth ? "interpolated between map pixels" : "not interpolated");
-    return `Slide ${title(panes)}. ${shown.map((text, i) => (shown.length > 1 ? `${i + 1}: ${text}` : text)).join("; ")}. ` +
-      `${how.join("; ")}. Made with bcos-pathology${version ? ` ${String(version).replace(/^bcos-pathology /, "")}` : ""}.`;
+    const how = [];
+    if (looks.length) {
+      const units = [...new Set(looks.map(({ map }) => map.unit))].join(", ");
+      how.push(`Colours are ${units}, ${looks.every(({ look }) => look.signed) ? "symmetric about zero, " : ""}on one scale in all panes`);
+      if (colour.threshold > 0) how.push(`what is below ${plain(colour.threshold)} is clear`);
+      if (colour.sign !== "both") how.push(`only evidence ${colour.sign} the target is shown`);
+      how.push(colour.smooth ? "interpolated between the map's pixels" : "not interpolated");
+      how.push("hatched: no tile was looked at");
+    }
+    return [`Slide ${title(panes)}. ${numbered}.`, how.length ? `${how.join("; ")}.` : "", `Made with ${software()}.`].filter(Boolean).join(" ");
   }
 
-  function recordOf(panes, found, caption) {
-    const { view, colour, layout } = store.get();
+  const software = () => `bcos-pathology ${String(app.library.version ?? "").replace(/^bcos-pathology\s*/, "")}`.trim();
+
+  function recordOf(panes, found, told, caption) {
+    const state = store.get();
     return {
-      caption, made: new Date().toISOString(), version: app.library.version ?? null,
-      address: app.options.link ? location.href : null,
-      view, layout, colour,
+      caption, made: new Date().toISOString(), version: software(),
+      address: app.options.link ? `${location.origin}${location.pathname}#${written(state)}` : null,
+      view: state.view, layout: state.layout, colour: state.colour,
       panes: panes.map((pane) => ({ ...pane.state(), slide_name: slideName(pane) })),
       explanations: [...found].map(([id, info]) => ({
-        id, run: info.run, target: info.target, slide: info.slide, ledger: info.ledger, settings: info.settings, provenance: info.provenance,
+        id, name: nameOf(app, id), run: info.run, target: info.target, slide: info.slide, ledger: info.ledger, settings: info.settings,
+        provenance: info.provenance,
       })),
-      regions: regions.list().map(({ id, name, kind, polygons }) => ({
+      regions: told.map(({ region: { id, name, kind, polygons }, answers }) => ({
         id, name, kind, polygons,
-        sums: Object.fromEntries([...found.keys()].map((evidence) => [evidence, sums.get(evidence, { id, name, polygons })])
-          .filter(([, answer]) => answer?.sum !== undefined).map(([evidence, { sum, share, area_mm2 }]) => [evidence, { sum, share, area_mm2 }])),
+        sums: Object.fromEntries(answers.map(({ id: evidence, answer: { sum, share, area_mm2 } }) => [evidence, { sum, share, area_mm2 }])),
       })),
     };
   }
 
-  async function drawPane(ctx, place, info) {
+  /** The colour bars that are needed: one for each look, with the share that is clipped in each pane of it. */
+  function legendsOf(panes, found) {
+    const legends = new Map();
+    for (const pane of panes) {
+      const legend = lookOf(pane, found.get(pane.state().evidence));
+      if (!legend) continue;
+      const key = JSON.stringify([legend.map.name, legend.map.label, legend.map.unit, legend.look]);
+      if (!legends.has(key)) legends.set(key, { ...legend, clipped: [] });
+      const { pixels, clipped } = pane.heat.clippedIn(app.panes.camera.get(), pane.size.width, pane.size.height);
+      const where = panes.length > 1 ? `pane ${pane.index + 1}: ` : "";
+      if (pixels > 0) legends.get(key).clipped.push(`${where}${clipped > 0 ? percent(clipped / pixels) : "none"}`);
+    }
+    return [...legends.values()];
+  }
+
+  async function drawPane(ctx, place, many) {
     const { pane, x, y, width, height } = place;
     const canvas = document.createElement("canvas");
     canvas.width = Math.round(width * RATIO);
@@ -145,55 +187,86 @@ export function createFigure(app, { infos, regions, sums }) {
     await pane.capture(canvas.getContext("2d"), canvas.width, canvas.height);
     ctx.save();
     const { layout, curtain } = store.get();
-    if (layout === "curtain" && pane.index > 0) {
+    const isRight = layout === "curtain" && pane.index > 0;
+    if (isRight) {
       ctx.beginPath();
       ctx.rect(x + width * curtain, y, width * (1 - curtain), height);
       ctx.clip();
     }
     ctx.drawImage(canvas, x, y, width, height);
-    drawShapes(ctx, place);
+    await drawShapes(ctx, place);
     ctx.restore();
+    if (isRight) {
+      ctx.fillStyle = "#ffffff";
+      ctx.fillRect(x + width * curtain - 1, y, 2, height);
+    }
     ctx.strokeStyle = "#b0b0b0";
     ctx.lineWidth = 1;
     ctx.strokeRect(x + 0.5, y + 0.5, width - 1, height - 1);
-    drawScale(ctx, place);
-    return info;
+    if (!isRight) drawScale(ctx, place);
+    if (many) haloed(ctx, String(pane.index + 1), isRight ? x + width - 10 : x + 10, y + 20, isRight ? "right" : "left");
   }
 
-  function drawShapes(ctx, { pane, x, y, width, height }) {
+  async function drawShapes(ctx, { pane, x, y, width, height }) {
     const mpp = pane.slide.mpp;
-    const { selected } = store.get();
+    const at = ([px, py]) => pane.toScreen(px * mpp[0], py * mpp[1]);
     ctx.save();
     ctx.beginPath();
     ctx.rect(x, y, width, height);
     ctx.clip();
-    for (const region of store.get().regions.filter((candidate) => candidate.slide === pane.slide.id)) {
-      const path = new Path2D();
-      let highest = null;
-      for (const ring of region.polygons.flat()) {
-        ring.forEach(([px, py], i) => {
-          const at = pane.toScreen(px * mpp[0], py * mpp[1]);
-          path[i ? "lineTo" : "moveTo"](x + at.x, y + at.y);
-          if (!highest || at.y < highest.y) highest = at;
-        });
-        path.closePath();
-      }
-      ctx.lineJoin = "round";
-      ctx.strokeStyle = "rgb(255 255 255 / 85%)";
-      ctx.lineWidth = 5;
-      ctx.stroke(path);
-      ctx.strokeStyle = region.colour ?? (region.id === selected ? "#c2185b" : "#1a1a1a");
-      ctx.lineWidth = region.id === selected ? 3 : 2;
-      ctx.stroke(path);
-      ctx.font = `600 13px ${FONT}`;
-      ctx.textAlign = "center";
-      ctx.strokeStyle = "#ffffff";
-      ctx.lineWidth = 4;
-      ctx.strokeText(region.name, x + highest.x, y + highest.y - 6);
-      ctx.fillStyle = "#1a1a1a";
-      ctx.fillText(region.name, x + highest.x, y + highest.y - 6);
+    ctx.translate(x, y);
+    for (const item of overlay.items(pane)) {
+      if (item.picture) await drawPicture(ctx, item, frameOf(pane), at(item.box), mpp);
+      else if (!item.open) drawOutline(ctx, item, at);
     }
     ctx.restore();
+  }
+
+  async function drawPicture(ctx, { picture, box, opacity = 1 }, frame, corner, mpp) {
+    const image = new Image();
+    image.src = picture;
+    await image.decode();
+    ctx.save();
+    ctx.transform(...frame, corner.x, corner.y);
+    ctx.globalAlpha = opacity;
+    ctx.imageSmoothingEnabled = false;
+    ctx.drawImage(image, 0, 0, (box[2] - box[0]) * mpp[0], (box[3] - box[1]) * mpp[1]);
+    ctx.restore();
+  }
+
+  function drawOutline(ctx, { lines, label, colour, isSelected }, at) {
+    const path = new Path2D();
+    const points = [];
+    for (const line of lines) {
+      line.forEach((point, i) => {
+        const spot = at(point);
+        points.push([spot.x, spot.y]);
+        path[i ? "lineTo" : "moveTo"](spot.x, spot.y);
+      });
+      path.closePath();
+    }
+    ctx.lineJoin = "round";
+    ctx.strokeStyle = "rgb(255 255 255 / 85%)";
+    ctx.lineWidth = 5;
+    ctx.stroke(path);
+    ctx.strokeStyle = colour ?? (isSelected ? "#c2185b" : INK);
+    ctx.lineWidth = isSelected ? 3 : 2;
+    ctx.stroke(path);
+    if (label) {
+      const [left, top, right] = boundsOf(points);
+      haloed(ctx, label, (left + right) / 2, top - 6, "center");
+    }
+  }
+
+  function haloed(ctx, text, x, y, align) {
+    ctx.font = `600 13px ${FONT}`;
+    ctx.textAlign = align;
+    ctx.lineJoin = "round";
+    ctx.strokeStyle = "#ffffff";
+    ctx.lineWidth = 4;
+    ctx.strokeText(text, x, y);
+    ctx.fillStyle = INK;
+    ctx.fillText(text, x, y);
   }
 
   function drawScale(ctx, { pane, x, y, width, height }) {
@@ -213,7 +286,7 @@ export function createFigure(app, { infos, regions, sums }) {
     ctx.fillText(text, left, bottom - 8);
   }
 
-  function drawLegend(ctx, { map, look }, x, y) {
+  function drawLegend(ctx, { map, look, clipped }, x, y) {
     const width = 168;
     // The bar is made on a canvas of its own, since it clears what is under it.
     const canvas = document.createElement("canvas");
@@ -233,40 +306,36 @@ export function createFigure(app, { infos, regions, sums }) {
     ctx.textAlign = "right";
     ctx.fillText(look.signed ? `+${limit}` : limit, x + width, y + 25);
     ctx.textAlign = "left";
-    ctx.fillText(`${map.label}, ${map.unit}; darker: beyond the scale`, x + width + 14, y + 10);
+    ctx.fillText(`${map.label}, ${map.unit}`, x + width + 14, y + 10);
+    ctx.fillStyle = FAINT;
+    if (clipped.length) ctx.fillText(`beyond the scale (darker): ${clipped.join(", ")} of the map's pixels in view`, x + width + 14, y + 25);
   }
 
   /** The figure as a Blob, with its name and what is written in it. */
   async function make() {
-    const { panes, found } = await gather();
-    if (!panes.length) throw new Error("No pane shows a slide.");
+    const { panes, found, told } = await gather();
+    if (!panes.length) throw new Error("no pane shows a slide");
     const places = layoutOf(panes);
     const inner = Math.max(...places.map(({ x, width }) => x + width));
     const tall = Math.max(...places.map(({ y, height }) => y + height));
-    const caption = captionOf(panes, found);
-    const record = recordOf(panes, found, caption);
+    const legends = legendsOf(panes, found);
+    const caption = captionOf(panes, legends);
+    const record = recordOf(panes, found, told, caption);
 
     const probe = document.createElement("canvas").getContext("2d");
     probe.font = `12px ${FONT}`;
     const notes = [];
     for (const [id, info] of found) {
-      const name = describe(app.library, id)?.title ?? id;
-      notes.push(`${name}: ${ledgerLine(info.ledger)}.`);
+      notes.push(`${nameOf(app, id)}: ${ledgerLine(info.ledger)}.`);
       const undivided = undividedText(info.ledger);
-      if (undivided) notes.push(`${name}: ${undivided}`);
+      if (undivided) notes.push(`${nameOf(app, id)}: ${undivided}`);
     }
-    notes.push(...regionLines(found), caption);
+    notes.push(...regionLines(told, found), caption);
     const small = [...found.values()].map(provenanceLine).filter(Boolean);
     if (record.address && record.address.length < 400) small.push(record.address);
     const bodyLines = notes.flatMap((text) => linesOf(probe, text, inner));
     probe.font = `10px ${FONT}`;
     const smallLines = [...new Set(small)].flatMap((text) => linesOf(probe, text, inner));
-    const legends = [];
-    for (const pane of panes) {
-      const legend = lookOf(pane, found.get(pane.state().evidence));
-      const key = legend && JSON.stringify([legend.map.name, legend.map.label, legend.look]);
-      if (legend && !legends.some((other) => other.key === key)) legends.push({ key, ...legend });
-    }
 
     const head = 26;
     const below = legends.length * 34 + bodyLines.length * LINE + smallLines.length * 14 + 3 * GAP;
@@ -284,7 +353,7 @@ export function createFigure(app, { infos, regions, sums }) {
     ctx.fillText(linesOf(ctx, title(panes), inner)[0] ?? "", MARGIN, MARGIN + 14);
     ctx.save();
     ctx.translate(MARGIN, MARGIN + head);
-    for (const place of places) await drawPane(ctx, place);
+    for (const place of places) await drawPane(ctx, place, places.length > 1);
     ctx.restore();
 
     let y = MARGIN + head + tall + GAP;
@@ -306,7 +375,7 @@ export function createFigure(app, { infos, regions, sums }) {
     const png = await new Promise((go, fail) =>
       canvas.toBlob((blob) => (blob ? go(blob) : fail(new Error("The picture is too large for this browser: make the window smaller."))), "image/png"));
     const texts = {
-      Title: title(panes), Description: caption, Software: `bcos-pathology ${app.library.version ?? ""}`.trim(),
+      Title: title(panes), Description: caption, Software: software(),
       bcos_pathology: JSON.stringify(record),
     };
     const blob = withTexts(await png.arrayBuffer(), texts);

@@ -3,7 +3,7 @@
 import { curveFigure } from "./curve.js";
 import { button, element } from "./dom.js";
 import { createLatest } from "./latest.js";
-import { decimalsFor, logits, percent } from "./numbers.js";
+import { count, decimalsFor, logits, percent, plain } from "./numbers.js";
 import { createPictures, regionAddress } from "./pictures.js";
 import { activeEvidence } from "./shown.js";
 
@@ -78,7 +78,7 @@ export function createGalleryPanel(app, { infos, regions, tiles }) {
       if (state.key !== key) return;
       state = {
         key, error: null, isPending: false,
-        answer: { ...told, evidence, order, of: JSON.stringify([evidence, order, region?.polygons ?? null]) },
+        answer: { ...told, evidence_sum: told.evidence, evidence, order, of: JSON.stringify([evidence, order, region?.polygons ?? null]) },
       };
       render();
       if (told.statement) app.announce(figure.querySelector("figcaption")?.textContent ?? "");
@@ -106,13 +106,14 @@ export function createGalleryPanel(app, { infos, regions, tiles }) {
   }
 
   function go(tile, evidence) {
-    tiles.select(evidence, tile);
+    tiles.select(evidence, tile, store.get().panel ?? "gallery");
     tiles.fly();
   }
 
   function step(by) {
     const { answer } = state;
-    if (!answer?.tiles.length) return;
+    if (answer?.evidence !== activeEvidence(app)) return store.set({ panel: "gallery" }); // it asks
+    if (!answer.tiles.length) return;
     const { tile: chosen } = store.get();
     const at = answer.tiles.findIndex((tile) => tile.index === chosen?.index && answer.evidence === chosen.evidence);
     const next = answer.tiles[at < 0 ? 0 : at + by];
@@ -146,7 +147,10 @@ export function createGalleryPanel(app, { infos, regions, tiles }) {
     figure.replaceChildren();
     list.replaceChildren();
     if (!answer) return;
-    if (answer.curve) figure.append(curveFigure(answer.curve, answer.statement, answer.order));
+    figure.append(curveFigure(answer.curve, answer.statement, answer.order));
+    if (answer.evidence_sum > 0) figure.append(element("p", { class: "tool-note", text: `All tiles together: ${plain(answer.evidence_sum, 4)} logits.` }));
+    if (answer.unknown > 0)
+      figure.append(element("p", { class: "tool-note", text: `Of ${count(answer.unknown)} tiles it is not known: they were not taken apart.` }));
     const decimals = decimalsFor(answer.tiles.map((tile) => tile.share));
     const info = infos.get(answer.evidence);
     const mapSum = info?.ledger?.map_sum;
@@ -161,7 +165,7 @@ export function createGalleryPanel(app, { infos, regions, tiles }) {
   }
 
   const group = "Evidence";
-  const isOpen = () => isShown && store.get().page === "slide";
+  const isOpen = () => store.get().page === "slide" && activeEvidence(app) !== null;
   const offs = [
     store.subscribe(["panes", "active", "regions"], ask),
     store.subscribe(["tile"], () => isShown && mark()),

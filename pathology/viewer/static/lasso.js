@@ -26,7 +26,7 @@ function doubleArea(points) {
 
 /**
  * @param {object} app
- * @param {{add: function, refresh: function}} overlay
+ * @param {{add: function}} overlay
  * @param {function(number[][], string)} finish what to do with a closed ring of level-0 pixels and the slide's id
  */
 export function createLasso(app, overlay, finish) {
@@ -48,7 +48,7 @@ export function createLasso(app, overlay, finish) {
 
   function setDraft(next) {
     draft = next;
-    overlay.refresh();
+    layer.refresh();
   }
 
   function append(pane, point) {
@@ -169,7 +169,7 @@ export function createLasso(app, overlay, finish) {
     return { pane, point: pixelOf(pane, { x: width / 2, y: height / 2 }) };
   }
 
-  const removeLayer = overlay.add((pane) => {
+  const layer = overlay.add((pane) => {
     if (draft?.slide !== pane.slide.id) return [];
     const points = draft.tip ? [...draft.points, draft.tip] : draft.points;
     return [{ lines: [points], open: true, dots: [draft.points[0]], className: "tool-draft" }];
@@ -181,7 +181,7 @@ export function createLasso(app, overlay, finish) {
       if (!isOn() && draft) cancel();
       aim();
     }),
-    removeLayer,
+    layer.remove,
   ];
   bind();
 

@@ -8,10 +8,8 @@ import { shownEvidence } from "./shown.js";
 import { createViewSums } from "./view_sums.js";
 
 function verdictOf(ledger) {
-  return {
-    isClosed: ledger.is_closed,
-    text: `${ledger.is_closed ? "closed" : "NOT CLOSED"}, tolerance ${plain(ledger.tolerance, 2)}`,
-  };
+  const shown = { text: ledger.is_closed ? "closed" : "NOT CLOSED", title: `The tolerance is ${plain(ledger.tolerance, 2)} logits` };
+  return { isClosed: ledger.is_closed, shown };
 }
 
 function totalOf(parts) {
@@ -35,6 +33,7 @@ export function regionColumn(title, answer, state, ledger) {
   const facts = {};
   for (const name of ["share", "for", "against", "density", "area_mm2", "covered_mm2", "tiles"])
     if (answer[name] !== undefined) facts[name] = answer[name];
+  if (answer.undivided > 0) facts.undivided = answer.undivided;
   return {
     title, state, parts: answer.ledger, total: answer.total, score: answer.score, gap: answer.gap, facts,
     verdict: verdictOf(ledger),
@@ -106,12 +105,12 @@ export function createLedgerPanel(app, { infos, regions, sums, tiles }) {
   // One explanation: a table with a column for each scope. Several: a table for each scope, so that they stand side by side.
   function tablesOf() {
     const shown = shownEvidence(app);
-    const all = shown.map(({ id, name }) => ({ id, name, columns: columnsOf(id) }));
+    const all = shown.map(({ id, name, short }) => ({ name, short, columns: columnsOf(id) }));
     if (all.length < 2) return all.map(({ name, columns }) => [name, columns]);
     const scopes = Math.max(...all.map(({ columns }) => columns.length));
     return Array.from({ length: scopes }, (_, at) => [
       all.find(({ columns }) => columns[at])?.columns[at].title ?? "",
-      all.filter(({ columns }) => columns[at]).map(({ name, columns }) => ({ ...columns[at], title: name })),
+      all.filter(({ columns }) => columns[at]).map(({ name, short, columns }) => ({ ...columns[at], title: short, hint: name })),
     ]);
   }
 

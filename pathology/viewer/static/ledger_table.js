@@ -3,47 +3,43 @@
 import { drawing, element } from "./dom.js";
 import { decimalsFor, exact, logits, percent, plain } from "./numbers.js";
 
-const BAR = { width: 44, height: 8 };
+const BAR = { width: 100, height: 4 };
 
-/** A bar from zero, to the right for, to the left against. */
+/** A thin bar under a number: from the middle to the right for, to the left against. */
 function bar(value, largest) {
   const half = BAR.width / 2;
   const length = largest > 0 && Number.isFinite(value) ? (Math.abs(value) / largest) * half : 0;
   return drawing(
     "svg",
-    { class: "ledger-bar", width: BAR.width, height: BAR.height, "aria-hidden": "true" },
-    drawing("rect", { class: "ledger-zero", x: half - 0.5, y: 0, width: 1, height: BAR.height }),
+    { class: "ledger-bar", viewBox: `0 0 ${BAR.width} ${BAR.height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    drawing("rect", { class: "ledger-zero", x: half - 0.75, y: 0, width: 1.5, height: BAR.height }),
     drawing("rect", {
-      class: value < 0 ? "is-against" : "is-for", x: value < 0 ? half - length : half, y: 1,
-      width: length, height: BAR.height - 2,
+      class: value < 0 ? "is-against" : "is-for", x: value < 0 ? half - length : half, y: 0.5,
+      width: length, height: BAR.height - 1,
     }),
   );
 }
 
+const ORDER = { bias: 0, map: 2, inside: 3, outside: 4, "cut off": 5 }; // constants, by whatever name, are 1
+
 /**
- * Columns of a ledger, as `[{title, hint, state, parts, total, score, gap, verdict, facts}]`: `parts` and `facts` are `[[name, value]]`,
- * `state` is "ready", "pending" (numbers are of what was before: shown grey), "waiting" (none yet) or an Error.
+ * Names of the parts of columns, as a person reads them. Columns are `[{title, hint, state, parts, total, score, gap, verdict, facts}]`:
+ * `parts` are `[[name, value]]`, `facts` an object, `state` is "ready", "pending" (numbers are of what was before: shown grey),
+ * "waiting" (none yet) or an Error.
  */
-function rowsOf(columns, pick) {
-  const names = [];
-  for (const column of columns) {
-    let at = -1;
-    for (const [name] of pick(column)) {
-      const found = names.indexOf(name);
-      if (found >= 0) at = found;
-      else names.splice((at += 1), 0, name);
-    }
-  }
-  return names;
+function partsOf(columns) {
+  const names = [...new Set(columns.flatMap((column) => (column.parts ?? []).map(([name]) => name)))];
+  return names.sort((a, b) => (ORDER[a] ?? 1) - (ORDER[b] ?? 1));
 }
 
 const FACTS = {
-  share: { label: "share of the map", show: percent },
-  for: { label: "for", show: (value, decimals) => logits(value, decimals), isLogits: true },
-  against: { label: "against", show: (value, decimals) => logits(value, decimals), isLogits: true },
+  share: { label: "share", show: percent },
+  for: { label: "for", show: logits },
+  against: { label: "against", show: logits },
   density: { label: "logits/mm²", show: (value) => (value > 0 ? `+${plain(value)}` : plain(value)) },
-  area_mm2: { label: "area in mm²", show: (value) => plain(value, 4) },
-  covered_mm2: { label: "with tiles, in mm²", show: (value) => plain(value, 4) },
+  area_mm2: { label: "mm²", show: (value) => plain(value, 4) },
+  covered_mm2: { label: "mm² covered", show: (value) => plain(value, 4) },
+  undivided: { label: "not taken apart", show: (value) => (value === null ? "" : value.toLocaleString("en")) },
   tiles: { label: "tiles", show: (value) => (value === null ? "" : value.toLocaleString("en")) },
 };
 
@@ -54,13 +50,17 @@ const HINTS = {
   "cut off": "What fell outside the slide and is not on the map",
   bias: "The constant that any slide gets",
   gap: "How far total and score are apart",
+  share: "Of the sum of the map",
+  covered_mm2: "Where the map has values",
+  tiles: "Whose centre is inside",
+  undivided: "Tiles reaching in whose sum lies evenly over them",
   for: "Sum of the positive pixels at the map's finest level",
   against: "Sum of the negative pixels at the map's finest level",
 };
 
 /** The table. @param {string} caption @param {object[]} columns @returns {HTMLTableElement} */
 export function ledgerTable(caption, columns) {
-  const parts = rowsOf(columns, (column) => column.parts ?? []);
+  const parts = partsOf(columns);
   const facts = Object.keys(FACTS).filter((name) => columns.some((column) => column.facts?.[name] !== undefined));
   const valueOf = (column, name) => column.parts?.find(([part]) => part === name)?.[1] ?? null;
   const all = columns.flatMap((column) => [...(column.parts ?? []).map(([, value]) => value), column.total, column.score]);
@@ -70,7 +70,7 @@ export function ledgerTable(caption, columns) {
   const cell = (column, text, bars = null) => {
     const made = element("td", { class: "ledger-number" });
     if (column.state === "waiting") made.append(element("span", { class: "ledger-waiting", text: "…" }));
-    else made.append(...(bars ? [bars] : []), element("span", { text }));
+    else made.append(element("span", { text }), ...(bars ? [bars] : []));
     if (column.state === "pending" || column.state === "waiting") made.setAttribute("aria-busy", "true");
     if (column.state === "pending") made.classList.add("is-pending");
     return made;
@@ -92,12 +92,12 @@ export function ledgerTable(caption, columns) {
     row("gap", "gap", shown.map((column) => {
       const made = cell(column, plain(column.gap, 2));
       if (column.verdict && column.state === "ready")
-        made.append(element("span", { class: column.verdict.isClosed ? "ledger-closed" : "ledger-open", text: column.verdict.text }));
+        made.append(element("span", { class: column.verdict.isClosed ? "ledger-closed" : "ledger-open", ...column.verdict.shown }));
       return made;
     })),
   );
   const table = element(
-    "table", { class: "ledger" }, element("caption", { text: caption }), element("thead", {}, head), body, sums,
+    "table", { class: "ledger ledger-columns" }, element("caption", { text: caption }), element("thead", {}, head), body, sums,
   );
   if (facts.length)
     table.append(element("tbody", { class: "ledger-facts" }, ...facts.map((name) =>
@@ -117,7 +117,7 @@ export function ledgerTable(caption, columns) {
 export function ledgerText(caption, columns) {
   const ready = columns.filter((column) => column.state === "ready");
   const line = (label, pick) => [label, ...ready.map((column) => exact(pick(column)))].join("\t");
-  const parts = rowsOf(ready, (column) => column.parts);
+  const parts = partsOf(ready);
   const facts = Object.keys(FACTS).filter((name) => ready.some((column) => column.facts?.[name] !== undefined));
   return [
     [`${caption} (logits)`, ...ready.map((column) => column.title)].join("\t"),

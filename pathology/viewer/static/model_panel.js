@@ -120,7 +120,7 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
     for (const address of pictures) URL.revokeObjectURL(address);
     pictures = [];
     tile = null;
-    overlay.refresh();
+    layer.refresh();
   }
 
   function verdictOf({ check }) {
@@ -145,14 +145,15 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
       const { canvas, clipped } = pixelCanvas(values, tile.result.places, lookFor(kind === "overlay"));
       tile.drawn[kind] = { canvas, address: canvas.toDataURL("image/png"), clipped };
     }
-    overlay.refresh();
+    layer.refresh();
   }
 
-  const removeLayer = overlay.add((pane) => {
+  const layer = overlay.add((pane) => {
     if (!tile?.drawn || !tile.isOver || pane.slide.id !== tile.slide) return [];
     const state = pane.state();
+    const isSlide = state.mode === "slide" || !state.evidence;
     const isAlone = (store.get().panes ?? []).every((one) => one.mode === "slide");
-    if (state.mode === "slide" && !isAlone) return []; // the slide as it is stays beside it
+    if (isSlide ? !isAlone : state.evidence !== tile.evidence) return []; // the slide, or what another run says, stays as it is
     const [x, y, width, height] = tile.result.box;
     const box = [x, y, x + width, y + height];
     if (state.mode === "heat") return [{ box, picture: tile.drawn.heat.address, className: "tool-heat" }];
@@ -180,7 +181,7 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
       type: "checkbox", checked: tile.isOver,
       onchange: () => {
         tile.isOver = over.checked;
-        overlay.refresh();
+        layer.refresh();
       },
     });
     const heat = pixelCanvas(tile.values[tile.target], result.places, lookFor(false));
@@ -324,7 +325,7 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
         tileJob.cancel();
         forget();
         render();
-      } else overlay.refresh();
+      } else layer.refresh();
     }),
     commands.add({
       id: "model.tile", key: "Shift+P", label: "Explain the selected tile down to its pixels", group,
@@ -334,7 +335,7 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
       id: "model.mask", key: "Shift+K", label: "Paint the selected region over and ask the model again", group,
       enabled: () => store.get().page === "slide" && regions.selected() !== null && canAsk(activeEvidence(app)), run: askMask,
     }),
-    removeLayer,
+    layer.remove,
   ];
   tiles.addAction((own) => (canAsk(store.get().tile?.evidence) ? button("Explain its pixels", () => commands.run("model.tile"), { "data-index": own.index }) : ""));
   void learn();

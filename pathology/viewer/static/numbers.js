@@ -13,9 +13,12 @@ export function decimalsFor(values) {
   return Math.min(7, Math.max(3, 3 - Math.floor(Math.log10(largest))));
 }
 
+const DUST = 1e-12; // in logits: what float64 leaves of sums that cancel
+
 /** Logits with their sign; what is not zero but would read so is told by its power of ten. */
-export function logits(value, decimals = 4) {
-  if (value === null || value === undefined) return "";
+export function logits(number, decimals = 4) {
+  if (number === null || number === undefined) return "";
+  const value = Math.abs(number) < DUST ? 0 : number;
   if (!Number.isFinite(value)) return "not finite";
   const text = value.toFixed(decimals);
   if (value !== 0 && Number(text) === 0) return signed(`${value > 0 ? "+" : ""}${value.toExponential(1)}`);

@@ -7,7 +7,8 @@ import { drawing } from "./dom.js";
 
 const ARM_UM = 1000;
 
-function frameOf(pane) {
+/** The matrix [a, b, c, d] from micrometres to CSS pixels of a pane. */
+export function frameOf(pane) {
   const [o, x, y] = [
     pane.toScreen(0, 0),
     pane.toScreen(ARM_UM, 0),
@@ -89,49 +90,59 @@ function place(pane, mpp, frame, placed) {
 }
 
 /**
- * Layers of shapes over every pane.
- * `add(shapesOf)` takes a function of a pane that returns what to draw there: `{lines, open, box,
- * picture, dots, label, className, colour}`; `refresh()` asks all of them again.
+ * Layers of shapes over every pane. `add(shapesOf)` takes a function of a pane that returns what to draw there, `{lines, open, box,
+ * picture, opacity, dots, label, className, colour}`, and returns `{refresh, remove}`; `items(pane)` is all that lies over a pane.
+ * @param {object} app
  */
 export function createOverlay(app) {
-  const layers = new Set();
-  let drawn = [];
+  const layers = [];
 
-  const follow = (moved) => {
-    for (const { pane, mpp, items } of drawn) {
-      if (moved && moved !== pane) continue;
-      const frame = frameOf(pane);
-      for (const placed of items) place(pane, mpp, frame, placed);
-    }
-  };
-
-  const refresh = () => {
-    for (const { group } of drawn) group.remove();
-    drawn = [];
+  function drawLayer(layer) {
+    for (const { group } of layer.drawn) group.remove();
+    layer.drawn = [];
     for (const pane of app.panes.list()) {
       const mpp = pane.slide?.mpp;
-      if (!mpp || !pane.svg) continue;
-      const items = [...layers].flatMap((shapesOf) => shapesOf(pane)).map((item) => build(item, mpp));
+      if (!mpp) continue;
+      const items = layer.shapesOf(pane).map((item) => build(item, mpp));
       const group = drawing("g", { class: "tool-shapes", "aria-hidden": "true" });
       for (const { nodes, dots, label } of items)
         group.append(...nodes, ...dots.map(([, dot]) => dot), ...(label ? [label[1]] : []));
-      pane.svg.append(group);
-      drawn.push({ pane, mpp, items, group });
+      const after = layers.slice(layers.indexOf(layer) + 1).flatMap(({ drawn }) => drawn).find((other) => other.pane === pane);
+      pane.svg.insertBefore(group, after?.group ?? null);
+      layer.drawn.push({ pane, mpp, items, group });
+      follow(layer, pane);
     }
-    follow(null);
-  };
+  }
 
-  const offs = [app.panes.on("change", refresh), app.panes.on("view", ({ pane }) => follow(pane))];
+  function follow(layer, moved) {
+    for (const { pane, mpp, items } of layer.drawn) {
+      if (pane !== moved || !items.length) continue;
+      const frame = frameOf(pane);
+      for (const placed of items) place(pane, mpp, frame, placed);
+    }
+  }
+
+  const offs = [
+    app.panes.on("change", () => layers.forEach(drawLayer)),
+    app.panes.on("view", ({ pane }) => layers.forEach((layer) => follow(layer, pane))),
+  ];
   return {
     add(shapesOf) {
-      layers.add(shapesOf);
-      return () => layers.delete(shapesOf);
+      const layer = { shapesOf, drawn: [] };
+      layers.push(layer);
+      return {
+        refresh: () => drawLayer(layer),
+        remove() {
+          for (const { group } of layer.drawn) group.remove();
+          layers.splice(layers.indexOf(layer), 1);
+        },
+      };
     },
-    refresh,
+    items: (pane) => layers.flatMap(({ shapesOf }) => shapesOf(pane)),
     destroy() {
-      for (const off of offs) off?.();
-      for (const { group } of drawn) group.remove();
-      drawn = [];
+      for (const off of offs) off();
+      for (const { group } of layers.flatMap(({ drawn }) => drawn)) group.remove();
+      layers.length = 0;
     },
   };
 }

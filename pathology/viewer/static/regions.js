@@ -4,6 +4,8 @@ import { boundsOf } from "./overlay.js";
 import { keepRegions, keptRegions } from "./region_store.js";
 import { activeSlide } from "./shown.js";
 
+const MOST_LABELS = 40; // more would hide the slide
+
 /** A random id as QuPath has them; `crypto.randomUUID` is missing on plain-http notebook hubs. */
 export function freshUuid() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
@@ -32,7 +34,7 @@ export function classesOf(region) {
 
 /**
  * @param {object} app
- * @param {{add: function, refresh: function}} overlay
+ * @param {{add: function}} overlay
  * @param {object} sums as `createSums` makes them
  */
 export function createRegions(app, overlay, sums) {
@@ -82,7 +84,7 @@ export function createRegions(app, overlay, sums) {
         if (!evidence) continue;
         const answer = sums.get(evidence, region);
         if (!answer?.polygons?.length) continue;
-        sums.adopt(evidence, region.polygons, answer.polygons);
+        sums.adopt(region.polygons, answer.polygons);
         return { ...region, polygons: answer.polygons, settled: true };
       }
       return region;
@@ -173,22 +175,22 @@ export function createRegions(app, overlay, sums) {
     },
   };
 
-  const removeLayer = overlay.add((pane) => {
+  const layer = overlay.add((pane) => {
     const { regions: all, selected: chosen } = store.get();
-    return all
-      .filter((region) => region.slide === pane.slide.id)
-      .map((region) => ({
+    const shown = all.filter((region) => region.slide === pane.slide.id);
+    return shown.map((region) => ({
         lines: region.polygons.flat(),
-        label: region.name,
+        label: shown.length <= MOST_LABELS || region.id === chosen ? region.name : "",
         colour: region.colour,
         className: region.id === chosen ? "tool-region tool-selected" : "tool-region",
+        isSelected: region.id === chosen,
       }));
   });
   const offs = [
     store.subscribe(["panes", "regions"], load),
-    store.subscribe(["regions", "selected"], overlay.refresh),
+    store.subscribe(["regions", "selected"], layer.refresh),
     sums.on(settle),
-    removeLayer,
+    layer.remove,
   ];
   load();
   return { ...regions, destroy: () => offs.forEach((off) => off()) };

@@ -53,15 +53,13 @@ export function createRegionsPanel(app, { regions, sums }) {
     return { answer };
   };
 
-  function cells(region, shown, decimals) {
-    return shown.flatMap(({ id }) => {
-      const { answer, text, problem, isPending } = numbersOf(id, region);
-      const told = answer ? [logits(answer.sum, decimals), percent(answer.share)] : text;
-      return told.map((words) => {
-        const made = element("td", { class: "ledger-number", text: words, title: problem ?? "" });
-        if (isPending) made.setAttribute("aria-busy", "true");
-        return made;
-      });
+  function cells(region, id, decimals) {
+    const { answer, text, problem, isPending } = numbersOf(id, region);
+    const told = answer ? [logits(answer.sum, decimals), percent(answer.share)] : text;
+    return told.map((words) => {
+      const made = element("td", { class: "ledger-number", text: words, title: problem ?? "" });
+      if (isPending) made.setAttribute("aria-busy", "true");
+      return made;
     });
   }
 
@@ -102,19 +100,21 @@ export function createRegionsPanel(app, { regions, sums }) {
       }));
       return;
     }
-    const decimals = decimalsFor(shown.flatMap(({ id }) => list.map((region) => numbersOf(id, region).answer?.sum ?? 0)));
-    const head = [element("th", { scope: "col", text: "Region" })];
-    for (const { name } of shown)
-      head.push(
-        element("th", { scope: "col", text: shown.length > 1 ? `${name}: logits` : "logits" }),
-        element("th", { scope: "col", text: "of the map", title: "Share of the map's sum" }),
-      );
-    head.push(element("th", { scope: "col", text: "mm²" }), element("td", {}));
+    const decimals = Math.max(4, decimalsFor(shown.flatMap(({ id }) => list.map((region) => numbersOf(id, region).answer?.sum ?? 0))));
+    const isOne = shown.length === 1;
+    const heads = ["Region", ...(shown.length ? ["logits", "share"] : []), "mm²"];
+    const head = element("tr", {}, ...heads.map((text) => element("th", { scope: "col", text, title: text === "share" ? "Of the sum of the map" : "" })), element("td", {}));
+    // One explanation: a line for each region. Several: under each region a line for each of them.
+    const gap = () => (shown.length ? [element("td", {}), element("td", {})] : []);
+    const linesOf = (region, decimals) =>
+      isOne ? [] : shown.map(({ id, name, short }) =>
+        element("tr", { class: "region-of" }, element("th", { scope: "row", text: short, title: name }), ...cells(region, id, decimals), element("td", {}), element("td", {})));
+    const own = (region) => (isOne ? cells(region, shown[0].id, decimals) : gap());
     const rowOf = (region) => {
       const isChosen = region.id === store.get().selected;
-      const swatch = element("span", { class: "region-swatch", "aria-hidden": "true" });
-      if (region.colour) swatch.style.background = region.colour;
-      return element(
+      const swatch = region.colour ? element("span", { class: "region-swatch", "aria-hidden": "true" }) : null;
+      if (swatch) swatch.style.background = region.colour;
+      const line = element(
         "tr",
         {
           class: isChosen ? "region-row is-selected" : "region-row", "data-id": region.id, "aria-current": String(isChosen),
@@ -122,7 +122,7 @@ export function createRegionsPanel(app, { regions, sums }) {
           ondblclick: () => regions.fly(region),
         },
         element("th", { scope: "row" }, swatch, nameField(region)),
-        ...cells(region, shown, decimals),
+        ...own(region),
         element("td", { class: "ledger-number", text: areaOf(region, shown) }),
         element(
           "td", { class: "region-acts" },
@@ -130,21 +130,21 @@ export function createRegionsPanel(app, { regions, sums }) {
           button("×", () => regions.remove([region.id]), { "aria-label": `Delete ${region.name}` }),
         ),
       );
+      return element("tbody", {}, line, ...linesOf(region, decimals));
     };
-    const groups = groupsOf(list);
+    const groupOf = ({ label, many, region }) =>
+      element(
+        "tbody", { class: "ledger-sums" },
+        element(
+          "tr", { "data-group": label }, element("th", { scope: "row", text: `${label} (${many})`, title: "Where they overlap, counted once" }),
+          ...own(region), element("td", { class: "ledger-number", text: areaOf(region, shown) }), element("td", {}),
+        ),
+        ...linesOf(region, decimals),
+      );
     body.replaceChildren(
       element(
         "div", { class: "tool-scroll" },
-        element(
-          "table", { class: "ledger regions" },
-          element("thead", {}, element("tr", {}, ...head)),
-          element("tbody", {}, ...list.map(rowOf)),
-          element("tbody", { class: "ledger-sums" }, ...groups.map(({ label, many, region }) =>
-            element(
-              "tr", {}, element("th", { scope: "row", text: `${label} (${many})`, title: "Where they overlap, counted once" }),
-              ...cells(region, shown, decimals), element("td", { class: "ledger-number", text: areaOf(region, shown) }), element("td", {}),
-            ))),
-        ),
+        element("table", { class: "ledger regions" }, element("thead", {}, head), ...list.map(rowOf), ...groupsOf(list).map(groupOf)),
       ),
     );
     for (const problem of new Set(shown.flatMap(({ id }) => list.map((region) => numbersOf(id, region).problem)).filter(Boolean)))

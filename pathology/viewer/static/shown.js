@@ -14,13 +14,19 @@ export function activeSlide(app) {
   return panes?.[active]?.slide ?? slide ?? null;
 }
 
-/** Explanations of the active slide in any pane, once each, in the panes' order: `[{id, name}]`. */
+/** Explanations of the active slide in any pane, once each, in the panes' order: `[{id, name, short}]`; `short` tells them apart. */
 export function shownEvidence(app) {
   const slide = activeSlide(app);
   const ids = (app.store.get().panes ?? [])
     .filter((pane) => pane.slide === slide && pane.evidence)
     .map((pane) => pane.evidence);
-  return [...new Set(ids)].map((id) => ({ id, name: nameOf(app, id) }));
+  const told = [...new Set(ids)].map((id) => ({ id, name: nameOf(app, id), ...describe(app.library, id) }));
+  const shorts = [
+    told.map(({ run }) => run?.split("/").at(-1)), told.map(({ run }) => run), told.map(({ target }) => target),
+    told.map(({ name }) => name),
+  ];
+  const short = shorts.find((names) => names.every(Boolean) && new Set(names).size === names.length) ?? shorts.at(-1);
+  return told.map(({ id, name }, i) => ({ id, name, short: short[i] }));
 }
 
 /** The explanation that a tool with room for one speaks of: the active pane's, else the first shown. */

@@ -4,7 +4,7 @@ const AT_ONCE = 50;
 
 /**
  * Sums of regions.
- * `get(evidence, region)` is the answer, `"pending"`, or an Error; the listeners of `on` hear when any of them changes.
+ * `get(evidence, region)` is the answer, `"pending"`, or an Error; listeners of `on` hear when any of them changes.
  * A region is `{id, name, polygons}` in level-0 pixels; its polygons are never changed, only replaced.
  * @param {object} app
  */
@@ -53,21 +53,38 @@ export function createSums(app) {
     }
   }
 
+  function get(evidence, region) {
+    const answers = answersOf(evidence);
+    if (!answers.has(region.polygons)) {
+      answers.set(region.polygons, "pending");
+      if (!waiting.has(evidence)) waiting.set(evidence, new Map());
+      waiting.get(evidence).set(region.polygons, region);
+      clearTimeout(timer);
+      timer = setTimeout(send, 0);
+    }
+    return answers.get(region.polygons);
+  }
+
   return {
-    get(evidence, region) {
-      const answers = answersOf(evidence);
-      if (!answers.has(region.polygons)) {
-        answers.set(region.polygons, "pending");
-        if (!waiting.has(evidence)) waiting.set(evidence, new Map());
-        waiting.get(evidence).set(region.polygons, region);
-        clearTimeout(timer);
-        timer = setTimeout(send, 0);
-      }
-      return answers.get(region.polygons);
-    },
+    get,
+    /** The answer, or an Error, when it is there. */
+    wait: (evidence, region) =>
+      new Promise((go) => {
+        const look = () => {
+          const answer = get(evidence, region);
+          if (answer === "pending") return;
+          listeners.delete(look);
+          go(answer);
+        };
+        listeners.add(look);
+        look();
+      }),
     /** The same region in other words: `polygons` stand for what was asked with `before`. */
-    adopt(evidence, before, polygons) {
-      answersOf(evidence).set(polygons, answersOf(evidence).get(before));
+    adopt(before, polygons) {
+      for (const answers of known.values()) {
+        const answer = answers.get(before);
+        if (answer?.polygons) answers.set(polygons, answer);
+      }
     },
     /** Ask again what could not be answered. */
     retry() {

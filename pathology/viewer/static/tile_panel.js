@@ -25,7 +25,7 @@ export function nearest(tiles, [x, y]) {
 
 /**
  * @param {object} app
- * @param {{add: function, refresh: function}} overlay
+ * @param {{add: function}} overlay
  */
 export function createTilePanel(app, overlay) {
   const { store } = app;
@@ -40,7 +40,7 @@ export function createTilePanel(app, overlay) {
 
   const tell = () => {
     render();
-    overlay.refresh();
+    layer.refresh();
     for (const listener of listeners) listener();
   };
 
@@ -78,10 +78,9 @@ export function createTilePanel(app, overlay) {
     });
   }
 
-  function select(evidence, tile) {
+  function select(evidence, tile, panel = "ledger") {
     found.set(`${evidence}/${tile.index}`, tile);
-    const panel = ["ledger", "model"].includes(store.get().panel) ? {} : { panel: "ledger" };
-    store.set({ tile: { evidence, index: tile.index }, ...panel });
+    store.set({ tile: { evidence, index: tile.index }, panel: store.get().panel === "model" ? "model" : panel });
     app.announce(`Tile ${tile.index}: ${logits(tile.share)} logits of the slide's score.`);
   }
 
@@ -130,14 +129,14 @@ export function createTilePanel(app, overlay) {
       pictured = { key, image };
     }
     const shown = shownEvidence(app).some(({ id }) => id === chosen.evidence)
-      ? shownEvidence(app) : [{ id: chosen.evidence, name: "" }];
-    const columns = shown.map(({ id, name }) => ({ name, tile: of(id) })).filter(({ tile }) => tile?.width);
+      ? shownEvidence(app) : [{ id: chosen.evidence, name: "", short: "" }];
+    const columns = shown.map(({ id, name, short }) => ({ name, short, tile: of(id) })).filter(({ tile }) => tile?.width);
     const decimals = decimalsFor(columns.flatMap(({ tile }) => [tile.bias, tile.contribution, tile.positive, tile.negative]));
     const told = columns.map(({ tile }) => new Map(rows(tile, decimals)));
     const names = [...new Set(told.flatMap((row) => [...row.keys()]))];
     const table = element("table", { class: "ledger tool-tile-table" });
     if (columns.length > 1)
-      table.append(element("thead", {}, element("tr", {}, element("td", {}), ...columns.map(({ name }) => element("th", { scope: "col", text: name })))));
+      table.append(element("thead", {}, element("tr", {}, element("td", {}), ...columns.map(({ name, short }) => element("th", { scope: "col", text: short, title: name })))));
     table.append(element("tbody", {}, ...names.map((name) =>
       element("tr", {}, element("th", { scope: "row", text: name }), ...told.map((row) => element("td", { class: "ledger-number", text: row.get(name) ?? "" }))))));
     section.replaceChildren(
@@ -146,6 +145,8 @@ export function createTilePanel(app, overlay) {
         "div", { class: "tool-actions" },
         button("Go there", () => app.commands.run("tile.fly")),
         button("Let go", () => store.set({ tile: null })),
+        button("Before", () => app.commands.run("gallery.previous"), { title: "The tile before it in the gallery" }),
+        button("Next", () => app.commands.run("gallery.next"), { title: "The next tile in the gallery" }),
         ...extras.map((make) => make(own)),
       ),
       pictured.image, table,
@@ -155,7 +156,7 @@ export function createTilePanel(app, overlay) {
     );
   }
 
-  const removeLayer = overlay.add((pane) => {
+  const layer = overlay.add((pane) => {
     const { tile: chosen } = store.get();
     const tile = chosen && pane.slide.id === slideOf(chosen) ? of(chosen.evidence) : null;
     return tile?.width ? [{ lines: [ringOf(tile)], label: `Tile ${tile.index}`, className: "tool-tile-outline" }] : [];
@@ -165,7 +166,7 @@ export function createTilePanel(app, overlay) {
     app.commands.add({
       id: "tile.fly", key: "w", label: "Go to the selected tile", group: "Evidence", enabled: () => store.get().tile !== null, run: fly,
     }),
-    removeLayer,
+    layer.remove,
   ];
 
   return {

@@ -15,6 +15,7 @@ import { createRegionsPanel } from "./regions_panel.js";
 import { activeEvidence, activeSlide } from "./shown.js";
 import { createSums } from "./sums.js";
 import { createTilePanel } from "./tile_panel.js";
+import { createToolButtons } from "./tool_buttons.js";
 import { viewPolygon } from "./view_sums.js";
 
 /** @param {object} app as main.js makes it, with panes @returns {{element: HTMLElement, destroy: function()}} */
@@ -183,14 +184,14 @@ export function createTools(app) {
       sums.retry();
     }),
   );
-  overlay.refresh();
+  const buttons = createToolButtons(app);
   showPanel();
 
   return {
     element: whole,
     destroy() {
       for (const off of offs) off?.();
-      const made = [figure, annotations, ...Object.values(panels).map(({ part }) => part), lasso, tiles, regions, overlay, sums, infos];
+      const made = [buttons, figure, annotations, ...Object.values(panels).map(({ part }) => part), lasso, tiles, regions, overlay, sums, infos];
       for (const part of made) part.destroy();
     },
   };
