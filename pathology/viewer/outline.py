@@ -204,8 +204,6 @@ def _pieces(
     is_piece = edge[:-1] == edge[1:]
     a, b = point[:-1][is_piece], point[1:][is_piece]
     middle, height = (a + b) / 2, b[:, 1] - a[:, 1]
-    # What lies on the line between two rows is in neither.
-    is_in = (height != 0) | (middle[:, 1] % 1 != 0)
-    middle, height = middle[is_in], height[is_in]
+    # Level ones have no height, but touch pixels: a coarse one that they cut must be known.
     column, row = np.floor(middle).astype(np.int64).T
     return row * ROW + column, height, height * (column + 1 - middle[:, 0])

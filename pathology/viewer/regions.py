@@ -3,6 +3,7 @@
 A lasso that crosses itself is filled: what its line encloses is inside, and counts once.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,13 +70,16 @@ def parse_regions(body: Any, slide: Box) -> list[Region]:
         classes = one.get("classes") or []
         if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
             raise AnnotationError(f"{where}: classes must be a list of texts")
+        colour = _text(one, "colour", i)
+        if colour and not re.fullmatch("#[0-9a-fA-F]{6}", colour):
+            raise AnnotationError(f"{where}: colour must be #rrggbb, got {colour!r}")
         regions.append(
             Region(
                 id=_text(one, "id", i) or str(i),
                 name=name,
                 geometry=parse_polygons(one.get("polygons"), slide, where),
                 classes=tuple(classes),
-                colour=_text(one, "colour", i),
+                colour=colour,
             )
         )
     return regions
