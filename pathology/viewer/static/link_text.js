@@ -27,7 +27,8 @@ export function written(state) {
     if (list.find) put("find", quoted(list.find));
     if (list.label) put("label", quoted(list.label));
     if (list.show !== LIST.show) put("show", list.show);
-    if (list.sort !== LIST.sort || list.descending) put("sort", `${quoted(list.sort)}${list.descending ? ",down" : ""}`);
+    if (list.sort !== LIST.sort) put("sort", quoted(list.sort));
+    if (list.descending) put("down", null);
     return parts.join("&");
   }
   put("slide", state.slide);
@@ -106,13 +107,12 @@ export function parsed(text, library) {
 
   const id = one("slide", (value) => (slideOf(library, value)?.problem === null ? value : null));
   if (id === null) {
-    const [sort, down] = (one("sort", unquoted) ?? LIST.sort).split(",");
     const list = {
       find: one("find", unquoted) ?? LIST.find,
       label: one("label", unquoted) ?? LIST.label,
       show: one("show", of(Object.keys(SHOWN))) ?? LIST.show,
-      sort,
-      descending: down === "down",
+      sort: one("sort", unquoted) ?? LIST.sort,
+      descending: one("down", () => true) ?? false,
     };
     if (found.has("slide")) return { patch: { page: "list", list }, problems: [problems[0]] }; // the rest is of no slide
     return { patch: { page: "list", list }, problems: [...problems, ...[...unread].map(shortened)] };

@@ -55,17 +55,15 @@ export function createToolbar(app) {
     enabled: () => Boolean(root.requestFullscreen),
     async run() {
       try {
-        if (document.fullscreenElement) await document.exitFullscreen();
+        if (isFull()) await document.exitFullscreen();
         else await root.requestFullscreen();
       } catch {
         app.notify("The browser does not give the full screen.", { kind: "note", key: "full" });
       }
     },
   });
-  const fullChanged = () => {
-    const isFull = document.fullscreenElement === root;
-    full.textContent = isFull ? "Leave full screen" : "Full screen";
-  };
+  const isFull = () => root.getRootNode().fullscreenElement === root; // a cell's root may be in a shadow tree
+  const fullChanged = () => (full.textContent = isFull() ? "Leave full screen" : "Full screen");
   document.addEventListener("fullscreenchange", fullChanged);
 
   function show() {
