@@ -23,7 +23,7 @@ export function createCurtain(app, home) {
 
   const set = (part) => app.store.set({ curtain: Math.min(1, Math.max(0, part)) });
 
-  /** Show the line over these panes' elements, the upper one cut to its right; null for none. */
+  /** Part two pictures: `over`, the upper one, is seen to the right of the line; null for no curtain. */
   function show(over) {
     if (upper !== null && upper !== over) upper.style.clipPath = "";
     upper = over;
@@ -33,9 +33,12 @@ export function createCurtain(app, home) {
 
   function place(part) {
     if (upper === null) return;
-    const cut = `${100 * part}%`;
-    upper.style.clipPath = `inset(0 0 0 ${cut})`;
-    line.style.left = cut;
+    const [all, box] = [home.getBoundingClientRect(), upper.getBoundingClientRect()];
+    const cut = Math.round(part * box.width);
+    upper.style.clipPath = `inset(0 0 0 ${cut}px)`;
+    line.style.left = `${cut}px`;
+    line.style.top = `${box.top - all.top}px`;
+    line.style.height = `${box.height}px`;
     line.setAttribute("aria-valuenow", Math.round(100 * part));
     line.setAttribute("aria-valuetext", `${Math.round(100 * part)} % left`);
   }

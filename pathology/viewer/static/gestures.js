@@ -70,7 +70,7 @@ export function attachGestures(stage, { camera, toSlide, mayDrag, press, hover }
       return;
     }
     const recent = flick.filter((one) => event.timeStamp - one.time < 80);
-    if (recent.length < 2) return;
+    if (recent.length < 2 || camera.isStill()) return;
     const [first, last] = [recent[0], recent.at(-1)];
     const ms = Math.max(last.time - first.time, 1);
     const [vx, vy] = [(last.x - first.x) / ms, (last.y - first.y) / ms];

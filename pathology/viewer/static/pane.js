@@ -53,12 +53,14 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
   let shown = null; // the pane's part of the state
   let frame = null;
   let rest = null;
+  let pointed = null; // what the readout is at
   let isDestroyed = false;
   const troubles = { slide: "", evidence: "", tiles: "" };
 
   const pane = {
     index,
     element: section,
+    frame: frameElement,
     stage,
     svg,
     heat,
@@ -78,7 +80,7 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
   };
   const readout = createReadout(app, pane);
   pane.readout = readout;
-  foot.append(readout.element);
+  stage.append(readout.element);
 
   const osd = OpenSeadragon({
     element: home,
@@ -93,6 +95,7 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
     animationTime: 0,
     imageLoaderLimit: 6,
     maxImageCacheCount: 300,
+    smoothTileEdgesMinZoom: Infinity, // it moves tiles by parts of a pixel
     minZoomImageRatio: 0,
     maxZoomPixelRatio: Infinity,
   });
@@ -235,8 +238,10 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
   function chooseMap() {
     const map = evidence?.maps.find((one) => one.name === shown.map) ?? evidence?.maps[0] ?? null;
     heat.setMap(map === null ? null : heatMap(evidence.id, map));
+    legend.clipped({ pixels: 0 });
     label();
     recolour();
+    if (pointed !== null) readout.show(pointed);
   }
 
   /** Show another part of the state; only what differs is made anew. */
@@ -265,6 +270,7 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
 
   /** Show a mark and the value at a place (um), or neither. */
   pane.pointAt = (at, withCross) => {
+    pointed = at;
     readout.show(at);
     cross.hidden = at === null || !withCross;
     if (cross.hidden) return;
@@ -272,11 +278,14 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
     cross.style.transform = `translate(${x}px, ${y}px)`;
   };
 
-  /** Fit the room there is: whole CSS pixels, so that canvases are not stretched. Returns true if that changed anything. */
+  /** Fit the room there is: whole CSS pixels from a whole one on, so that canvases are neither stretched nor blurred. */
   pane.fit = () => {
     const box = frameElement.getBoundingClientRect();
-    const next = [Math.floor(box.width), Math.floor(box.height)];
-    if (next[0] === width && next[1] === height) return false;
+    const [left, top] = [Math.ceil(box.left) - box.left, Math.ceil(box.top) - box.top];
+    stage.style.left = `${left}px`;
+    stage.style.top = `${top}px`;
+    const next = [Math.max(0, Math.floor(box.width - left)), Math.max(0, Math.floor(box.height - top))];
+    if (next[0] === width && next[1] === height) return;
     [width, height] = next;
     stage.style.width = `${width}px`;
     stage.style.height = `${height}px`;
@@ -285,7 +294,6 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
       apply();
       osd.forceRedraw();
     }
-    return true;
   };
 
   /** Toggle the overview. */

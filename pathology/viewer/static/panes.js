@@ -61,7 +61,10 @@ export function createPanes(app) {
     while (panes.length > wanted.length) panes.pop().destroy();
     while (panes.length < wanted.length) panes.push(add(panes.length));
     const needsUnder = isStacked() && wanted.length === 1;
-    if (needsUnder && under === null) under = add(0);
+    if (needsUnder && under === null) {
+      under = add(0);
+      home.prepend(under.element);
+    }
     if (!needsUnder && under !== null) {
       under.destroy();
       under = null;
@@ -92,12 +95,12 @@ export function createPanes(app) {
       pane.showMiniMap(withMiniMap && (isFirst || two[1] === pane));
       pane.element.dataset.active = String(panes.length > 1 && panes[store.get().active] === pane);
     });
-    curtain.show(two.length === 2 ? two[1].element : null);
     fitAll();
   }
 
   function fitAll() {
     for (const pane of all()) pane.fit();
+    curtain.show(isStacked() ? (all()[1]?.frame ?? null) : null);
     settle();
   }
 
@@ -209,7 +212,7 @@ export function createPanes(app) {
     const { x, y } = camera.target();
     camera.go(camera.target());
     const at = { x_um: x, y_um: y };
-    pane.pointAt(at, true);
+    for (const other of all()) if (other.slide?.id === pane.slide?.id) other.pointAt(at, true);
     try {
       app.announce(await pane.readout.read(at));
     } catch (error) {

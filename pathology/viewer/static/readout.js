@@ -16,7 +16,7 @@ export function createReadout(app, pane) {
   const place = element("span", { class: "readout-place" });
   const value = element("span", { class: "readout-value" });
   const exact = element("span", { class: "readout-exact" });
-  const its = element("div", { class: "readout" }, value, exact, place);
+  const its = element("div", { class: "readout", hidden: true }, value, exact, place);
   const latest = createLatest(REST_MS, (error) => {
     if (error.name !== "AbortError") exact.textContent = error.message;
   });
@@ -63,10 +63,8 @@ export function createReadout(app, pane) {
   /** Show what is at a place (um), or nothing. */
   function show(at) {
     latest.stop();
-    if (at === null || pane.slide === null || !isInside(at)) {
-      place.textContent = value.textContent = exact.textContent = "";
-      return;
-    }
+    its.hidden = at === null || pane.slide === null || !isInside(at);
+    if (its.hidden) return;
     place.textContent = placeText(at);
     value.textContent = quickText(at);
     exact.textContent = "";

@@ -3,6 +3,7 @@
 import { boxAround, cornersOf, matrixOf } from "./geometry.js";
 
 const AT_ONCE = 6;
+const EDGE = 2; // pixels by which a tile is drawn under its neighbours to the right and below, so that no seam shines through
 
 /**
  * The pyramid of a slide: square pixels, level 0 the finest, each level half of the one before.
@@ -12,7 +13,29 @@ function pyramidOf(slide) {
   const finest = Math.min(...slide.mpp);
   // What a division leaves of rounding is no further column of pixels.
   const pixels = (level) => slide.size_um.map((um) => Math.max(1, Math.ceil(Math.round((um * 1e6) / (finest * 2 ** level)) / 1e6)));
-  return { finest, pixels, levels: slide.levels, tile: slide.tile_px };
+  const tile = slide.tile_px;
+  /** Width and height of a tile, and how much is added to either. */
+  const tileSize = (level, ...at) => {
+    const sizes = pixels(level).map((all, axis) => Math.min(tile, all - at[axis] * tile));
+    return { sizes, extra: pixels(level).map((all, axis) => ((at[axis] + 1) * tile < all ? EDGE : 0)) };
+  };
+  return { finest, pixels, levels: slide.levels, tile, tileSize };
+}
+
+/** A tile as a canvas, its last column and row repeated. @param {Blob} blob @param {number[]} extra @returns {Promise<object>} context */
+async function extended(blob, [right, below]) {
+  const image = await createImageBitmap(blob);
+  const { width, height } = image;
+  const canvas = document.createElement("canvas");
+  canvas.width = width + right;
+  canvas.height = height + below;
+  const ctx = canvas.getContext("2d");
+  ctx.drawImage(image, 0, 0);
+  if (right > 0) ctx.drawImage(image, width - 1, 0, 1, height, width, 0, right, height);
+  if (below > 0) ctx.drawImage(image, 0, height - 1, width, 1, 0, height, width, below);
+  if (right > 0 && below > 0) ctx.drawImage(image, width - 1, height - 1, 1, 1, width, height, right, below);
+  image.close();
+  return ctx;
 }
 
 const address = (slide, level, x, y) => `api/slides/${slide.id}/tiles/${level}/${x}/${y}.jpg`;
@@ -25,17 +48,18 @@ const address = (slide, level, x, y) => `api/slides/${slide.id}/tiles/${level}/$
  */
 export function openSeadragonImage(app, slide, failed) {
   const { TileSource, Rect } = app.OpenSeadragon;
-  const { finest, pixels, levels, tile } = pyramidOf(slide);
+  const { finest, pixels, levels, tile, tileSize } = pyramidOf(slide);
   const [width, height] = pixels(0);
-  const source = new TileSource({ width, height, tileSize: tile, tileOverlap: 0, minLevel: 0, maxLevel: levels - 1 });
+  // An overlap keeps OpenSeadragon from stretching every tile by a pixel against seams.
+  const source = new TileSource({ width, height, tileSize: tile, tileOverlap: EDGE, minLevel: 0, maxLevel: levels - 1 });
   const levelOf = (its) => levels - 1 - its; // OpenSeadragon counts from the coarsest
 
   source.getTileUrl = (its, x, y) => address(slide, levelOf(its), x, y);
   source.getTileHashKey = (its, x, y) => address(slide, levelOf(its), x, y);
   // The last tiles of a level hold whole pixels, so they reach a little over the slide's edge: not squeezed to end at it.
   source.getTileBounds = (its, x, y, isSource) => {
-    const [w, h] = pixels(levelOf(its));
-    const size = [Math.min(tile, w - x * tile), Math.min(tile, h - y * tile)];
+    const { sizes, extra } = tileSize(levelOf(its), x, y);
+    const size = sizes.map((px, axis) => px + extra[axis]);
     if (isSource) return new Rect(0, 0, ...size);
     const one = 2 ** levelOf(its) / width;
     return new Rect(x * tile * one, y * tile * one, size[0] * one, size[1] * one);
@@ -44,14 +68,18 @@ export function openSeadragonImage(app, slide, failed) {
   source.downloadTileStart = (job) => {
     const controller = new AbortController();
     job.userData.controller = controller;
-    app.transport.blob(job.src, { signal: controller.signal }).then(
-      (blob) => job.finish(blob, null, "rasterBlob"),
-      (error) => {
-        job.fail(error.message, null);
-        if (error.name !== "AbortError") failed(error);
-      },
-    );
+    void fetchTile(job, controller.signal);
   };
+  async function fetchTile(job, signal) {
+    const { level, x, y } = job.tile;
+    try {
+      const blob = await app.transport.blob(job.src, { signal });
+      job.finish(await extended(blob, tileSize(levelOf(level), x, y).extra), null, "context2d");
+    } catch (error) {
+      job.fail(error.message, null);
+      if (error.name !== "AbortError") failed(error);
+    }
+  }
   source.downloadTileAbort = (job) => job.userData.controller?.abort();
   return { tileSource: source, x: 0, y: 0, width: width * finest };
 }
@@ -64,7 +92,7 @@ export function openSeadragonImage(app, slide, failed) {
  * @param {object} view of `width` x `height` pixels of ctx
  */
 export async function drawSlide(app, slide, ctx, view, width, height) {
-  const { finest, pixels, levels, tile } = pyramidOf(slide);
+  const { finest, pixels, levels, tile, tileSize } = pyramidOf(slide);
   const level = Math.min(levels - 1, Math.max(0, Math.floor(Math.log2(view.scale / finest) + 1e-9)));
   const side = finest * 2 ** level * tile;
   const [x, y, w, h] = boxAround(cornersOf(view, width, height));
@@ -77,13 +105,13 @@ export async function drawSlide(app, slide, ctx, view, width, height) {
   const one = finest * 2 ** level;
   async function worker() {
     for (let next = wanted.pop(); next !== undefined; next = wanted.pop()) {
-      const image = await createImageBitmap(await app.transport.blob(address(slide, level, ...next)));
+      const blob = await app.transport.blob(address(slide, level, ...next));
+      const { canvas } = await extended(blob, tileSize(level, ...next).extra);
       const [left, top] = next.map((n) => n * side);
       ctx.save();
       ctx.transform(a * one, b * one, c * one, d * one, a * left + c * top + e, b * left + d * top + f);
-      ctx.drawImage(image, 0, 0);
+      ctx.drawImage(canvas, 0, 0);
       ctx.restore();
-      image.close();
     }
   }
   await Promise.all(Array.from({ length: AT_ONCE }, worker));

@@ -83,7 +83,7 @@ export function createCamera({ isStill }) {
     get: () => view,
     /** Where it is going. */
     target: () => target,
-    isMoving: () => frame !== null,
+    isStill,
     go,
     zoom,
     pan,
