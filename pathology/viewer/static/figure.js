@@ -172,7 +172,7 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
       if (!legend) continue;
       const key = JSON.stringify([legend.map.name, legend.map.label, legend.map.unit, legend.look]);
       if (!legends.has(key)) legends.set(key, { ...legend, clipped: [] });
-      const { pixels, clipped } = pane.heat.clippedIn(app.panes.camera.get(), pane.size.width, pane.size.height);
+      const { pixels, clipped } = pane.survey();
       const where = panes.length > 1 ? `pane ${pane.index + 1}: ` : "";
       if (pixels > 0) legends.get(key).clipped.push(`${where}${clipped > 0 ? percent(clipped / pixels) : "none"}`);
     }

@@ -204,36 +204,40 @@ export function createHeatLayer(source) {
     return null;
   }
 
-  /** Of the map's pixels in view that hold something: how many are beyond the limit. `{pixels, clipped}`. */
-  function clippedIn(view, width, height) {
-    const counts = { pixels: 0, clipped: 0 };
-    if (map === null || mosaic === null) return counts;
+  /** Of the map's pixels in view that hold something: how many, how many are beyond the limit, and the largest size of a value. */
+  function survey(view, width, height) {
+    const found = { pixels: 0, clipped: 0, largest: 0 };
+    if (map === null || mosaic === null) return found;
     const { level, x, y, columns, rows } = mosaic;
     const limit = look.limit / map.step;
     const [least, most] = [look.sign === "for" ? -Infinity : -limit, look.sign === "against" ? Infinity : limit];
     const [mx, my] = map.pixel.map((um) => um * 2 ** level);
     const corners = cornersOf(view, width, height).map(([px, py]) => [(px - map.origin[0]) / mx, (py - map.origin[1]) / my]);
     const [w, h] = map.size(level);
-    for (let row = y * TILE; row < Math.min(h, (y + rows) * TILE); row++) {
-      const span = spanOf(corners, row + 0.5);
-      const from = Math.max(x * TILE, Math.ceil(span[0] - 0.5));
-      const to = Math.min(w, (x + columns) * TILE, Math.floor(span[1] + 0.5));
-      for (let column = from; column < to; ) {
-        const end = Math.min(to, (Math.floor(column / TILE) + 1) * TILE);
-        const tile = source.get(map, level, Math.floor(column / TILE), Math.floor(row / TILE));
-        if (tile !== null) {
-          const line = (row % TILE) * TILE;
-          for (let i = line + (column % TILE); i < line + (column % TILE) + end - column; i++) {
-            const n = tile.values[i];
-            if (n === NODATA) continue;
-            counts.pixels += 1;
-            if (n > most || n < least) counts.clipped += 1;
-          }
+    const spans = Array.from({ length: Math.max(0, Math.min(h, (y + rows) * TILE) - y * TILE) }, (_, i) => {
+      const [from, to] = spanOf(corners, y * TILE + i + 0.5);
+      return [Math.ceil(from - 0.5), Math.min(w, Math.floor(to + 0.5))];
+    });
+    for (let i = 0; i < columns * rows; i++) {
+      const [left, top] = [(x + (i % columns)) * TILE, Math.floor(i / columns) * TILE];
+      const tile = source.get(map, level, left / TILE, y + top / TILE);
+      if (tile === null || tile.isEmpty) continue;
+      const { values } = tile;
+      for (let row = top; row < Math.min(top + TILE, spans.length); row++) {
+        const line = (row - top) * TILE;
+        const end = line + Math.min(TILE, spans[row][1] - left);
+        for (let at = line + Math.max(0, spans[row][0] - left); at < end; at++) {
+          const n = values[at];
+          if (n === NODATA) continue;
+          found.pixels += 1;
+          if (n > most || n < least) found.clipped += 1;
+          const size = n < 0 ? -n : n;
+          if (size > found.largest) found.largest = size;
         }
-        column = end;
       }
     }
-    return counts;
+    found.largest *= map.step;
+    return found;
   }
 
   /** True if a tile of what was drawn last cannot be had. */
@@ -245,7 +249,7 @@ export function createHeatLayer(source) {
     );
   }
 
-  return { setMap, setLook, draw, valueAt, clippedIn, hasFailed, map: () => map, destroy: () => source.want(self, []) };
+  return { setMap, setLook, draw, valueAt, survey, hasFailed, map: () => map, destroy: () => source.want(self, []) };
 }
 
 /** Where a convex outline begins and ends at a height. */

@@ -76,6 +76,8 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
     },
     toScreen: (x_um, y_um) => toScreen(camera.get(), width, height, x_um, y_um),
     toSlide: (x, y) => toSlide(camera.get(), width, height, x, y),
+    /** What the map holds in view, see heat_layer.js. */
+    survey: () => heat.survey(camera.get(), width, height),
     devicePixel: () => (camera.get()?.scale ?? 1) / ratio(),
   };
   const readout = createReadout(app, pane);
@@ -151,7 +153,7 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
     miniMap.show(view, width, height);
     outlines.show(store.get().colour.grid ? (evidence?.id ?? null) : null, slide, view, width, height);
     clearTimeout(rest);
-    if (withHeat) rest = setTimeout(() => legend.clipped(heat.clippedIn(camera.get(), width, height)), REST_MS);
+    if (withHeat) rest = setTimeout(() => legend.clipped(pane.survey()), REST_MS);
     emit("view", { pane, view });
   }
   outlines.onChange(schedule);

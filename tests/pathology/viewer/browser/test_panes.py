@@ -616,7 +616,7 @@ CLIPPED = """async ([view, limit, sign]) => {
   const until = performance.now() + 5000;
   while (!layer.draw(ctx, view, 500, 400, 1, [1000, 600]) && performance.now() < until)
     await new Promise((done) => setTimeout(done, 20));
-  return layer.clippedIn(view, 500, 400);
+  return layer.survey(view, 500, 400);
 }"""
 
 
@@ -644,10 +644,12 @@ def test_the_clipped_share_counts_the_pixels_of_the_view(panes, scale, rotation,
     inside = (np.abs(across) < 250) & (np.abs(down) < 200) & (values != NODATA)
     over = values[inside] * STEP
     assert inside.sum() > 1000
-    assert found == {"pixels": int(inside.sum()), "clipped": int((np.abs(over) > 1 + 1e-9).sum())}
+    assert found["pixels"] == inside.sum()
+    assert found["clipped"] == (np.abs(over) > 1 + 1e-9).sum()
+    assert found["largest"] == pytest.approx(np.abs(over).max(), rel=1e-12)
     assert found["clipped"] > 0
     only = panes.page.evaluate(CLIPPED, [view, 1.0, "for"])
-    assert only["clipped"] == int((over > 1 + 1e-9).sum())
+    assert only["clipped"] == (over > 1 + 1e-9).sum()
 
 
 def test_tiles_that_nobody_wants_any_more_are_given_up(module_page):
