@@ -117,7 +117,7 @@ class RegionRoutes:
             )
         regions, seen = [], set()
         points = 0
-        for one in drawn.drawn:
+        for number, one in enumerate(drawn.drawn, 1):
             names = tuple(name for name in one.names if name)
             identity = _uuid(one.identity)
             if identity is None or identity in seen:
@@ -128,7 +128,7 @@ class RegionRoutes:
             regions.append(
                 {
                     "id": identity,
-                    "name": one.title or (names[0] if names else one.where),
+                    "name": one.title or (names[0] if names else f"Annotation {number}"),
                     "classes": list(names),
                     "polygons": polygons,
                     "colour": one.colour or None,

@@ -67,8 +67,11 @@ def by_pixel(made, polygon, slide):
     x = made.box.x + made.box.width / width * np.arange(width + 1)
     y = made.box.y + made.box.height / height * np.arange(height + 1)
     left, top = np.meshgrid(x[:-1], y[:-1])
-    right, bottom = np.meshgrid(x[1:], y[1:])
+    right, bottom = np.meshgrid(np.minimum(x[1:], slide.right), np.minimum(y[1:], slide.bottom))
     pixels = shapely.box(left, top, right, bottom)
-    pixels = shapely.intersection(pixels, shapely.box(0, 0, slide.right, slide.bottom))
-    areas = shapely.area(shapely.intersection(pixels, polygon))
-    return areas / np.maximum(shapely.area(pixels), 1e-300), areas
+    full = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
+    shapely.prepare(polygon)
+    areas = np.where(shapely.contains_properly(polygon, pixels), full, 0.0)
+    cut = (areas == 0) & (full > 0) & shapely.intersects(polygon, pixels)
+    areas[cut] = shapely.area(shapely.intersection(pixels[cut], polygon))
+    return areas / np.maximum(full, 1e-300), areas
