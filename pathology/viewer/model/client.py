@@ -274,12 +274,13 @@ class ModelClient:
             if state is None or state.job.number != report.number:
                 return
             if not state.is_over:
-                state.done, state.total, state.what = report.done, report.total, report.what
                 if report.answer is not None:
                     state.state, state.answer, state.what = "done", report.answer, ""
                     self._keep(state)
                 elif report.error is not None:
                     state.state, state.error, state.what = "failed", report.error, ""
+                else:
+                    state.done, state.total, state.what = report.done, report.total, report.what
             if report.is_last:
                 self._at_work = None
                 self._next()

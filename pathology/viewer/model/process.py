@@ -12,7 +12,13 @@ from typing import Any
 
 from pathology.viewer.model.question import Job, Report
 
-WORKER = "pathology.viewer.model.worker"
+PROGRAM = """
+import sys
+sys.path[:] = {path!r}
+from pathology.viewer.model.worker.loop import main
+main()
+"""
+"""Finds what the viewer finds; the folder that one stands in is looked at only if that does."""
 GRACE_S = 2.0
 """From being asked to end to being killed."""
 
@@ -33,7 +39,7 @@ class WorkerProcess:
         self._said: deque[str] = deque(maxlen=20)
         self._writing = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", WORKER],
+            [sys.executable, "-P", "-c", PROGRAM.format(path=sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -57,14 +63,17 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End it, and wait until it has."""
-        with suppress(OSError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
+        self._hang_up()
         try:
             self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _hang_up(self) -> None:
+        assert self._process.stdin is not None
+        with self._writing, suppress(OSError):
+            self._process.stdin.close()
 
     def _send(self, message: Any) -> None:
         assert self._process.stdin is not None
@@ -79,6 +88,7 @@ class WorkerProcess:
             while True:
                 self._heard(pickle.load(pipe))
         code = self._process.wait()
+        self._hang_up()
         self._talk.join(GRACE_S)
         self._ended(self._how(code))
 

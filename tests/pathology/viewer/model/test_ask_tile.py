@@ -224,9 +224,8 @@ def test_a_slide_models_weights_are_of_the_whole_bag():
         assert told["weight"] == 1
         assert not answer.result["check"]["differs"]
         # As small as a share of many is what counts as different.
-        assert (
-            answer.result["check"]["tolerance"] < 1e-3 * subject.tiles["contribution"].abs().max()
-        )
+        largest = subject.tiles["contribution"].abs().max()
+        assert answer.result["check"]["tolerance"] < 1e-3 * largest
     assert passes.count("encoding all tiles") == 1  # kept for the next question
 
 
