@@ -12,6 +12,7 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import anyio.to_thread
 import uvicorn
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +21,8 @@ from pathology.viewer.access import Access, Guard, is_local, local_names
 
 TRIED = 20
 """Ports, when the one asked for is taken."""
+THREADS = 12
+"""That read slides and maps; more take memory, and are not quicker."""
 GRACE_S = 3
 """For answers on their way when the viewer is stopped."""
 
@@ -33,7 +36,8 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     last = port + TRIED if port else 1
     for each in range(port, min(last, 65536)):
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # Named as TCP, which asyncio wants to see before it sends without delay: 40 ms a tile.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -64,6 +68,10 @@ class _Server(uvicorn.Server):
         finally:
             for each, handler in former.items():
                 signal.signal(each, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().call_later(GRACE_S, self._give_up)

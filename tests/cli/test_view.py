@@ -1,5 +1,6 @@
 """``pathology view``: what is refused, and a viewer that starts and ends as a person's does."""
 
+import asyncio
 import json
 import os
 import re
@@ -134,6 +135,29 @@ def test_the_next_port_where_one_is_taken(slides, results):
             found = int(re.search(r":(\d+)/", lines[-1])[1])
             assert port < found < port + 20
             browser_of(lines[-1])
+
+
+def test_answers_are_sent_without_delay():
+    """Or the system waits 40 ms for more to send with the last part of each tile."""
+    nodelay = []
+
+    class Noting(asyncio.Protocol):
+        def connection_made(self, transport):
+            accepted = transport.get_extra_info("socket")
+            nodelay.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    async def connect():
+        server = await asyncio.get_running_loop().create_server(Noting, sock=bind("127.0.0.1", 0))
+        async with server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            await writer.drain()
+            while not nodelay:
+                await asyncio.sleep(0.01)
+            writer.close()
+
+    asyncio.run(connect())
+    assert nodelay[0]
 
 
 def test_only_this_machine_can_reach_it(slides, results):
