@@ -14,16 +14,15 @@ export function heatPane(slide, evidence) {
 
 /**
  * Panes for a slide: slide | overlay; with several runs of one target slide | first run | second run; only the slide if there is
- * nothing to show, or blind mode hides it. A comparison keeps to the target of the highest score.
+ * nothing to show, or blind mode hides it. Of several targets it is the one that most runs explain, and of these the one of the highest
+ * score.
  * @param {object} library
  * @param {string} slide
  * @returns {object[]}
  */
 export function firstPanes(library, slide) {
-  const entries = evidenceOf(library, slide);
-  if (entries.length === 0) return [slidePane(slide)];
-  const best = entries.reduce((one, other) => ((other.score ?? -Infinity) > (one.score ?? -Infinity) ? other : one));
-  const runs = library.runs.map((run) => entries.find((entry) => entry.run === run.id && entry.target === best.target));
-  const shown = runs.filter((entry) => entry !== undefined).slice(0, 2);
-  return [slidePane(slide), ...shown.map((entry) => heatPane(slide, entry.id))];
+  const targets = Map.groupBy(evidenceOf(library, slide), (entry) => entry.target);
+  const highest = (entries) => Math.max(...entries.map((entry) => entry.score ?? -Infinity));
+  const [entries = []] = [...targets.values()].sort((one, other) => other.length - one.length || highest(other) - highest(one));
+  return [slidePane(slide), ...entries.slice(0, 2).map((entry) => heatPane(slide, entry.id))];
 }

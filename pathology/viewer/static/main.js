@@ -76,6 +76,7 @@ export async function start(root, { transport, OpenSeadragon, options = {} }) {
   app.side = element("aside", { class: "side", "aria-label": "Evidence in numbers" });
   const waiting = element("p", { class: "waiting", role: "status", text: "Reading the list of slides…" });
   root.append(placeholder, app.bar, waiting);
+  quieten(OpenSeadragon);
 
   Object.defineProperty(app, "library", { get: () => store.get().library });
   app.reload = async () => {
@@ -122,3 +123,15 @@ export async function start(root, { transport, OpenSeadragon, options = {} }) {
   return app;
 }
 
+const quietened = new WeakSet();
+
+/** OpenSeadragon warns of each tile that comes after its slide was closed, which is as it should be. */
+function quieten(OpenSeadragon) {
+  if (quietened.has(OpenSeadragon)) return;
+  quietened.add(OpenSeadragon);
+  const loud = OpenSeadragon.console;
+  const warn = (text, ...rest) => {
+    if (!String(text).startsWith("Ignoring tile")) loud.warn(text, ...rest);
+  };
+  OpenSeadragon.console = Object.assign(Object.create(loud), { warn });
+}
