@@ -221,6 +221,18 @@ def test_what_qupath_gets_comes_back(client, entries, tmp_path, odd):
     assert len({feature["id"] for feature in content["features"]}) == 2
 
 
+def test_what_qupath_gets_counts_from_the_bounds(client, library, cnn, monkeypatch):
+    monkeypatch.setattr(library.open(cnn.slide.id), "bounds", Box(100, 50, 800, 700))
+    body = {"regions": [{"id": "a", "name": "a", "polygons": [[LASSO]]}]}
+    answer = client.post(f"/api/evidence/{cnn.id}/export", json=body)
+    content = answer.json()
+    ring = content["features"][0]["geometry"]["coordinates"][0]
+    np.testing.assert_allclose(ring[:-1], np.subtract(LASSO, (100, 50)))
+    assert content["bcos_pathology"]["regions"]["origin"] == [100, 50]
+    (region,) = sent(client, cnn, answer.content)["regions"]
+    np.testing.assert_allclose(region["polygons"][0][0][:-1], LASSO)
+
+
 def sent(client, entry, data, status=200):
     answer = client.post(f"/api/slides/{entry.slide.id}/annotations", content=data)
     assert answer.status_code == status, answer.text
