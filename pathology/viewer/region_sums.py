@@ -41,7 +41,7 @@ class SumMap(Protocol):
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
-        """``(height, width)`` of each level, the finest first; pixels of each are four of it."""
+        """``(height, width)`` of each level, the finest first; four pixels make one of the next."""
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> NDArray[Any]:
         """Pixels of a level, NaN where nothing was placed."""
