@@ -14,14 +14,11 @@ function distance(a, b) {
   return Math.hypot(a.x - b.x, a.y - b.y);
 }
 
-/** Twice the area within a ring, without its sign, in square pixels. */
-function doubleArea(points) {
-  let sum = 0;
-  for (let i = 0; i < points.length; i++) {
-    const [[ax, ay], [bx, by]] = [points[i], points[(i + 1) % points.length]];
-    sum += ax * by - bx * ay;
-  }
-  return Math.abs(sum);
+/** Whether points lie in one line, or all but. A line that crosses itself may have no signed area, and be a region all the same. */
+function isLine(points) {
+  const [[ax, ay]] = points;
+  const [fx, fy] = points.reduce((far, [x, y]) => (Math.hypot(x - ax, y - ay) > Math.hypot(...far) ? [x - ax, y - ay] : far), [0, 0]);
+  return points.every(([x, y]) => Math.abs(fx * (y - ay) - fy * (x - ax)) < 1);
 }
 
 /**
@@ -61,7 +58,7 @@ export function createLasso(app, overlay, finish) {
   function close() {
     if (!draft) return;
     const { points, slide } = draft;
-    if (points.length < 3 || doubleArea(points) < 2) {
+    if (points.length < 3 || isLine(points)) {
       app.announce("A region needs three points that are not in one line.");
       return;
     }
