@@ -19,24 +19,26 @@ export function createCurtain(app, home) {
     element("div", { class: "curtain-grip" }),
   );
   home.append(line);
-  let upper = null;
+  let frame = null;
+  let cut = [];
 
   const set = (part) => app.store.set({ curtain: Math.min(1, Math.max(0, part)) });
 
-  /** Part two pictures: `over`, the upper one, is seen to the right of the line; null for no curtain. */
-  function show(over) {
-    if (upper !== null && upper !== over) upper.style.clipPath = "";
-    upper = over;
+  /** Part two pictures in the frame of the upper one (null for no curtain): its `elements` are seen to the right of the line. */
+  function show(over, elements = []) {
+    for (const one of cut) if (over === null || !elements.includes(one)) one.style.clipPath = "";
+    frame = over;
+    cut = over === null ? [] : elements;
     line.hidden = over === null;
     if (over !== null) place(app.store.get().curtain);
   }
 
   function place(part) {
-    if (upper === null) return;
-    const [all, box] = [home.getBoundingClientRect(), upper.getBoundingClientRect()];
-    const cut = Math.round(part * box.width);
-    upper.style.clipPath = `inset(0 0 0 ${cut}px)`;
-    line.style.left = `${cut}px`;
+    if (frame === null) return;
+    const [all, box] = [home.getBoundingClientRect(), frame.getBoundingClientRect()];
+    const left = Math.round(part * box.width);
+    for (const one of cut) one.style.clipPath = `inset(0 0 0 ${left}px)`;
+    line.style.left = `${left}px`;
     line.style.top = `${box.top - all.top}px`;
     line.style.height = `${box.height}px`;
     line.setAttribute("aria-valuenow", Math.round(100 * part));

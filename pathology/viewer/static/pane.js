@@ -16,13 +16,14 @@ import { drawSlide, openSeadragonImage } from "./slide_source.js";
 
 const MODES = { slide: "slide", heat: "heatmap", overlay: "heatmap over the slide" };
 const REST_MS = 150;
+const LOADING = { imageLoaderLimit: 6, timeout: 120000, tileRetryMax: 2, tileRetryDelay: 2000 };
 
 /**
  * @param {object} app
- * @param {object} shared `camera`, `heats` (heat source), `infos` ({slide(id), evidence(id)}), `emit(event, detail)`
+ * @param {object} shared `camera`, `heats` (heat source), `infos` ({slide(id), evidence(id)}), `slideTile(path, signal)`, `emit(event, detail)`
  * @param {number} index
  */
-export function createPane(app, { camera, heats, infos, emit }, index) {
+export function createPane(app, { camera, heats, infos, slideTile, emit }, index) {
   const { store, OpenSeadragon } = app;
   const title = element("span", { class: "pane-title" });
   const head = element("header", { class: "pane-head" }, title);
@@ -53,6 +54,7 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
   let shown = null; // the pane's part of the state
   let frame = null;
   let rest = null;
+  let stopTiles = () => {}; // of the slide
   let pointed = null; // what the readout is at
   let isDestroyed = false;
   const troubles = { slide: "", evidence: "", tiles: "" };
@@ -61,6 +63,7 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
     index,
     element: section,
     frame: frameElement,
+    pictures: [home, heatCanvas],
     stage,
     svg,
     heat,
@@ -95,7 +98,7 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
     immediateRender: true,
     blendTime: 0,
     animationTime: 0,
-    imageLoaderLimit: 6,
+    ...LOADING,
     maxImageCacheCount: 300,
     smoothTileEdgesMinZoom: Infinity, // it moves tiles by parts of a pixel
     minZoomImageRatio: 0,
@@ -200,12 +203,17 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
     slide = null;
     say("slide", "");
     void miniMap.setSlide(null);
+    stopTiles();
     osd.close();
+    // Those that were given up keep their places in the queue of the old one.
+    osd.imageLoader = new OpenSeadragon.ImageLoader({ ...LOADING, jobLimit: LOADING.imageLoaderLimit });
     try {
       const info = await infos.slide(id);
       if (isDestroyed || shown?.slide !== id) return;
       slide = info;
-      osd.open(openSeadragonImage(app, info, tileFailed));
+      const { image, stop } = openSeadragonImage(OpenSeadragon, info, slideTile, tileFailed);
+      stopTiles = stop;
+      osd.open(image);
       void miniMap.setSlide(info);
       home.style.background = "";
     } catch (error) {
@@ -320,7 +328,7 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
     ctx.fillStyle = "#ffffff";
     ctx.fillRect(0, 0, wide, high);
     try {
-      if (now.slide !== null && now.shown.mode !== "heat") await drawSlide(app, now.slide, ctx, view, wide, high);
+      if (now.slide !== null && now.shown.mode !== "heat") await drawSlide(now.slide, slideTile, ctx, view, wide, high);
       if (now.map !== null && now.slide !== null && now.shown.mode !== "slide") {
         const canvas = new OffscreenCanvas(wide, high);
         await drawHeat(heats, now.map, lookOf(now.map), canvas.getContext("2d"), view, now.slide.size_um);
@@ -342,7 +350,7 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
   const activate = () => store.get().active !== index && index < store.get().panes.length && store.set({ active: index });
   section.addEventListener("pointerdown", activate, true);
   section.addEventListener("focusin", activate);
-  const stopTiles = heats.on((where) => {
+  const stopHeat = heats.on((where) => {
     if (heat.map() !== null && where.startsWith(`${heat.map().path}/`)) schedule();
   });
 
@@ -351,6 +359,7 @@ export function createPane(app, { camera, heats, infos, emit }, index) {
     if (frame !== null) cancelAnimationFrame(frame);
     clearTimeout(rest);
     stopGestures();
+    stopHeat();
     stopTiles();
     for (const part of [heat, miniMap, outlines, readout]) part.destroy();
     osd.destroy();

@@ -5,10 +5,12 @@ import { element } from "./dom.js";
 import { fitting } from "./geometry.js";
 import { createHeatSource } from "./heat_source.js";
 import { createPane } from "./pane.js";
+import { shareRequests } from "./shared_requests.js";
 import { createCamera } from "./sync.js";
 
 const TELL_MS = 120;
 const ZOOM_MS = 160;
+const KEPT_TILES = 300; // JPEGs of some 15 kB
 
 /**
  * Makes `app.panes`: `list()`, `flyTo(box_um)`, `on(event, run)`, `camera`.
@@ -43,7 +45,8 @@ export function createPanes(app) {
     for (const listener of listeners[event]) listener(detail);
   }
 
-  const shared = { camera, heats, infos, emit };
+  const slideTile = shareRequests((path, options) => app.transport.blob(path, options), KEPT_TILES);
+  const shared = { camera, heats, infos, slideTile, emit };
   const all = () => (under === null ? panes : [under, ...panes]);
 
   /** What the cursor is at, in all panes of that slide; with a mark where the cursor itself is not. */
@@ -100,7 +103,9 @@ export function createPanes(app) {
 
   function fitAll() {
     for (const pane of all()) pane.fit();
-    curtain.show(isStacked() ? (all()[1]?.frame ?? null) : null);
+    const upper = isStacked() ? (all()[1] ?? null) : null;
+    // Alone, it keeps the pointer on both sides: only its pictures are cut.
+    curtain.show(upper?.frame ?? null, under === null ? [upper?.frame] : upper.pictures);
     settle();
   }
 
@@ -153,6 +158,7 @@ export function createPanes(app) {
       clearTimeout(timer);
       timer = setTimeout(tell, performance.now() - since > 400 ? 0 : TELL_MS);
     }),
+    store.subscribe(["panes"], rebuild), // before the view: what is to be shown whole is the new slide
     store.subscribe(["view"], ({ view }) => {
       if (view === told) return;
       clearTimeout(timer);
@@ -161,7 +167,6 @@ export function createPanes(app) {
       camera.forget();
       settle();
     }),
-    store.subscribe(["panes"], rebuild),
     store.subscribe(["layout", "active"], () => rebuild()),
     store.subscribe(["colour"], () => all().forEach((pane) => pane.recolour())),
     store.subscribe(["library"], () => {

@@ -1,4 +1,4 @@
-// A slide's tiles: for OpenSeadragon, and for figures. All of them come through the page's transport.
+// A slide's tiles: for OpenSeadragon, and for figures.
 
 import { boxAround, cornersOf, matrixOf } from "./geometry.js";
 
@@ -41,13 +41,14 @@ async function extended(blob, [right, below]) {
 const address = (slide, level, x, y) => `api/slides/${slide.id}/tiles/${level}/${x}/${y}.jpg`;
 
 /**
- * What OpenSeadragon opens: a tile source, and the width of the image in micrometres.
- * @param {object} app
+ * What OpenSeadragon opens (`image`: a tile source, and its width in micrometres), and what ends its requests (`stop`).
+ * @param {object} OpenSeadragon
  * @param {object} slide answer of api/slides/ID
+ * @param {function(string, AbortSignal): Promise<Blob>} blob asks for a tile
  * @param {function(Error)} failed
  */
-export function openSeadragonImage(app, slide, failed) {
-  const { TileSource, Rect } = app.OpenSeadragon;
+export function openSeadragonImage(OpenSeadragon, slide, blob, failed) {
+  const { TileSource, Rect } = OpenSeadragon;
   const { finest, pixels, levels, tile, tileSize } = pyramidOf(slide);
   const [width, height] = pixels(0);
   // An overlap keeps OpenSeadragon from stretching every tile by a pixel against seams.
@@ -65,33 +66,44 @@ export function openSeadragonImage(app, slide, failed) {
     return new Rect(x * tile * one, y * tile * one, size[0] * one, size[1] * one);
   };
   source.hasTransparency = () => false;
+  const underway = new Map(); // job -> AbortController
   source.downloadTileStart = (job) => {
     const controller = new AbortController();
-    job.userData.controller = controller;
-    void fetchTile(job, controller.signal);
+    underway.set(job, controller);
+    void fetchTile(job, controller.signal).finally(() => underway.delete(job));
   };
   async function fetchTile(job, signal) {
     const { level, x, y } = job.tile;
     try {
-      const blob = await app.transport.blob(job.src, { signal });
-      job.finish(await extended(blob, tileSize(levelOf(level), x, y).extra), null, "context2d");
+      const picture = await blob(job.src, signal);
+      job.finish(await extended(picture, tileSize(levelOf(level), x, y).extra), null, "context2d");
     } catch (error) {
+      if (signal.aborted) return;
       job.fail(error.message, null);
-      if (error.name !== "AbortError") failed(error);
+      failed(error);
     }
   }
-  source.downloadTileAbort = (job) => job.userData.controller?.abort();
-  return { tileSource: source, x: 0, y: 0, width: width * finest };
+  source.downloadTileAbort = (job) => underway.get(job)?.abort();
+
+  /** Give up what is under way, to be called before the image is closed: OpenSeadragon complains of what comes later. */
+  function stop() {
+    for (const [job, controller] of underway) {
+      clearTimeout(job.jobId);
+      job.jobId = null; // a job without one does not tell that it ended
+      controller.abort();
+    }
+  }
+  return { image: { tileSource: source, x: 0, y: 0, width: width * finest }, stop };
 }
 
 /**
  * Draw a slide as a view shows it, from tiles at least as fine as the pixels drawn, and wait for them.
- * @param {object} app
  * @param {object} slide
+ * @param {function(string): Promise<Blob>} blob asks for a tile
  * @param {CanvasRenderingContext2D} ctx
  * @param {object} view of `width` x `height` pixels of ctx
  */
-export async function drawSlide(app, slide, ctx, view, width, height) {
+export async function drawSlide(slide, blob, ctx, view, width, height) {
   const { finest, pixels, levels, tile, tileSize } = pyramidOf(slide);
   const level = Math.min(levels - 1, Math.max(0, Math.floor(Math.log2(view.scale / finest) + 1e-9)));
   const side = finest * 2 ** level * tile;
@@ -103,16 +115,17 @@ export async function drawSlide(app, slide, ctx, view, width, height) {
       wanted.push([column, row]);
   const [a, b, c, d, e, f] = matrixOf(view, width, height);
   const one = finest * 2 ** level;
-  async function worker() {
-    for (let next = wanted.pop(); next !== undefined; next = wanted.pop()) {
-      const blob = await app.transport.blob(address(slide, level, ...next));
-      const { canvas } = await extended(blob, tileSize(level, ...next).extra);
-      const [left, top] = next.map((n) => n * side);
+  const fetched = async (at) => extended(await blob(address(slide, level, ...at)), tileSize(level, ...at).extra);
+  // In order, so that what a tile lays under its neighbours does not lie over them.
+  for (let first = 0; first < wanted.length; first += AT_ONCE) {
+    const places = wanted.slice(first, first + AT_ONCE);
+    const tiles = await Promise.all(places.map(fetched));
+    tiles.forEach(({ canvas }, i) => {
+      const [left, top] = places[i].map((n) => n * side);
       ctx.save();
       ctx.transform(a * one, b * one, c * one, d * one, a * left + c * top + e, b * left + d * top + f);
       ctx.drawImage(canvas, 0, 0);
       ctx.restore();
-    }
+    });
   }
-  await Promise.all(Array.from({ length: AT_ONCE }, worker));
 }

@@ -362,6 +362,50 @@ def test_four_panes_of_other_sizes_and_slides_stay_together(panes):
     panes.page.wait_for_function("() => app.store.get().view === app.panes.camera.get()")
 
 
+def test_two_fingers_zoom_about_their_middle(panes):
+    panes.start(pane("slide"), pane("heat"))
+    panes.view(400, 300, 1.0)
+    box = panes.page.locator(".pane-stage").first.bounding_box()
+    session = panes.page.context.new_cdp_session(panes.page)
+
+    def touch(kind, *points):
+        told = [{"x": box["x"] + x, "y": box["y"] + y, "id": n} for n, (x, y) in enumerate(points)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": told})
+
+    inside = "([x, y]) => app.panes.list()[0].toSlide(x, y)"
+    before = panes.page.evaluate(inside, [150, 100])
+    touch("touchStart", (100, 100), (200, 100))
+    touch("touchMove", (75, 110), (225, 110))
+    touch("touchMove", (60, 130), (260, 130))
+    touch("touchEnd")
+    panes.page.wait_for_function("() => app.panes.camera.get().scale < 0.51")
+    assert panes.page.evaluate("() => app.panes.camera.get().scale") == pytest.approx(0.5)
+    after = panes.page.evaluate(inside, [160, 130])
+    assert after["x_um"] == pytest.approx(before["x_um"], abs=1e-9)
+    assert after["y_um"] == pytest.approx(before["y_um"], abs=1e-9)
+
+
+def test_another_slide_is_shown_whole(panes):
+    panes.start(pane("slide"))
+    panes.view(100, 100, 0.2, 0)
+    panes.set(panes=[pane("slide", "s2")], slide="s2", view=None)
+    panes.page.wait_for_function("() => app.panes.list()[0].slide?.id === 's2'")
+    panes.settle()
+    view = panes.page.evaluate("() => app.panes.camera.get()")
+    size = panes.page.evaluate("() => app.panes.list()[0].size")
+    assert (view["x"], view["y"]) == (450, 350)
+    fits = max(900 / size["width"], 700 / size["height"])
+    assert fits < view["scale"] < 1.1 * fits
+
+
+def test_panes_of_one_slide_ask_for_each_tile_once(panes):
+    panes.start(pane("slide"), pane("slide"), pane("overlay"))
+    panes.view(300, 300, 0.7)
+    tiles = [path for path in panes.asked if "/tiles/" in path or "/maps/" in path]
+    assert len(tiles) > 4
+    assert len(tiles) == len(set(tiles))
+
+
 def lightness(rgb):
     linear = np.asarray(rgb) / 255
     linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
@@ -547,8 +591,12 @@ def test_a_curtain_parts_two_panes_of_one_place(panes):
     panes.settle()
     panes.page.wait_for_function("() => document.querySelectorAll('.pane').length === 2")
     panes.page.wait_for_timeout(300)
+    # What is drawn over the picture, and the pointer, are the pane's on both sides.
     assert panes.pixel(x + 5, y) == brown
     assert panes.pixel(x - 5, y) == black
+    js = "([x, y]) => app.panes.list()[0].stage.contains(document.elementFromPoint(x, y))"
+    assert panes.page.evaluate(js, [200, 300])
+    assert panes.page.evaluate(js, [700, 300])
 
 
 def test_the_value_under_the_cursor_and_at_the_centre(panes):
