@@ -28,7 +28,7 @@ export function createColourBar(app) {
   const unit = element("span", { class: "unit" });
   const limitLabel = element("label", { for: limit.id, text: "Full colour at ±" });
   const fitButton = button("Fit to view", () => fit(), { title: "Full colour at what one in a hundred pixels in view exceeds (F)" });
-  const usual = button("Library’s", () => reset(), { title: "The limit that fits all slides of the library (D)" });
+  const usual = button("Default", () => reset(), { title: "The limit that fits all slides of the library (D)" });
   limit.addEventListener("change", () => {
     const value = Number(limit.value.trim().replace(",", "."));
     if (value > 0 && Number.isFinite(value)) setLimit(value);
