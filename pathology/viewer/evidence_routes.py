@@ -12,6 +12,7 @@ from pathology.viewer.evidence import Evidence, open_evidence
 from pathology.viewer.evidence_maps import EvidenceMap
 from pathology.viewer.evidence_tiles import number_or_none
 from pathology.viewer.heat_tiles import TILE_PX, heat_tile, step_of
+from pathology.viewer.in_turn import in_turn
 from pathology.viewer.library import Library, UnknownIdError
 from pathology.viewer.slide_routes import number
 
@@ -34,7 +35,7 @@ class EvidenceRoutes:
         evidence = "/api/evidence/{evidence}"
         self.routes = [
             Route(evidence, self.info),
-            Route(f"{evidence}/maps/{{name:path}}/{{level}}/{{x}}/{{y}}", self.map_tile),
+            Route(f"{evidence}/maps/{{name:path}}/{{level}}/{{x}}/{{y}}", in_turn(self.map_tile)),
             Route(f"{evidence}/at", self.at),
             Route(f"{evidence}/tiles/{{index}}", self.tile),
             Route(f"{evidence}/outlines", self.outlines),

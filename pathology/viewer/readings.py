@@ -55,7 +55,7 @@ class Reading:
 class Readings:
     """A reader's readings in a CSV file: each added as a row when it is made, none ever changed.
 
-    The first of a slide is the blind one. A file that is there is gone on with.
+    A slide has one; where a file has more, the first counts. A file that is there is gone on with.
 
     Args:
         path: the file.
@@ -105,18 +105,22 @@ class Readings:
         """Add a reading; it is on the disk when this returns.
 
         Raises:
-            ValueError: see :class:`Reading`.
+            ValueError: the slide has a reading; or see :class:`Reading`.
             OutputError: it cannot be written; nothing is committed then.
         """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         reading = Reading(now, slide_id, call.strip(), confidence, note.strip())
         told = "" if confidence is None else f"{confidence:g}"
         with self._lock:
+            if slide_id in self._first:
+                raise ValueError(
+                    f"slide {slide_id} was read at {self._first[slide_id].time}; a reading stays"
+                )
             try:
                 _append(self.path, _line((now, slide_id, reading.call, told, reading.note)))
             except OSError as error:
                 raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
-            self._first.setdefault(slide_id, reading)
+            self._first[slide_id] = reading
         return reading
 
 

@@ -12,6 +12,7 @@ import bcos_vit
 from pathology.errors import PathologyError
 from pathology.geometry import Box
 from pathology.slides import Slide
+from pathology.viewer.in_turn import in_turn
 from pathology.viewer.library import EvidenceEntry, Library, SlideEntry
 from pathology.viewer.limits import SharedLimits
 from pathology.viewer.slide_tiles import (
@@ -48,8 +49,8 @@ class SlideRoutes:
         self.routes = [
             Route("/api/library", self.library),
             Route(slide, self.slide),
-            Route(f"{slide}/thumbnail.jpg", self.thumbnail),
-            Route(f"{slide}/tiles/{{level:int}}/{{x:int}}/{{y:int}}.jpg", self.tile),
+            Route(f"{slide}/thumbnail.jpg", in_turn(self.thumbnail)),
+            Route(f"{slide}/tiles/{{level:int}}/{{x:int}}/{{y:int}}.jpg", in_turn(self.tile)),
             Route(f"{slide}/region.jpg", self.region),
             Route(f"{slide}/reading", self.read, methods=["POST"]),
         ]

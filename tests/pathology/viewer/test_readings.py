@@ -36,13 +36,16 @@ def test_committed_and_gone_on_with(tmp_path):
     assert first["time"].endswith("+00:00")
 
 
-def test_the_first_stays_the_blind_one(tmp_path):
+def test_a_reading_stays(tmp_path):
     path = tmp_path / "readings.csv"
-    readings = Readings.open(path)
+    readings, other = Readings.open(path), Readings.open(path)
     readings.commit("s1", "normal", 60)
-    readings.commit("s1", "tumour", 90)
-    for each in (readings, Readings.open(path)):
-        assert each.of("s1").call == "normal"
+    before = path.read_text()
+    with pytest.raises(ValueError, match="slide s1 was read at"):
+        readings.commit("s1", "tumour", 90)
+    assert path.read_text() == before
+    other.commit("s1", "tumour", 90)  # of another viewer, which does not know
+    assert Readings.open(path).of("s1").call == "normal"
     assert [row["call"] for row in rows_of(path)] == ["normal", "tumour"]
 
 
