@@ -1,8 +1,10 @@
 """show(): the app's own answers over a widget's channel, and nothing left when it is closed."""
 
 import asyncio
+import gc
 import json
 import threading
+import weakref
 import zlib
 from typing import Any
 
@@ -194,6 +196,18 @@ def test_files_are_let_go_when_the_last_view_goes(shown):
     tell(shown, {"left": "b"})
     assert len(handles) == 0
     assert asked(shown, f"api/slides/{slide}/tiles/0/0/0.jpg")[0] == 200
+
+
+def test_nothing_of_it_stays_when_it_is_closed(slides_folder, results_folder):
+    widget = show(slides_folder / "case_1.tif", results_folder / "vit")
+    library = told(widget, "api/library")
+    asked(widget, f"api/evidence/{library['evidence'][0]['id']}/maps/heatmap/0/0/0")
+    asked(widget, f"api/slides/{library['slides'][0]['id']}/tiles/0/0/0.jpg")
+    kept = [weakref.ref(each) for each in (widget, widget._library, widget._app)]
+    widget.close()
+    del widget
+    gc.collect()
+    assert [each() for each in kept] == [None, None, None]
 
 
 @pytest.fixture(scope="module")
