@@ -152,6 +152,7 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
       const isWhole = heat.draw(heatCanvas.getContext("2d"), view, width, height, ratio(), slide.size_um);
       stage.dataset.heat = isWhole ? "whole" : "loading";
     } else delete stage.dataset.heat;
+    placeCross();
     scaleBar.show(view, heat.map() === null || shown?.mode === "slide" ? null : Math.min(...heat.map().pixel));
     miniMap.show(view, width, height);
     outlines.show(store.get().colour.grid ? (evidence?.id ?? null) : null, slide, view, width, height);
@@ -160,6 +161,12 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
     emit("view", { pane, view });
   }
   outlines.onChange(schedule);
+
+  function placeCross() {
+    if (cross.hidden || pointed === null) return;
+    const { x, y } = pane.toScreen(pointed.x_um, pointed.y_um);
+    cross.style.transform = `translate(${x}px, ${y}px)`;
+  }
 
   function slideOpacity() {
     osd.world.getItemAt(0)?.setOpacity(shown?.mode === "heat" ? 0 : 1);
@@ -283,9 +290,7 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
     pointed = at;
     readout.show(at);
     cross.hidden = at === null || !withCross;
-    if (cross.hidden) return;
-    const { x, y } = pane.toScreen(at.x_um, at.y_um);
-    cross.style.transform = `translate(${x}px, ${y}px)`;
+    placeCross();
   };
 
   /** Fit the room there is: whole CSS pixels from a whole one on, so that canvases are neither stretched nor blurred. */
