@@ -2,12 +2,16 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
+from pathology.errors import ManifestError, StampMismatchError
 from pathology.maps.ome_tiff import read_ome_tiff
+from pathology.runs.encoder_choice import EncoderChoice
 from tests.cli.made_slides import write_slide
+from tests.pathology.viewer.model.asked import asked
 
 ENCODER = ["--encoder", "bcos_vit_tiny_patch16_224", "--encoder-args", "{img_size: 32, depth: 1}"]
 SAME = [*ENCODER, "--encoder-seed", "0"]
@@ -82,6 +86,24 @@ def test_the_slides_score_is_explained_to_pixels(pathology, made, run, tmp_path)
     assert "without it the score would be lower" in report
     code, out, _ = pathology(*explain(made, run, tmp_path, *SAME, "--target", "B"))
     assert (code, out.count("made before")) == (0, 1)
+
+
+def test_the_run_is_asked_again_with_the_same_encoder(pathology, made, run, tmp_path):
+    assert pathology(*explain(made, run, tmp_path, *SAME, "--target", "B"))[0] == 0
+    folder, slide = tmp_path / "s4" / "B", made / "s4.tif"
+    choice = EncoderChoice(SAME[1], seed=0, arguments={"img_size": 32, "depth": 1})
+    tile, without = asked(folder, slide, run, 2, (10, 10, 100, 90), encoder=choice)
+    assert not tile.result["check"]["differs"]
+    tiles = pd.read_parquet(folder / "tiles.parquet")
+    # float32
+    assert tile.result["maps"][0]["sum"] == pytest.approx(tiles["contribution"][2], abs=1e-5)
+    assert not without["score"]["differs"]
+    assert 0 < without["tiles"]["run"] < without["tiles"]["all"] == len(tiles)
+    assert without["change"] != 0
+    with pytest.raises(ManifestError, match="give --encoder"):
+        asked(folder, slide, run)
+    with pytest.raises(StampMismatchError, match="weights"):
+        asked(folder, slide, run, encoder=replace(choice, seed=1))
 
 
 def test_calibrated_logits_are_explained_as_exactly(pathology, made, run, tmp_path):

@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from pathology.cli import main
+from pathology.errors import StampMismatchError
 from pathology.slides import open_slide
 from pathology.stain import StainFolder, StainProfile, reference_profile
 from pathology.synthetic import SyntheticSlideSpec, render
+from tests.pathology.viewer.model.asked import asked
 
 
 def stain_arguments(cohort, tiles, out, *more):
@@ -266,6 +268,29 @@ def test_evaluation_and_explanation_see_the_same_logits(
     assert settings["stain"]["target"] == StainFolder(stains).target.digest()
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert "normalised by macenko to published reference" in report
+
+
+def test_the_model_is_asked_again_on_what_it_saw(
+    pathology, trained, cohort, cohort_tiles, stains, tmp_path
+):
+    slide = cohort.parent / "test_000.tif"
+    assert pathology(*explain_arguments(trained, slide, cohort_tiles, tmp_path))[0] == 0
+    folder = tmp_path / "test_000" / "tumour"
+    table = pd.read_parquet(folder / "tiles.parquet")
+    index = int((table["weight"] * table["contribution"]).abs().idxmax())
+    x, y = table.loc[index, ["x", "y"]]
+    tile, without = asked(folder, slide, trained, index, (x + 5, y + 5, x + 100, y + 60))
+    assert not tile.result["check"]["differs"]
+    assert tile.parts[tile.result["normalised"]] != tile.parts[tile.result["tile"]]
+    assert not without["score"]["differs"]
+    assert without["change"] != 0
+    # Another profile of the slide is another picture for the model.
+    shutil.copytree(stains, tmp_path / "stains")
+    profile = json.loads((tmp_path / "stains" / "test_000.json").read_text())
+    profile["amounts"] = [1.5 * each for each in profile["amounts"]]
+    (tmp_path / "stains" / "test_000.json").write_text(json.dumps(profile))
+    with pytest.raises(StampMismatchError, match=r"the stain profile of slide test_000 is \w{16}"):
+        asked(folder, slide, trained, stains=tmp_path / "stains")
 
 
 def test_another_target_or_none_is_refused(

@@ -9,6 +9,7 @@ import torch
 
 from bcos_vit.stain_space import STAINS, StainSpace
 from pathology.maps.ome_tiff import read_ome_tiff
+from tests.pathology.viewer.model.asked import asked
 
 
 def train_arguments(cohort, cohort_tiles, run, *more):
@@ -93,6 +94,20 @@ def test_the_maps_of_the_stains_sum_to_the_map(explained):
     total = record["ledger"]["map_sum"] + record["ledger"]["cut_off"]
     assert sum(record["stains"].values()) == pytest.approx(total, abs=record["ledger"]["tolerance"])
     assert all((explained / f"overlay_{name}.png").stat().st_size for name in STAINS)
+
+
+def test_the_model_is_asked_again_in_stain_space(trained, explained, cohort):
+    table = pd.read_parquet(explained / "tiles.parquet")
+    index = int((table["weight"] * table["contribution"]).abs().idxmax())
+    x, y = table.loc[index, ["x", "y"]]
+    slide = cohort.parent / "test_000.tif"
+    tile, without = asked(explained, slide, trained, index, (x + 5, y + 5, x + 60, y + 60))
+    assert not tile.result["check"]["differs"]
+    # Six channels that are no colours.
+    assert tile.result["maps"][0]["picture"] is None
+    assert "weights.png" not in tile.parts
+    assert not without["score"]["differs"]
+    assert without["linear"]["change"] != 0
 
 
 def test_tiles_say_what_each_stain_adds(explained):

@@ -155,6 +155,25 @@ def test_a_dense_model_sees_the_region_in_halos_too(block_tiles, tmp_path):
     assert result["tiles"]["run"] > len(alone)
 
 
+def test_a_region_is_painted_before_tiles_are_normalised():
+    def inverted(tiles):
+        return 255 - tiles
+
+    array = pixels()
+    slide, scorer = slide_of(array), pooled()
+    grid = grid_of(slide)
+    subject = subject_of(scorer, grid, slide, normalise=inverted)
+    subject.members[0].normalise = inverted
+    result = ask(subject)
+    seen, changed = inverted(array), inverted(painted(array, GLASS))
+    weights = np.full(len(grid), 1 / len(grid))
+    contributed, change = by_loops(scorer.model, grid, seen, changed, TUMOUR, weights)
+    after = logits_by_loops(scorer.model, grid, changed)[:, TUMOUR].mean()
+    assert result["subtraction"]["inside"] == pytest.approx(contributed, abs=EXACT)
+    assert result["linear"]["change"] == pytest.approx(change, abs=EXACT)
+    assert result["real"] == pytest.approx(after, abs=EXACT)
+
+
 def test_places_count_by_their_share_inside():
     array = pixels()
     slide = slide_of(array)
