@@ -1,7 +1,8 @@
 // How many panes there are, and whether they lie beside or over each other.
 
-import { drawing, element } from "./dom.js";
-import { changed, stepped, withCount } from "./pane_choices.js";
+import { button, drawing, element } from "./dom.js";
+import { describe } from "./names.js";
+import { changed, stepped, withCount, withDifference } from "./pane_choices.js";
 
 const LAYOUTS = {
   1: { text: "One pane", boxes: [[1, 1, 14, 10]] },
@@ -50,12 +51,25 @@ export function createLayoutBar(app) {
     { type: "button", title: "Curtain: panes over each other, parted by a line (X)", "aria-label": "Curtain", onclick: toggleCurtain },
     picture([[1, 1, 14, 10]], [half, line]),
   );
-  const bar = element("span", { class: "segments layouts", role: "group", "aria-label": "Layout" }, ...counts, curtain);
+  const difference = button("Difference", () => showDifference(), {
+    title: "The difference of two explanations that are shown, in a pane of its own (Shift+B)",
+  });
+  const layouts = element("span", { class: "segments layouts", role: "group", "aria-label": "Layout" }, ...counts, curtain);
+  const bar = element("span", { class: "layout-bar" }, layouts, difference);
+
+  function showDifference() {
+    const { panes } = store.get();
+    const next = withDifference(app.library, panes);
+    if (next === null) return app.announce("There are no two explanations whose difference is not shown.");
+    store.set({ panes: next, active: next.length - 1, layout: "grid" });
+    app.announce(`Difference: ${describe(app.library, next.at(-1).evidence).title}`);
+  }
 
   function show() {
     const { panes, layout } = store.get();
     for (const one of counts) one.setAttribute("aria-pressed", String(Number(one.dataset.count) === panes.length));
     curtain.setAttribute("aria-pressed", String(layout === "curtain"));
+    difference.disabled = withDifference(app.library, panes) === null;
   }
 
   const group = "Panes";
@@ -85,6 +99,7 @@ export function createLayoutBar(app) {
     }),
     add("pane-next", ".", "The next pane is the active one", () => activate(1)),
     add("pane-previous", ",", "The pane before is the active one", () => activate(-1)),
+    add("difference", "Shift+B", "The difference of two explanations that are shown", showDifference),
     add("curtain", "x", "Curtain, or panes beside each other", toggleCurtain),
     add("evidence-next", "e", "Active pane: next explanation", () => step(1)),
     add("evidence-previous", "Shift+E", "Active pane: explanation before", () => step(-1)),
@@ -104,7 +119,7 @@ export function createLayoutBar(app) {
     }),
     add("opacity-more", "o", "Active pane: stronger heat", () => fade(0.1)),
     add("opacity-less", "Shift+O", "Active pane: fainter heat", () => fade(-0.1)),
-    store.subscribe(["panes", "layout"], show),
+    store.subscribe(["panes", "layout", "library"], show),
   ];
   show();
   return {

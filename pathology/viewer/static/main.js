@@ -36,7 +36,8 @@ import { watched } from "./transport.js";
  */
 export async function start(root, { transport, OpenSeadragon, options = {} }) {
   const made = [];
-  const store = createStore({ ...INITIAL, library: null, ...options.state });
+  const panel = root.clientWidth < 1200 ? null : INITIAL.panel; // in a narrow cell slides come first
+  const store = createStore({ ...INITIAL, panel, library: null, ...options.state });
   const app = { root, store, OpenSeadragon, options: { link: false, ...options }, panes: null };
   root.viewer = app;
   root.classList.add("viewer");

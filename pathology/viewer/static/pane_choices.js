@@ -95,3 +95,19 @@ export function stepped(library, pane, by) {
   const at = Math.max(0, all.indexOf(pane.evidence));
   return showing(pane, all[(at + by + all.length) % all.length]);
 }
+
+/**
+ * Panes with one more: the difference of the first two explanations that they show of one slide. The last pane makes room if there are
+ * four. null where there are no two, or their difference is shown.
+ * @param {object} library
+ * @param {object[]} panes
+ */
+export function withDifference(library, panes) {
+  const single = panes.filter((pane) => pane.evidence !== null && partsOf(pane.evidence).length === 1);
+  const first = single[0];
+  const second = single.find((pane) => pane.slide === first.slide && pane.evidence !== first.evidence);
+  if (second === undefined) return null;
+  const evidence = `${first.evidence}~${second.evidence}`;
+  if (panes.some((pane) => pane.evidence === evidence)) return null;
+  return [...panes.slice(0, 3), { ...first, evidence, mode: "heat" }];
+}

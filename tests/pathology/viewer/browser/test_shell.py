@@ -55,6 +55,11 @@ def test_panes_show_what_is_chosen(opened, ids):
     cnn, vit, contrast = (
         found[key] for key in [("cnn", "tumour"), ("vit", "tumour"), ("cnn", "tumour - normal")]
     )
+    opened.get_by_role("button", name="Difference").click()
+    last = state(opened)["panes"][-1]
+    assert (last["evidence"], last["mode"]) == (f"{cnn}~{vit}", "heat")
+    assert len(state(opened)["panes"]) == 4
+    assert opened.get_by_role("button", name="Difference").is_disabled()
     opened.locator(".layouts [data-count='2']").click()
     bars = opened.locator(".pane-bar")
     assert bars.count() == 2
