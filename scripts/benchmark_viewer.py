@@ -133,6 +133,8 @@ class Server:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))  # noqa: PTH208
 
     def rss_mb(self) -> float:
+        if self.process.poll() is not None:
+            raise SystemExit(f"{self.process.args[1:4]} ended with code {self.process.returncode}")
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
 
@@ -374,6 +376,8 @@ def measure(slide: Path, results: Path, seconds: float, rounds: int) -> list[dic
                     counts = press(servers[name], scene, load, seconds, turn)
                     if turn:
                         found.setdefault((name, load), []).append(counts)
+            for each in servers.values():
+                each.rss_mb()  # still there
             if not turn:
                 first = {name: (each.rss_mb(), each.files()) for name, each in servers.items()}
         for (name, load), turns in found.items():

@@ -47,10 +47,14 @@ HEADERS = {
 }
 # A page of another site that links here sends no cookie along, nor does what it is redirected to.
 # This one has our own origin: what it goes on to has the cookie.
-ONWARD = '<!doctype html><meta http-equiv="refresh" content="0;url={}"><title>Viewer</title>'
+ONWARD = (
+    '<!doctype html><meta http-equiv="refresh" content="0{}"><title>Viewer</title>'
+    '<link rel="icon" href="data:,">'
+)
 NO_TOKEN = (
-    "<!doctype html><title>Viewer</title><p>This viewer shows nothing without the token in its"
-    " address. Open the address that <code>pathology view</code> printed in its terminal."
+    '<!doctype html><title>Viewer</title><link rel="icon" href="data:,">'
+    "<p>This viewer shows nothing without the token in its address. Open the address that"
+    " <code>pathology view</code> printed in its terminal."
 )
 
 
@@ -167,7 +171,7 @@ class Guard:
             if is_visit:
                 if site not in ("none", "same-origin"):
                     # Followed from elsewhere, the cookie may be there and was not sent.
-                    return HTMLResponse(ONWARD.format("/"))
+                    return HTMLResponse(ONWARD.format(""))  # here, with what follows the #
                 return HTMLResponse(NO_TOKEN, status_code=401)
             return _error(401, "no token; open the address that `pathology view` printed")
         if not is_read and not _is_own(headers.get("origin", ""), host):
@@ -182,7 +186,7 @@ class Guard:
         if site in ("none", "same-origin"):
             response = RedirectResponse(onward, status_code=303)
         else:
-            response = HTMLResponse(ONWARD.format(onward.replace("&", "&amp;")))
+            response = HTMLResponse(ONWARD.format(f";url={onward.replace('&', '&amp;')}"))
         response.set_cookie(
             self._access.cookie, self._access.token, httponly=True, samesite="strict"
         )
