@@ -16,7 +16,7 @@ from bcos_vit.explain.trace import PIXELS
 from bcos_vit.render import colour_explanation
 from pathology.explain.ledger import float32_tolerance
 from pathology.explain.scorers.dense_logits import DenseLogits
-from pathology.explain.scorers.scorer import Window
+from pathology.explain.scorers.scorer import TILES, Window
 from pathology.explain.slide import Progress, batches_of
 from pathology.explain.targets import Target
 from pathology.geometry import Mpp
@@ -156,7 +156,9 @@ def _scorer_at(member: Member, depth: str | None) -> tuple[AnyScorer, list[str]]
         told = f"pixels, finer than the explanation, which stops at {own}"
         return member.in_pixels, [told] if is_finer else []
     why = "" if PIXELS in known else ", for the model cannot be explained to pixels"
-    return member.scorer, [f"places of {own}, which see more than they cover{why}"]
+    places = f"places of {own}, which see more than they cover"
+    told = "the tile as a whole" if own == TILES else places
+    return member.scorer, [told + why]
 
 
 def _alone(scorer: AnyScorer) -> AnyScorer:

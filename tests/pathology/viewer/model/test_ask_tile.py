@@ -201,7 +201,9 @@ def test_a_model_that_stops_at_tiles_says_so():
     answer = ask(subject_of(scorer, grid_of(slide), slide), 0)
     assert answer.result["depths"] == ["tiles"]
     assert values(answer).shape == (1, 1)
-    assert any("cannot be explained to pixels" in note for note in answer.result["notes"])
+    assert answer.result["notes"] == [
+        "the tile as a whole, for the model cannot be explained to pixels"
+    ]
 
 
 def test_a_slide_models_weights_are_of_the_whole_bag():
