@@ -85,7 +85,7 @@ export function createGalleryPanel(app, { infos, regions, tiles }) {
     });
   }
 
-  function card(tile, evidence, decimals, scoreOf) {
+  function card(tile, evidence, decimals, mapSum) {
     const slide = tiles.slideOf({ evidence });
     const isChosen = store.get().tile?.evidence === evidence && store.get().tile.index === tile.index;
     const words = `Tile ${tile.index}: ${logits(tile.share, decimals)} logits`;
@@ -98,7 +98,7 @@ export function createGalleryPanel(app, { infos, regions, tiles }) {
       },
       pictures.show(regionAddress(slide, tile, PICTURE_PX), ""),
       element("span", { class: "gallery-number", text: logits(tile.share, decimals) }),
-      element("span", { class: "gallery-share", text: scoreOf ? `${percent(tile.share / scoreOf)} of the map` : "" }),
+      element("span", { class: "gallery-share", title: "Of the sum of the map", text: mapSum ? percent(tile.share / mapSum) : "" }),
     );
     if (order === "cancelling" && tile.positive !== null)
       face.append(element("span", { class: "gallery-share", text: `${logits(tile.weight * tile.positive, decimals)} ${logits(tile.weight * tile.negative, decimals)}` }));

@@ -1,29 +1,39 @@
 // A slide's regions between visits: kept in this browser, so that closing the page loses none. Nothing leaves the machine.
 
 const PREFIX = "bcos-pathology.regions.";
-const memory = new Map(); // where the browser keeps nothing, at least while the page is open
 
-/** The regions kept for a slide. @param {string} slide @returns {object[]} */
-export function keptRegions(slide) {
-  if (memory.has(slide)) return memory.get(slide);
-  try {
-    const kept = JSON.parse(localStorage.getItem(PREFIX + slide) ?? "[]");
-    return Array.isArray(kept) ? kept.filter((region) => isRegion(region, slide)) : [];
-  } catch {
-    return [];
-  }
-}
+/** Slides of two libraries may have one name: the size has to be the same, too. */
+const keyOf = (slide) => `${PREFIX}${slide.id}.${slide.size.join("x")}.${slide.mpp.join("x")}`;
 
-/** Keep them; false where it is only while the page is open. @param {string} slide @param {object[]} regions @returns {boolean} */
-export function keepRegions(slide, regions) {
-  memory.set(slide, regions);
-  try {
-    if (regions.length) localStorage.setItem(PREFIX + slide, JSON.stringify(regions));
-    else localStorage.removeItem(PREFIX + slide);
-    return true;
-  } catch {
-    return false;
-  }
+/**
+ * @param {boolean} isLasting false where slides' ids mean nothing beyond this page, as in a notebook's cell: then regions last as long as it
+ * @returns {{kept: function(object): object[], keep: function(object, object[]): boolean}} both of a slide as api/slides tells it;
+ *   `keep` is false where regions last only as long as the page
+ */
+export function createRegionStore(isLasting) {
+  const memory = new Map();
+  return {
+    kept(slide) {
+      if (memory.has(slide.id) || !isLasting) return memory.get(slide.id) ?? [];
+      try {
+        const found = JSON.parse(localStorage.getItem(keyOf(slide)) ?? "[]");
+        return Array.isArray(found) ? found.filter((region) => isRegion(region, slide.id)) : [];
+      } catch {
+        return [];
+      }
+    },
+    keep(slide, regions) {
+      memory.set(slide.id, regions);
+      if (!isLasting) return regions.length === 0;
+      try {
+        if (regions.length) localStorage.setItem(keyOf(slide), JSON.stringify(regions));
+        else localStorage.removeItem(keyOf(slide));
+        return true;
+      } catch {
+        return false; // more than the browser takes, or it takes nothing
+      }
+    },
+  };
 }
 
 function isRegion(region, slide) {

@@ -1,7 +1,7 @@
 // The regions of the slide: what is drawn or imported, selected, renamed, deleted and brought back.
 
 import { boundsOf } from "./overlay.js";
-import { keepRegions, keptRegions } from "./region_store.js";
+import { createRegionStore } from "./region_store.js";
 import { activeSlide } from "./shown.js";
 
 const MOST_LABELS = 40; // more would hide the slide
@@ -39,6 +39,7 @@ export function classesOf(region) {
  */
 export function createRegions(app, overlay, sums) {
   const { store } = app;
+  const keeper = createRegionStore(app.options.link);
   let undo = [];
   let isMine = false;
   let isWarned = false;
@@ -49,12 +50,17 @@ export function createRegions(app, overlay, sums) {
   };
   const selected = () => here().find((region) => region.id === store.get().selected) ?? null;
 
+  /** What is known of the slides that panes shall show, by id. */
+  function slidesOf() {
+    const wanted = new Set((store.get().panes ?? []).map((pane) => pane.slide));
+    return new Map(app.panes.list().filter(({ slide }) => slide && wanted.has(slide.id)).map(({ slide }) => [slide.id, slide]));
+  }
+
   function replace(regions, patch = {}) {
-    const slides = new Set([...store.get().regions, ...regions].map((region) => region.slide));
-    for (const slide of slides) {
-      if (keepRegions(slide, regions.filter((region) => region.slide === slide)) || isWarned) continue;
+    for (const [id, slide] of slidesOf()) {
+      if (keeper.keep(slide, regions.filter((region) => region.slide === id)) || isWarned) continue;
       isWarned = true;
-      app.notify("This browser does not keep regions: export them before you close the page.", { kind: "note" });
+      app.notify("These regions last as long as this page: export them to keep them.", { kind: "note" });
     }
     show(regions, patch);
   }
@@ -68,10 +74,10 @@ export function createRegions(app, overlay, sums) {
   // Whoever opens a slide starts without regions; what was kept of the slides shown comes back here.
   function load() {
     if (isMine) return;
-    const slides = new Set((store.get().panes ?? []).map((pane) => pane.slide).filter(Boolean));
-    const shown = store.get().regions.filter((region) => slides.has(region.slide));
+    const wanted = new Set((store.get().panes ?? []).map((pane) => pane.slide));
+    const shown = store.get().regions.filter((region) => wanted.has(region.slide));
     const known = new Set(shown.map((region) => region.id));
-    const kept = [...slides].flatMap(keptRegions).filter((region) => !known.has(region.id));
+    const kept = [...slidesOf().values()].flatMap(keeper.kept).filter((region) => !known.has(region.id));
     if (kept.length || shown.length !== store.get().regions.length) show([...shown, ...kept]);
   }
 
@@ -80,8 +86,8 @@ export function createRegions(app, overlay, sums) {
     const { regions } = store.get();
     const settled = regions.map((region) => {
       if (region.kind !== "lasso" || region.settled) return region;
-      for (const { evidence } of store.get().panes ?? []) {
-        if (!evidence) continue;
+      for (const { slide, evidence } of store.get().panes ?? []) {
+        if (!evidence || slide !== region.slide) continue;
         const answer = sums.get(evidence, region);
         if (!answer?.polygons?.length) continue;
         sums.adopt(region.polygons, answer.polygons);
@@ -188,6 +194,7 @@ export function createRegions(app, overlay, sums) {
   });
   const offs = [
     store.subscribe(["panes", "regions"], load),
+    app.panes.on("change", load),
     store.subscribe(["regions", "selected"], layer.refresh),
     sums.on(settle),
     layer.remove,

@@ -12,7 +12,7 @@ import { logits, percent, plain } from "./numbers.js";
 import { createOverlay } from "./overlay.js";
 import { createRegions } from "./regions.js";
 import { createRegionsPanel } from "./regions_panel.js";
-import { activeEvidence, activeSlide } from "./shown.js";
+import { activeEvidence, activePane, activeSlide } from "./shown.js";
 import { createSums } from "./sums.js";
 import { createTilePanel } from "./tile_panel.js";
 import { createToolButtons } from "./tool_buttons.js";
@@ -118,6 +118,7 @@ export function createTools(app) {
   const hasSelected = () => onSlide() && regions.selected() !== null;
   const setTool = (tool, text) => () => {
     store.set({ tool });
+    if (tool !== "pan") activePane(app)?.stage.focus({ preventScroll: true }); // Enter is for the crosshair, not for a button
     app.announce(text);
   };
   const all = [
