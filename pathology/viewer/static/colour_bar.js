@@ -5,7 +5,7 @@ import { limitInView, limitOf, roundUp, stepLimit } from "./limits.js";
 import { sharedTarget, targetsOf, withTarget } from "./pane_choices.js";
 
 const SIGNS = { both: "Both", for: "For", against: "Against" };
-const PALETTES = { "blue-brown": "Blue and brown", "purple-green": "Purple and green" };
+const PALETTES = { "blue-brown": "Blue, brown", "purple-green": "Purple, green" };
 
 /** The strip of colour settings under the header. @param {object} app */
 export function createColourBar(app) {
@@ -26,7 +26,7 @@ export function createColourBar(app) {
   // --- the limit
   const limit = element("input", { type: "text", inputMode: "decimal", class: "limit", size: 7, id: freshId(), autocomplete: "off" });
   const unit = element("span", { class: "unit" });
-  const limitLabel = element("label", { for: limit.id, text: "Full colour at ±" });
+  const limitLabel = element("label", { for: limit.id, text: "Scale ±", title: "Colours are full at this value, and beyond it" });
   const fitButton = button("Fit to view", () => fit(), { title: "Full colour at what one in a hundred pixels in view exceeds (F)" });
   const usual = button("Default", () => reset(), { title: "The limit that fits all slides of the library (D)" });
   limit.addEventListener("change", () => {
@@ -42,7 +42,7 @@ export function createColourBar(app) {
       const found = (await Promise.all(panes.map((pane) => limitInView(app, pane)))).filter((value) => value !== null);
       if (found.length === 0) return app.notify("There is no heat in this view.", { kind: "note", key: "limit" });
       setLimit(roundUp(Math.max(...found)), { name, map });
-      app.announce(`Full colour at ${limit.value} ${unit.textContent}`);
+      app.announce(`Scale ${limit.value} ${unit.textContent}`);
     } catch (error) {
       app.fail(error);
     }
@@ -50,12 +50,12 @@ export function createColourBar(app) {
   function reset() {
     const { name, map } = kind();
     setLimit(app.library.limits[name] ?? map?.limit ?? 1);
-    app.announce(`Full colour at ${limit.value} ${unit.textContent}`);
+    app.announce(`Scale ${limit.value} ${unit.textContent}`);
   }
   function stepBy(by) {
     const { name, map } = kind();
     setLimit(stepLimit(limitOf(app, name, map), by));
-    app.announce(`Full colour at ${limit.value} ${unit.textContent}`);
+    app.announce(`Scale ${limit.value} ${unit.textContent}`);
   }
 
   // --- threshold, sign, palette, and how pixels are drawn
@@ -106,7 +106,7 @@ export function createColourBar(app) {
     targetPart,
     element("div", { class: "part" }, limitLabel, limit, unit, fitButton, usual),
     element("div", { class: "part" }, element("label", { for: threshold.id, class: "part-name", text: "Hide below" }), threshold, hidden),
-    part("Evidence", element("span", { class: "segments", role: "group", "aria-label": "Sign of evidence" }, signs)),
+    element("span", { class: "segments", role: "group", "aria-label": "Evidence for or against" }, signs),
     element("div", { class: "part" }, palette, smooth.label, grid.label),
   );
 
@@ -118,7 +118,7 @@ export function createColourBar(app) {
     const now = limitOf(app, name, map);
     const own = colour();
     if (limit !== bar.getRootNode().activeElement) limit.value = String(Number(now.toPrecision(3)));
-    limitLabel.textContent = name === "heatmap" ? "Full colour at ±" : `${map?.label ?? name}: full colour at ${map?.signed === false ? "" : "±"}`;
+    limitLabel.textContent = name === "heatmap" ? "Scale ±" : `Scale of ${map?.label ?? name} ${map?.signed === false ? "" : "±"}`;
     unit.textContent = map?.unit ?? "logits/mm²";
     threshold.value = Math.round((100 * own.threshold) / now);
     hidden.textContent = own.threshold === 0 ? "nothing" : String(Number(own.threshold.toPrecision(3)));
@@ -145,8 +145,8 @@ export function createColourBar(app) {
     app.announce(`${name} ${colour()[key] ? "on" : "off"}`);
   };
   const ends = [
-    add("limit-fit", "f", "Full colour fitted to what is in view", fit),
-    add("limit-default", "d", "Full colour at the library’s limit", reset),
+    add("limit-fit", "f", "Scale fitted to what is in view", fit),
+    add("limit-default", "d", "The library’s scale", reset),
     add("limit-lower", "c", "Stronger colours: a lower limit", () => stepBy(-1)),
     add("limit-higher", "Shift+C", "Weaker colours: a higher limit", () => stepBy(1)),
     add("threshold-higher", "h", "Hide more of what is weak", () => stepThreshold(5)),
