@@ -26,7 +26,7 @@ function render({ model, el }) {
   el.append(host);
 
   const channel = createChannel(model, (late) => {
-    say(late ? "The kernel is busy; it answers when the cell that it runs has finished." : "");
+    say(late ? "The kernel does not answer yet: it runs a cell. If it was restarted, run this cell again." : "");
   });
   let over = false;
   (async () => {

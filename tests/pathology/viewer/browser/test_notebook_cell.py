@@ -133,7 +133,7 @@ def test_a_kernel_that_is_busy_is_said_to_be(notebook, slides_folder):
       window.cells.quiet.isDeaf = true;
       window.answered = window.cells.quiet.root.viewer.transport.json("api/library");
     }""")
-    page.wait_for_function(f"{status}.startsWith('The kernel is busy')")
+    page.wait_for_function(f"{status}.startsWith('The kernel does not answer')")
     page.evaluate("window.cells.quiet.isDeaf = false")
     assert page.evaluate("window.answered.then(({slides}) => slides.length)") == 1
     assert page.evaluate(status) == ""
