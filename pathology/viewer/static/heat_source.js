@@ -41,18 +41,22 @@ export function createHeatSource(app) {
       keep(where, await app.transport.bytes(where, { signal: controller.signal }));
       troubles.delete(where);
     } catch (error) {
-      if (!controller.signal.aborted) {
-        const tries = (troubles.get(where)?.tries ?? 0) + 1;
-        troubles.set(where, { tries, until: performance.now() + 500 * 4 ** tries, error });
-        clearTimeout(timer);
-        timer = setTimeout(pump, 500 * 4 ** tries);
-        if (tries === TRIES) app.fail?.(error);
-      }
+      if (!controller.signal.aborted) later(where, error);
     } finally {
       if (underway.get(where) === controller) underway.delete(where);
     }
     pump();
     if (!controller.signal.aborted) for (const listener of listeners) listener(where);
+  }
+
+  /** Try again after a while; without end if there is no server, since it may come back. */
+  function later(where, error) {
+    const tries = (troubles.get(where)?.tries ?? 0) + (error.status === 0 ? 0 : 1);
+    const wait = 750 * 4 ** tries;
+    troubles.set(where, { tries, until: performance.now() + wait });
+    clearTimeout(timer);
+    timer = setTimeout(pump, wait);
+    if (tries === TRIES) app.fail(error);
   }
 
   function pump() {
@@ -94,11 +98,6 @@ export function createHeatSource(app) {
     },
     /** True if a tile could not be had. */
     hasFailed: (map, level, x, y) => (troubles.get(address(map, level, x, y))?.tries ?? 0) >= TRIES,
-    /** Try again what could not be had. */
-    retry() {
-      troubles.clear();
-      pump();
-    },
     /** Hear of tiles that came. @returns {function()} */
     on(listener) {
       listeners.add(listener);

@@ -16,7 +16,7 @@ export function signedNumber(value, digits = 3) {
 /** A limit for people, without digits that say nothing. */
 const short = (value) => plain(value).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
 
-/** The colour bar of one pane: `show(map, look)`, `clipped({pixels, clipped})`, and `draw(ctx, ...)` for figures. */
+/** The colour bar of one pane: `show(map, look)`, and `clipped({pixels, clipped})`. */
 export function createLegend() {
   const bar = element("canvas", { class: "legend-bar", role: "img", width: WIDTH, height: HEIGHT });
   const ticks = element("div", { class: "legend-ticks", "aria-hidden": "true" });
@@ -24,12 +24,10 @@ export function createLegend() {
   const share = element("span", { class: "legend-share" });
   const note = element("span", { class: "legend-note" });
   const its = element("div", { class: "legend" }, element("div", {}, bar, ticks), element("div", { class: "legend-words" }, name, share, note));
-  let shown = null;
 
   function show(map, look) {
     its.hidden = map === null;
     if (map === null) return;
-    shown = { map, look };
     const { limit, threshold, sign, signed, smooth } = look;
     const ratio = Math.max(1, globalThis.devicePixelRatio ?? 1);
     bar.width = WIDTH * ratio;
@@ -55,7 +53,7 @@ export function createLegend() {
     share.dataset.clipped = String(beyond > 0);
   }
 
-  return { element: its, show, clipped, shown: () => shown, note: () => note.textContent, share: () => share.textContent };
+  return { element: its, show, clipped };
 }
 
 /**

@@ -16,6 +16,7 @@ import { drawSlide, openSeadragonImage } from "./slide_source.js";
 
 const MODES = { slide: "slide", heat: "heatmap", overlay: "heatmap over the slide" };
 const REST_MS = 150;
+const RETRY_MS = 3000;
 const LOADING = { imageLoaderLimit: 6, timeout: 120000, tileRetryMax: 2, tileRetryDelay: 2000 };
 
 /**
@@ -27,7 +28,7 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
   const { store, OpenSeadragon } = app;
   const title = element("span", { class: "pane-title" });
   const head = element("header", { class: "pane-head" }, title);
-  const partial = element("p", { class: "pane-note", text: "Not all tiles are outlined: zoom in.", hidden: true });
+  const note = element("p", { class: "pane-note", hidden: true });
   const home = element("div", { class: "pane-slide" });
   const heatCanvas = element("canvas", { class: "pane-heat", "aria-hidden": "true" });
   const svg = drawing("svg", { class: "pane-svg" });
@@ -35,11 +36,11 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
   const message = element("p", { class: "pane-message", role: "status", hidden: true });
   const scaleBar = createScaleBar();
   const miniMap = createMiniMap(app, camera);
-  const outlines = createOutlines(app, (isPartial) => (partial.hidden = !isPartial));
+  const outlines = createOutlines(app, (isPartial) => tellOfTiles(isPartial ? "Not all tiles are outlined: zoom in." : ""));
   const stage = element(
     "div",
     { class: "pane-stage", role: "application", "aria-roledescription": "slide view", tabIndex: 0 },
-    home, heatCanvas, outlines.element, svg, cross, scaleBar.element, miniMap.element, partial, message,
+    home, heatCanvas, outlines.element, svg, cross, scaleBar.element, miniMap.element, note, message,
   );
   const legend = createLegend();
   const heat = createHeatLayer(heats);
@@ -55,6 +56,7 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
   let frame = null;
   let rest = null;
   let stopTiles = () => {}; // of the slide
+  let again = null; // timer
   let pointed = null; // what the readout is at
   let isDestroyed = false;
   const troubles = { slide: "", evidence: "", tiles: "" };
@@ -155,12 +157,24 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
     placeCross();
     scaleBar.show(view, heat.map() === null || shown?.mode === "slide" ? null : Math.min(...heat.map().pixel));
     miniMap.show(view, width, height);
-    outlines.show(store.get().colour.grid ? (evidence?.id ?? null) : null, slide, view, width, height);
+    drawOutlines(view);
     clearTimeout(rest);
     if (withHeat) rest = setTimeout(() => legend.clipped(pane.survey()), REST_MS);
     emit("view", { pane, view });
   }
   outlines.onChange(schedule);
+
+  function drawOutlines(view) {
+    const isAsked = store.get().colour.grid && evidence !== null;
+    const hasTiles = isAsked && evidence.tiles !== null;
+    outlines.show(hasTiles ? evidence.id : null, slide, view, width, height);
+    if (!hasTiles) tellOfTiles(isAsked ? (evidence.tiles_note ?? "There are no tiles to outline.") : "");
+  }
+
+  function tellOfTiles(line) {
+    note.textContent = line;
+    note.hidden = line === "";
+  }
 
   function placeCross() {
     if (cross.hidden || pointed === null) return;
@@ -206,21 +220,30 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
     section.setAttribute("aria-label", `Pane ${index + 1}`);
   }
 
-  async function openSlide(id) {
-    slide = null;
-    say("slide", "");
-    void miniMap.setSlide(null);
+  function closeImage() {
     stopTiles();
     osd.close();
     // Those that were given up keep their places in the queue of the old one.
     osd.imageLoader = new OpenSeadragon.ImageLoader({ ...LOADING, jobLimit: LOADING.imageLoaderLimit });
+  }
+
+  function openImage() {
+    closeImage();
+    const { image, stop } = openSeadragonImage(OpenSeadragon, slide, slideTile, tileFailed);
+    stopTiles = stop;
+    osd.open(image);
+  }
+
+  async function openSlide(id) {
+    slide = null;
+    say("slide", "");
+    void miniMap.setSlide(null);
+    closeImage();
     try {
       const info = await infos.slide(id);
       if (isDestroyed || shown?.slide !== id) return;
       slide = info;
-      const { image, stop } = openSeadragonImage(OpenSeadragon, info, slideTile, tileFailed);
-      stopTiles = stop;
-      osd.open(image);
+      openImage();
       void miniMap.setSlide(info);
       home.style.background = "";
     } catch (error) {
@@ -233,6 +256,20 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
 
   function tileFailed(error) {
     if (error.status !== 0) say("tiles", `Some of the slide cannot be read: ${error.message}`);
+    else again ??= setTimeout(reopen, RETRY_MS);
+  }
+
+  /** Once the server answers again: OpenSeadragon does not ask a second time for what it could not have. */
+  async function reopen() {
+    again = null;
+    const now = slide;
+    if (now === null || isDestroyed) return;
+    try {
+      await app.transport.json(`api/slides/${now.id}`);
+      if (slide === now) openImage();
+    } catch {
+      again ??= setTimeout(reopen, RETRY_MS);
+    }
   }
 
   async function openEvidence(id) {
@@ -275,7 +312,6 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
     recolour();
   };
   pane.recolour = recolour;
-  pane.redraw = schedule;
   pane.apply = apply;
 
   /** Ask again for what could not be had. */
@@ -323,26 +359,36 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
    * @param {CanvasRenderingContext2D} ctx
    */
   pane.capture = async (ctx, wide, high) => {
-    const now = { slide, evidence, shown, map: heat.map() };
+    const now = { slide, shown, map: heat.map() };
+    if (now.slide === null) throw new Error("the slide is not there yet");
     const seen = camera.get();
-    const view = { ...seen, scale: seen.scale * Math.max(width / wide, height / high) };
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(0, 0, wide, high);
-    ctx.clip();
-    ctx.fillStyle = "#ffffff";
-    ctx.fillRect(0, 0, wide, high);
-    try {
-      if (now.slide !== null && now.shown.mode !== "heat") await drawSlide(now.slide, slideTile, ctx, view, wide, high);
-      if (now.map !== null && now.slide !== null && now.shown.mode !== "slide") {
-        const canvas = new OffscreenCanvas(wide, high);
-        await drawHeat(heats, now.map, lookOf(now.map), canvas.getContext("2d"), view, now.slide.size_um);
-        ctx.globalAlpha = now.shown.mode === "overlay" ? now.shown.opacity : 1;
-        ctx.drawImage(canvas, 0, 0);
-      }
-    } finally {
+    const larger = Math.max(width / wide, height / high);
+    const view = { ...seen, scale: seen.scale * larger };
+    const { layout, curtain, panes } = store.get();
+    const withHeat = now.map !== null && now.shown.mode !== "slide";
+    // A curtain over this pane alone: the slide to its left, what the pane shows to its right.
+    const cut = layout === "curtain" && panes.length === 1 && withHeat ? wide / 2 + ((curtain - 0.5) * width) / larger : 0;
+    const part = async (left, right, draw) => {
+      ctx.save();
+      ctx.beginPath();
+      ctx.rect(left, 0, right - left, high);
+      ctx.clip();
+      await draw();
       ctx.restore();
-    }
+    };
+    const withSlide = now.shown.mode !== "heat";
+    await part(0, wide, async () => {
+      ctx.fillStyle = "#ffffff";
+      ctx.fillRect(0, 0, wide, high);
+    });
+    if (withSlide || cut > 0) await part(0, withSlide ? wide : cut, () => drawSlide(now.slide, slideTile, ctx, view, wide, high));
+    if (!withHeat) return;
+    const canvas = new OffscreenCanvas(wide, high);
+    await drawHeat(heats, now.map, lookOf(now.map), canvas.getContext("2d"), view, now.slide.size_um);
+    await part(cut, wide, async () => {
+      ctx.globalAlpha = now.shown.mode === "overlay" ? now.shown.opacity : 1;
+      ctx.drawImage(canvas, 0, 0);
+    });
   };
 
   const stopGestures = attachGestures(stage, {
@@ -363,6 +409,7 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
     isDestroyed = true;
     if (frame !== null) cancelAnimationFrame(frame);
     clearTimeout(rest);
+    clearTimeout(again);
     stopGestures();
     stopHeat();
     stopTiles();

@@ -110,7 +110,8 @@ def evidence_info():
     one = {"name": "heatmap", "label": "evidence", "unit": "logits/mm²", "signed": True}
     one |= {"width": SHAPE[1], "height": SHAPE[0], "levels": len(LEVELS), "tile_px": TILE}
     one |= {"box_um": box, "pixel_um": PIXEL, "step": STEP, "largest": V, "limit": V}
-    return {"id": "e1", "slide": "s1", "target": "tumour", "title": "tumour", "maps": [one]}
+    told = {"id": "e1", "slide": "s1", "target": "tumour", "title": "tumour", "maps": [one]}
+    return told | {"tiles": 38, "tiles_note": None}
 
 
 def at(x, y):
@@ -654,6 +655,19 @@ def test_a_figure_shows_what_the_pane_shows(panes, mode):
     assert len(points) == pytest.approx(area, rel=0.03)
 
 
+def test_a_figure_of_a_pane_under_a_curtain_has_the_slide_on_its_left(panes):
+    panes.start(pane("heat"), layout="curtain", curtain=0.25)
+    panes.view(*middle(BLOCKS[2]), 0.02)
+    data = panes.page.evaluate(CAPTURE, [400, 200])
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))).convert("RGB"))
+    width, height = panes.page.evaluate("() => Object.values(app.panes.list()[0].size)")
+    cut = 200 - 0.25 * width / max(width / 400, height / 200)
+    assert (drawn[100, : int(cut)] == 0).all()
+    brown = drawn[100, int(cut) + 1 :]
+    assert (brown == brown[0]).all()
+    assert brown[0, 0] > 100
+
+
 CLIPPED = """async ([view, limit, sign]) => {
   const {createHeatLayer} = await import("/static/heat_layer.js");
   const layer = createHeatLayer(window.heats);
@@ -734,6 +748,17 @@ def test_tiles_that_nobody_wants_any_more_are_given_up(module_page):
     assert told["gone"]
 
 
+def test_an_explanation_without_tiles_says_so_where_they_would_be_outlined(panes):
+    without = evidence_info() | {"tiles": None, "tiles_note": "tiles of two grids"}
+    panes.page.route("**/api/evidence/e1", lambda route: route.fulfill(json=without))
+    panes.start(pane("heat"))
+    note = panes.page.get_by_text("tiles of two grids")
+    assert not note.is_visible()
+    panes.colour(grid=True)
+    note.wait_for()
+    assert "evidence/e1/outlines" not in panes.asked
+
+
 def test_what_cannot_be_shown_is_said_in_its_pane(panes, complaints):
     panes.start(pane("slide"))
     hidden = {"error": "hidden until a reading is committed"}
@@ -746,6 +771,22 @@ def test_what_cannot_be_shown_is_said_in_its_pane(panes, complaints):
     panes.set(library=json.loads(json.dumps(LIBRARY)))
     panes.settle()
     assert panes.page.locator(".pane-message").is_hidden()
+
+
+def test_tiles_come_when_the_server_does(panes, complaints):
+    panes.start(pane("overlay"), view={"x": 300, "y": 300, "scale": 2.5, "rotation": 0})
+    lost = re.compile("/(tiles|maps)/")
+    panes.page.route(lost, lambda route: route.abort())
+    panes.set(view={"x": 300, "y": 300, "scale": 0.5, "rotation": 0})
+    panes.page.wait_for_function("() => app.panes.list()[0].stage.dataset.heat === 'loading'")
+    panes.page.wait_for_timeout(300)
+    assert not any("tiles/0/" in path or "heatmap/0/" in path for path in panes.asked)
+    panes.page.unroute(lost)
+    with panes.page.expect_response(re.compile("slides/s1/tiles/0/")):
+        panes.settle()
+    assert any("heatmap/0/" in path for path in panes.asked)
+    allowed = ("net::ERR_FAILED", "failed to load")
+    complaints[:] = [line for line in complaints if not any(text in line for text in allowed)]
 
 
 def test_lengths_of_the_scale_bar_are_round(module_page):
