@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from pathology.errors import AnnotationError, PathologyError, SlideError
+from pathology.errors import AnnotationError, PathologyError, SlideError, StampMismatchError
 from pathology.viewer import evidence_routes, model_routes, region_routes, slide_routes
 from pathology.viewer.library import HiddenError, Library
 
@@ -90,6 +90,8 @@ def status_of(error: Exception) -> int:
         return 404
     if isinstance(error, AnnotationError):
         return 422
+    if isinstance(error, StampMismatchError):
+        return 409
     if isinstance(error, PathologyError):  # a file that is damaged or gone
         return 500
     return 400 if isinstance(error, json.JSONDecodeError | RecursionError) else 422

@@ -7,15 +7,17 @@ the viewer is started again, so that links stay good.
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from pathology.errors import PathologyError, SlideError
+from pathology.errors import PathologyError, SlideError, StampMismatchError
 from pathology.viewer.handles import Handles
 from pathology.viewer.readings import Reading, Readings
+from pathology.viewer.same_slide import difference
 
 if TYPE_CHECKING:
     from pathology.explain.results.stored import StoredExplanation
@@ -124,6 +126,7 @@ class Library:
         self.handles: Handles[Slide] = Handles()
         self.open_evidence: Handles[Evidence] = Handles()
         self._stamps: WeakKeyDictionary[Slide, str] = WeakKeyDictionary()
+        self._mismatches: WeakKeyDictionary[Slide, dict[str, str | None]] = WeakKeyDictionary()
         self._slides = {each.id: each for each in slides}
         self._evidence = {each.id: each for each in evidence}
         self._of_slide: dict[str, list[EvidenceEntry]] = {}
@@ -191,13 +194,32 @@ class Library:
         Raises:
             UnknownIdError: there is none.
             HiddenError: its slide was not read yet.
+            StampMismatchError: it was made of something else than the slide shown under its name.
         """
         found = self._evidence.get(evidence)
         if found is None:
             raise UnknownIdError(f"no explanation {evidence!r}")
         if self.is_hidden(found.slide):
             raise HiddenError(f"slide {found.slide.name}: hidden until you have said what it shows")
+        with suppress(SlideError):  # one that cannot be shown cannot be mistaken, either
+            self.open(found.slide.id)
+        if problem := self.mismatch(found):
+            raise StampMismatchError(f"slide {found.slide.name}: {problem}")
         return found
+
+    def mismatch(self, entry: EvidenceEntry) -> str | None:
+        """What an explanation's slide differs in from the one that is open; None where none is.
+
+        Raises:
+            PathologyError: its record is damaged.
+        """
+        slide = self.opened(entry.slide)
+        if slide is None:
+            return None
+        found = self._mismatches.setdefault(slide, {})
+        if entry.id not in found:
+            found[entry.id] = difference(entry.explanation.record, slide, self.stamp(slide))
+        return found[entry.id]
 
     def evidence_of(self, slide: SlideEntry) -> Sequence[EvidenceEntry]:
         """All that was said of a slide, hidden or not."""

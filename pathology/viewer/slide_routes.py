@@ -110,6 +110,7 @@ class SlideRoutes:
             "score": _finite(ledger.score),
             "gap": _finite(ledger.gap),
             "is_closed": ledger.is_closed,
+            "problem": self._library.mismatch(entry),
             "undivided": None if ledger.undivided is None else ledger.undivided.tiles,
         }
 

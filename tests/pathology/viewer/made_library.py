@@ -28,11 +28,13 @@ def write_slide(path: Path, seed: int = 0, size: tuple[int, int] = (600, 410)) -
     return path
 
 
-def write_record(folder: Path, slide: str, target: str = "tumour", score: float = 2.5) -> Path:
+def write_record(
+    folder: Path, slide: str, /, target: str = "tumour", score: float = 2.5, **settings: object
+) -> Path:
     """The record of an explanation in ``folder``, a ``RUN/SLIDE/TARGET``."""
     parts = {"score": score, "bias": 0.5, "map_sum": score - 0.5, "cut_off": 0.0}
     ledger = {**parts, "tolerance": 1e-4, "constants": {}}
     folder.mkdir(parents=True)
-    record = {"slide_id": slide, "target": target, "ledger": ledger}
+    record = {"slide_id": slide, "target": target, "ledger": ledger, "settings": settings}
     (folder / "explanation.json").write_text(json.dumps(record))
     return folder

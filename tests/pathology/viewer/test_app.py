@@ -78,7 +78,7 @@ def test_there_is_nothing_to_write_but_what_is_for_it(client):
         (HiddenError("hidden"), 403, "hidden"),
         (AnnotationError("no polygon"), 422, "no polygon"),
         (ValueError("x must\nbe a number"), 422, "x must be a number"),
-        (StampMismatchError("other"), 500, "other"),
+        (StampMismatchError("other"), 409, "other"),
         (OutputError("disk full"), 500, "disk full"),
         (SlideOpenError("is damaged", "/home/me/a.svs"), 500, "a.svs: is damaged"),
     ],

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from pathology.errors import ManifestError, PathologyError, SlideError
+from pathology.errors import ManifestError, PathologyError, SlideError, StampMismatchError
+from pathology.slides import open_slide
 from pathology.viewer.library import HiddenError, Library, UnknownIdError
 from tests.pathology.viewer.made_library import write_record, write_slide
 
@@ -168,6 +169,44 @@ def test_a_slide_is_opened_once(slides, results):
     assert library.stamp(opened) == opened.stamp()
     library.close()
     assert library.opened(slide) is None
+
+
+# --- evidence of another slide
+
+
+@pytest.fixture
+def explained(slides, tmp_path):
+    """Evidence of slide a as it is, and of it with other pixels."""
+    with open_slide(slides / "a.tif") as slide:
+        stamp, mpp = slide.stamp(), list(slide.mpp)
+    write_record(tmp_path / "made" / "run" / "a" / "same", "a", slide=stamp, slide_mpp=mpp)
+    write_record(tmp_path / "made" / "run" / "a" / "mpp", "a", slide=stamp, slide_mpp=[0.5, 0.25])
+    return tmp_path / "made"
+
+
+def test_evidence_of_this_slide(slides, explained):
+    library = Library.find(slides, [explained])
+    other, same = library.evidence
+    assert library.mismatch(same) is None  # not open yet
+    assert library.entry(same.id) is same
+    assert library.mismatch(same) is None
+    with pytest.raises(StampMismatchError, match=r"0\.5 x 0\.25 µm, and shown with 0\.5 x 0\.5 µm"):
+        library.entry(other.id)
+    assert "--mpp" in library.mismatch(other)
+
+
+def test_evidence_of_a_former_scan(slides, explained):
+    library = Library.find(slides, [explained])
+    _, same = library.evidence
+    assert library.entry(same.id) is same
+    write_slide(slides / "a.tif", 9)
+    library.close()  # as when it is let go
+    with pytest.raises(StampMismatchError, match="another file of the name a"):
+        library.entry(same.id)
+    write_slide(slides / "a.tif", 1)
+    (slides / "a.tif").write_text("gone")
+    library.close()
+    assert library.entry(same.id) is same  # there is no picture that it could be taken for
 
 
 # --- blind mode
