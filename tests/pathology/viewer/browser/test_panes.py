@@ -5,6 +5,7 @@ what is seen of one must lie on the other, and on what the page says of places.
 """
 
 import base64
+import functools
 import io
 import json
 import re
@@ -70,6 +71,7 @@ def share(index, pixel, low, high):
     )
 
 
+@functools.cache
 def slide_tile(slide, level, x, y):
     made = SLIDES[slide]
     pixel = min(made["mpp"]) * 2**level
@@ -89,6 +91,7 @@ def slide_tile(slide, level, x, y):
     return file.getvalue()
 
 
+@functools.cache
 def heat_tile(level, x, y):
     values = LEVELS[level][y * TILE : (y + 1) * TILE, x * TILE : (x + 1) * TILE]
     tile = np.full((TILE, TILE), NODATA, "<i2")
@@ -153,6 +156,9 @@ START = """async ({library, state}) => {
 }"""
 
 
+WRITTEN = ".scale-bar, .mini-map, .readout, .pane-cross"
+
+
 class Panes:
     """The page under test."""
 
@@ -163,6 +169,7 @@ class Panes:
         page.route("http://viewer.localhost/api/**", self._answer)
         page.add_style_tag(url="/static/panes.css")
         page.add_style_tag(content="body {margin: 0; --stage: #dcdcdc; --panel: #fff}")
+        page.add_style_tag(content=f"{WRITTEN} {{opacity: 0 !important}}")
         page.add_script_tag(url="/static/openseadragon/openseadragon.min.js")
 
     def _answer(self, route) -> None:
@@ -222,9 +229,7 @@ class Panes:
         self.page.evaluate(frames)
 
     def shot(self, index=0) -> np.ndarray:
-        """What is seen of a pane, (h, w, 3); what is written over it is taken away."""
-        hide = ".scale-bar, .mini-map, .readout, .pane-cross {visibility: hidden !important}"
-        self.page.add_style_tag(content=hide)
+        """What is seen of a pane, (h, w, 3), without what is written over it."""
         data = self.page.locator(".pane-stage").nth(index).screenshot()
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
 
