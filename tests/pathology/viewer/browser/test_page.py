@@ -509,3 +509,74 @@ def test_what_a_run_says_is_hidden_until_the_reader_has_spoken(
     assert "tumour, I think" in readings.read_text(encoding="utf-8")
     assert page.evaluate("(id) => fetch(`api/evidence/${id}`).then((a) => a.status)", hidden) == 200
     library.close()
+
+
+def answer_to(page, key: str, seconds: float = 120) -> dict:
+    """What the job found that a key has the page start."""
+    with page.expect_response(lambda answer: "/ask/" in answer.url) as asked:
+        page.keyboard.press(key)
+    job = asked.value.json()["job"]
+    end = time.monotonic() + seconds
+    while True:
+        told = page.evaluate("(id) => fetch(`api/jobs/${id}`).then((answer) => answer.json())", job)
+        if told["state"] not in ("queued", "running"):
+            assert told["state"] == "done", told
+            return told
+        assert time.monotonic() < end, told
+        page.wait_for_timeout(50)
+
+
+def test_the_model_itself_is_asked(page, serve_viewer, library, runs_folder):
+    """A process of its own with the run that made the explanation: tile and region."""
+    from pathology.viewer.model.client import ModelClient
+
+    model = ModelClient([runs_folder / "cnn"], "cpu")
+    try:
+        slides, evidence = opened(page, serve_viewer(library, model))
+        entry = evidence["cnn", ODD, "tumour"]
+        explanation = load_explanation(library.entry(entry).folder)
+        put(page, page="slide", slide=slides[ODD], panel="model",
+            panes=[pane_of(slides[ODD], entry, "overlay")])  # fmt: skip
+        settle(page)
+        index = 70
+        put(page, tile={"evidence": entry, "index": index})
+        ready = "document.body.viewer.commands.list().find(({id}) => id === 'model.tile').enabled()"
+        until(page, ready)
+        told = answer_to(page, "Shift+P")
+        result, row = told["result"], explanation.tiles.iloc[index]
+        assert not result["check"]["differs"], result["check"]
+        assert result["check"]["stored"]["contribution"] == row["contribution"]
+        one = next(each for each in result["maps"] if each["target"] == "tumour")
+        part = f"{told['id']}/{one['values']}"
+        values = np.array(page.evaluate(
+            """(part) => fetch(`api/jobs/${part}`).then((answer) => answer.arrayBuffer())
+                 .then((bytes) => [...new Float32Array(bytes)])""", part))  # fmt: skip
+        area = np.prod(one["pixel_um"]) / 1e6
+        # logits per mm2 of the slide's score; float32 forward and backward, in another batch
+        wanted = row["weight"] * row["contribution"]
+        assert values.sum() * area == pytest.approx(wanted, abs=1e-4 * row["weight"])
+        until(page, "document.querySelectorAll('.tools canvas, .tools img').length > 0")
+
+        # Without a region: what its sum says, and what the model says of the slide painted over.
+        x, y, w, h = (float(row[name]) for name in ("x", "y", "width", "height"))
+        ring = [[x, y], [x + w, y], [x + w, y + h], [x, y + h], [x, y]]
+        region = {
+            "id": "r",
+            "name": "there",
+            "kind": "lasso",
+            "polygons": [[ring]],
+            "slide": slides[ODD],
+        }
+        put(page, regions=[region], selected="r")
+        result = answer_to(page, "Shift+K")["result"]
+        score = explanation.ledger.score
+        assert result["score"]["recomputed"] == pytest.approx(score, abs=1e-4)
+        assert result["tiles"]["run"] >= 1
+        # The region holds the tile, and of the tiles that overlap it what lies inside.
+        inside = exact_sum(explanation, [[ring]], MPP[ODD])
+        assert result["subtraction"]["predicted"] == pytest.approx(score - inside, abs=1e-4)
+        gap = result["real"] - result["subtraction"]["predicted"]
+        assert result["gaps"]["subtraction"] == pytest.approx(gap, abs=1e-9)
+        page.locator(".mask-table").wait_for()
+    finally:
+        model.close()
