@@ -15,10 +15,11 @@ from pathology.errors import ManifestError, StampMismatchError
 from pathology.metrics import Calibration
 from pathology.tiling import TileGrid
 from pathology.viewer.model.question import Explained, MaskQuestion, Means, TileQuestion
-from pathology.viewer.model.weights import digest_of
+from pathology.viewer.model.weights import digest_of, wanted
 from pathology.viewer.model.worker.ask_mask import ask_mask
 from pathology.viewer.model.worker.ask_tile import ask_tile
 from pathology.viewer.model.worker.subject import Subjects
+from tests.made_run import write_run
 from tests.pathology.viewer.model.made_subject import silent
 
 # A grid's tiles are of 1 um pixels, the slide's are 0.5 x 0.41 um.
@@ -68,7 +69,7 @@ def test_every_tile_has_the_numbers_that_are_stored(get, results_folder, slides_
     folder = results_folder / "cnn" / "case_1" / name
     subject = get(folder, slides_folder / "case_1.tif")
     assert subject.tiles["positive"].isna().any()
-    for index in range(0, len(subject.tiles), 7):
+    for index in range(0, len(subject.tiles), 17):
         result = ask_tile(subject, TileQuestion(index), silent).result
         assert not result["check"]["differs"]
         row = subject.tiles.loc[index]
@@ -109,6 +110,31 @@ def test_members_of_a_mean_are_told_apart(
         real = explain_slide(slide, grid, run, "tumour", jitter=2, out_mpp=4, quiet=True)
     assert abs(result["change"]) > 1e-3
     assert result["real"] == pytest.approx(real.logit, abs=0.05 * abs(result["change"]))
+
+
+def test_members_that_are_runs_have_each_their_own_weights(
+    slides_folder, runs_folder, tiles_folder, tmp_path, monkeypatch
+):
+    # Figures for papers take the most time, and hold no numbers.
+    monkeypatch.setattr("pathology.explain.results.write.write_figure", lambda *_: None)
+    paths = [runs_folder / "cnn", write_run(tmp_path / "other", mpp=1.0, seed=5)]
+    runs = [load_run(path, device="cpu") for path in paths]
+    slide, folder = slides_folder / "case_1.tif", tmp_path / "case_1" / "tumour"
+    grid = TileGrid.load(tiles_folder / "case_1.parquet").select(np.arange(20, 32))
+    with open_slide(slide) as opened:
+        options = {"members": runs[1:], "jitter": 2, "out_mpp": 8, "quiet": True}
+        explain_slide(opened, grid, runs[0], "tumour", **options).save(folder)
+    by_hash = {digest_of(path): str(path) for path in paths}
+    record = json.loads((folder / "explanation.json").read_text())
+    assert wanted(record) == list(by_hash)
+    means = Means(by_hash, device="cpu")
+    subject = Subjects().get(Explained(folder, slide), means, lambda what: None)
+    assert [member.share for member in subject.members] == [0.25] * 4
+    for index in (0, len(grid), 2 * len(grid), 4 * len(grid) - 1):
+        assert not ask_tile(subject, TileQuestion(index), silent).result["check"]["differs"]
+    result = ask_mask(subject, MaskQuestion(((AROUND,),)), silent).result
+    assert not result["score"]["differs"]
+    assert result["tiles"]["all"] == 4 * len(grid)
 
 
 def test_what_was_asked_about_last_stays_loaded(subjects, get, results_folder, slides_folder):
