@@ -21,8 +21,9 @@ from pathology.slides import Slide
 from pathology.viewer.library import UnknownIdError
 
 TILE_PX = 256
-QUALITY = 85
-"""Of JPEG, with chroma at half: 0.3 ms a tile."""
+QUALITY = 90
+"""Of JPEG with chroma at full size: 28 kB and 0.5 ms a tile of tissue, on average 2 grey levels off.
+With chroma at half, as is usual, it is 4 levels off, a third smaller, and no quicker."""
 CACHE_BYTES = 64 * 2**20
 VERSION = "1"
 """Of how tiles are made; pictures kept by browsers are forgotten when it changes."""
@@ -116,7 +117,7 @@ def region_jpeg(slide: Slide, box: Box, px: int) -> bytes:
 def jpeg(pixels: NDArray[np.uint8]) -> bytes:
     """RGB as a JPEG file."""
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=QUALITY, subsampling="4:2:0")
+    Image.fromarray(pixels).save(out, "JPEG", quality=QUALITY, subsampling="4:4:4")
     return out.getvalue()
 
 

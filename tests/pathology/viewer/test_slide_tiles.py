@@ -20,7 +20,7 @@ from pathology.viewer.slide_tiles import (
     tile_jpeg,
 )
 
-JPEG_LEVELS = 6  # grey levels that quality 85 moves a smooth picture by
+JPEG_LEVELS = 6  # grey levels that quality 90 moves a smooth picture by
 
 
 def decoded(encoded: bytes) -> np.ndarray:
