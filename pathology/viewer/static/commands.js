@@ -71,6 +71,7 @@ function keyName(event) {
   const isLetter = /^\p{L}$/u.test(name);
   if (isLetter) name = event.shiftKey ? name.toUpperCase() : name.toLowerCase(); // whatever caps lock says
   if (event.shiftKey && (isLetter || name.length > 1)) name = `Shift+${name}`;
+  if (event.getModifierState("AltGraph")) return name; // how some keyboards write "[" or "@"
   if (event.altKey) name = `Alt+${name}`;
   if (event.ctrlKey || event.metaKey) name = `Ctrl+${name}`;
   return name;

@@ -1,6 +1,6 @@
 // The list of slides: only rows on the screen are elements, so that thousands are as quick as ten.
 
-import { element, freshId } from "./dom.js";
+import { element } from "./dom.js";
 import { heatPane, slidePane } from "./first_view.js";
 import { count, logits } from "./numbers.js";
 import { arranged, labelColumns, LIST, rowsOf, scoreColumns, SHOWN } from "./slide_rows.js";
@@ -188,6 +188,7 @@ export function createListPage(app) {
       notes.push(["aside", `${many} undivided`, "tiles whose contribution is spread evenly over them"]);
     }
     const value = entry.score === null || entry.score === undefined ? "?" : logits(entry.score, 2);
+    const isClosed = entry.is_closed === true;
     const bar = element("span", { class: "score-bar", "data-side": entry.score < 0 ? "against" : "for" }, element("span"));
     bar.firstChild.style.width = `${(50 * Math.abs(entry.score ?? 0)) / largest}%`;
     return element(
@@ -195,7 +196,8 @@ export function createListPage(app) {
       {
         type: "button",
         tabIndex: index === at ? 0 : -1,
-        "aria-label": `${slide.name}, ${run.name}, ${target}: ${value} logits${notes.map(([, text]) => `, ${text}`).join("")}; open`,
+        title: isClosed ? `The ledger closes: gap ${Number(entry.gap).toPrecision(2)} logits` : null,
+        "aria-label": `${slide.name}, ${run.name}, ${target}: ${value} logits${isClosed ? ", ledger closed" : ""}${notes.map(([, text]) => `, ${text}`).join("")}; open`,
         onfocus: () => (at = index),
         onclick: () => app.openSlide(slide.id, [slidePane(slide.id), heatPane(slide.id, entry.id)]),
       },

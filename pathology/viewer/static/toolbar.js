@@ -106,6 +106,19 @@ export function createToolbar(app) {
     colours.show();
   }
 
+  // After a choice that was made with the mouse, keys are the slide's again, not the list's of choices.
+  let isByPointer = false;
+  const pointed = () => (isByPointer = true);
+  const typed = () => (isByPointer = false);
+  const chosen = ({ target }) => {
+    const isOurs = target.matches("select, [type=range], [type=checkbox]") && target.closest(".bar, .pane-bar") !== null;
+    if (!isByPointer || !isOurs || store.get().page !== "slide" || target.value === "another") return;
+    app.panes.list().find((pane) => pane.index === store.get().active)?.stage.focus({ preventScroll: true });
+  };
+  root.addEventListener("pointerdown", pointed, true);
+  root.addEventListener("keydown", typed, true);
+  root.addEventListener("change", chosen);
+
   const ends = [
     store.subscribe(["page", "slide", "library", "theme", "list", "panel"], show),
     store.subscribe(["panes", "active", "layout", "library", "page"], placeBars),
@@ -121,6 +134,9 @@ export function createToolbar(app) {
     destroy() {
       for (const end of ends) end?.();
       document.removeEventListener("fullscreenchange", fullChanged);
+      root.removeEventListener("pointerdown", pointed, true);
+      root.removeEventListener("keydown", typed, true);
+      root.removeEventListener("change", chosen);
       layout.destroy();
       colours.destroy();
       other.destroy();

@@ -180,6 +180,10 @@ def test_keys_do_what_buttons_do(opened, ids):
         cnn["tumour - normal"],
         found["vit", "tumour"],
     ]
+    # After a choice with the mouse, keys are the slide's.
+    opened.locator(".colour-bar label", has_text="Tiles").click()
+    assert opened.evaluate("document.activeElement.getAttribute('role')") == "application"
+    assert press("x", "layout") == ["curtain"]
     # In a field, keys are letters.
     field = opened.locator(".colour-bar input.limit")
     field.focus()
@@ -370,6 +374,9 @@ def test_is_named_and_readable_in_both_themes(opened, theme):
     while state(opened)["theme"] != other:
         opened.keyboard.press("Shift+D")
     assert opened.evaluate("getComputedStyle(document.body).colorScheme") == other
+    opened.reload()
+    opened.wait_for_function(READY)
+    assert state(opened)["theme"] == other, "it is remembered"
 
 
 @pytest.mark.parametrize("size", [(1366, 768), (3840, 2160)])
