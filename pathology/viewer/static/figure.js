@@ -179,7 +179,7 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
     return [...legends.values()];
   }
 
-  async function drawPane(ctx, place, many) {
+  async function drawPane(ctx, place, { many, room }) {
     const { pane, x, y, width, height } = place;
     const canvas = document.createElement("canvas");
     canvas.width = Math.round(width * RATIO);
@@ -203,7 +203,7 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
     ctx.strokeStyle = "#b0b0b0";
     ctx.lineWidth = 1;
     ctx.strokeRect(x + 0.5, y + 0.5, width - 1, height - 1);
-    if (!isRight) drawScale(ctx, place);
+    if (!isRight) drawScale(ctx, place, room);
     if (many) haloed(ctx, String(pane.index + 1), isRight ? x + width - 10 : x + 10, y + 20, isRight ? "right" : "left");
   }
 
@@ -269,11 +269,11 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
     ctx.fillText(text, x, y);
   }
 
-  function drawScale(ctx, { pane, x, y, width, height }) {
+  function drawScale(ctx, { pane, x, y, height }, room) {
     const a = pane.toScreen(0, 0);
     const b = pane.toScreen(1000, 0);
     const perPixel = 1000 / Math.hypot(b.x - a.x, b.y - a.y);
-    const length = roundLength(Math.min(140, width / 3) * perPixel);
+    const length = roundLength(Math.min(140, room) * perPixel);
     const px = length / perPixel;
     const [left, bottom] = [x + 14, y + height - 14];
     const text = shownLength(length);
@@ -306,7 +306,7 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
     ctx.textAlign = "right";
     ctx.fillText(look.signed ? `+${limit}` : limit, x + width, y + 25);
     ctx.textAlign = "left";
-    ctx.fillText(`${map.label}, ${map.unit}`, x + width + 14, y + 10);
+    ctx.fillText(`${map.label}, ${map.unit}${look.overlay ? ", over the slide" : ""}`, x + width + 14, y + 10);
     ctx.fillStyle = FAINT;
     if (clipped.length) ctx.fillText(`beyond the scale (darker): ${clipped.join(", ")} of the map's pixels in view`, x + width + 14, y + 25);
   }
@@ -330,7 +330,7 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
       const undivided = undividedText(info.ledger);
       if (undivided) notes.push(`${nameOf(app, id)}: ${undivided}`);
     }
-    notes.push(...regionLines(told, found), caption);
+    notes.push(...regionLines(told, found), ...new Set(panes.flatMap((pane) => overlay.items(pane)).map((item) => item.told).filter(Boolean)), caption);
     const small = [...found.values()].map(provenanceLine).filter(Boolean);
     if (record.address && record.address.length < 400) small.push(record.address);
     const bodyLines = notes.flatMap((text) => linesOf(probe, text, inner));
@@ -353,7 +353,8 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
     ctx.fillText(linesOf(ctx, title(panes), inner)[0] ?? "", MARGIN, MARGIN + 14);
     ctx.save();
     ctx.translate(MARGIN, MARGIN + head);
-    for (const place of places) await drawPane(ctx, place, places.length > 1);
+    const how = { many: places.length > 1, room: Math.min(...places.map((place) => place.width)) / 3 };
+    for (const place of places) await drawPane(ctx, place, how);
     ctx.restore();
 
     let y = MARGIN + head + tall + GAP;

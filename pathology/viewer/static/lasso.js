@@ -117,9 +117,12 @@ export function createLasso(app, overlay, finish) {
     else append(pane, pixelOf(pane, from));
   }
 
+  // Panes keep their listeners as long as they live: pressing on one makes it the active one, which is a change of panes, and listeners
+  // that were replaced just then would miss the press.
   function bind() {
-    unbind();
-    for (const pane of app.panes.list()) {
+    const panes = app.panes.list();
+    for (const old of bound.filter(({ pane }) => !panes.includes(pane))) unbind(old);
+    for (const pane of panes.filter((one) => !bound.some((known) => known.pane === one))) {
       const listeners = {
         pointerdown: (event) => down(pane, event),
         pointermove: (event) => move(pane, event),
@@ -139,12 +142,10 @@ export function createLasso(app, overlay, finish) {
     aim();
   }
 
-  function unbind() {
-    for (const { pane, listeners, cross } of bound) {
-      for (const [name, listener] of Object.entries(listeners)) pane.element.removeEventListener(name, listener, true);
-      cross.remove();
-    }
-    bound = [];
+  function unbind(one) {
+    for (const [name, listener] of Object.entries(one.listeners)) one.pane.element.removeEventListener(name, listener, true);
+    one.cross.remove();
+    bound = bound.filter((other) => other !== one);
   }
 
   function aim() {
@@ -207,7 +208,7 @@ export function createLasso(app, overlay, finish) {
     isDrawing,
     cancel,
     destroy() {
-      unbind();
+      bound.forEach(unbind);
       for (const off of offs) off?.();
     },
   };

@@ -110,7 +110,7 @@ export function createLedgerPanel(app, { infos, regions, sums, tiles }) {
     const scopes = Math.max(...all.map(({ columns }) => columns.length));
     return Array.from({ length: scopes }, (_, at) => [
       all.find(({ columns }) => columns[at])?.columns[at].title ?? "",
-      all.filter(({ columns }) => columns[at]).map(({ name, short, columns }) => ({ ...columns[at], title: short, hint: name })),
+      all.filter(({ columns }) => columns[at]).map(({ name, short, columns }) => ({ ...columns[at], title: short, hint: name, full: name })),
     ]);
   }
 

@@ -23,7 +23,7 @@ function bar(value, largest) {
 const ORDER = { bias: 0, map: 2, inside: 3, outside: 4, "cut off": 5 }; // constants, by whatever name, are 1
 
 /**
- * Names of the parts of columns, as a person reads them. Columns are `[{title, hint, state, parts, total, score, gap, verdict, facts}]`:
+ * Names of the parts of columns, as a person reads them. Columns are `[{title, full, hint, state, parts, total, score, gap, verdict, facts}]`:
  * `parts` are `[[name, value]]`, `facts` an object, `state` is "ready", "pending" (numbers are of what was before: shown grey),
  * "waiting" (none yet) or an Error.
  */
@@ -38,7 +38,7 @@ const FACTS = {
   against: { label: "against", show: logits },
   density: { label: "logits/mm²", show: (value) => (value > 0 ? `+${plain(value)}` : plain(value)) },
   area_mm2: { label: "mm²", show: (value) => plain(value, 4) },
-  covered_mm2: { label: "mm² covered", show: (value) => plain(value, 4) },
+  covered_mm2: { label: "covered mm²", show: (value) => plain(value, 4) },
   undivided: { label: "not taken apart", show: (value) => (value === null ? "" : value.toLocaleString("en")) },
   tiles: { label: "tiles", show: (value) => (value === null ? "" : value.toLocaleString("en")) },
 };
@@ -120,7 +120,7 @@ export function ledgerText(caption, columns) {
   const parts = partsOf(ready);
   const facts = Object.keys(FACTS).filter((name) => ready.some((column) => column.facts?.[name] !== undefined));
   return [
-    [`${caption} (logits)`, ...ready.map((column) => column.title)].join("\t"),
+    [`${caption} (logits)`, ...ready.map((column) => column.full ?? column.title)].join("\t"),
     ...parts.map((name) => line(name, (column) => column.parts.find(([part]) => part === name)?.[1])),
     line("total", (column) => column.total),
     line("score", (column) => column.score),

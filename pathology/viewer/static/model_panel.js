@@ -156,11 +156,14 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
     if (isSlide ? !isAlone : state.evidence !== tile.evidence) return []; // the slide, or what another run says, stays as it is
     const [x, y, width, height] = tile.result.box;
     const box = [x, y, x + width, y + height];
-    if (state.mode === "heat") return [{ box, picture: tile.drawn.heat.address, className: "tool-heat" }];
+    const { depth, maps } = tile.result;
+    const told = `Over tile ${tile.index}: its ${depth === "pixels" ? "pixels" : `places of ${depth}`} for ${maps[tile.target].target}. ` +
+      verdictOf(tile.result).text;
+    if (state.mode === "heat") return [{ box, picture: tile.drawn.heat.address, className: "tool-heat", told }];
     // What is drawn of the coarse map there would shine through: the tile's own picture goes between.
     return [
       ...(tile.read ? [{ box, picture: tile.read, className: "tool-heat" }] : []),
-      { box, picture: tile.drawn.overlay.address, className: "tool-heat", opacity: state.mode === "overlay" ? state.opacity : 1 },
+      { box, picture: tile.drawn.overlay.address, className: "tool-heat", told, opacity: state.mode === "overlay" ? state.opacity : 1 },
     ];
   });
 

@@ -14,19 +14,23 @@ export function activeSlide(app) {
   return panes?.[active]?.slide ?? slide ?? null;
 }
 
-/** Explanations of the active slide in any pane, once each, in the panes' order: `[{id, name, short}]`; `short` tells them apart. */
+const lastPart = (run) => run?.split(" − ").map((name) => name.split("/").at(-1)).join(" − ");
+
+/**
+ * Explanations of the active slide in any pane, once each, in the panes' order: `[{id, name, short}]`; `short` tells them apart, by
+ * their panes where there are many.
+ */
 export function shownEvidence(app) {
   const slide = activeSlide(app);
-  const ids = (app.store.get().panes ?? [])
-    .filter((pane) => pane.slide === slide && pane.evidence)
-    .map((pane) => pane.evidence);
+  const panes = app.store.get().panes ?? [];
+  const ids = panes.filter((pane) => pane.slide === slide && pane.evidence).map((pane) => pane.evidence);
   const told = [...new Set(ids)].map((id) => ({ id, name: nameOf(app, id), ...describe(app.library, id) }));
   const shorts = [
-    told.map(({ run }) => run?.split("/").at(-1)), told.map(({ run }) => run), told.map(({ target }) => target),
-    told.map(({ name }) => name),
+    told.map(({ run }) => lastPart(run)), told.map(({ run }) => run), told.map(({ target }) => target), told.map(({ name }) => name),
   ];
-  const short = shorts.find((names) => names.every(Boolean) && new Set(names).size === names.length) ?? shorts.at(-1);
-  return told.map(({ id, name }, i) => ({ id, name, short: short[i] }));
+  const best = shorts.find((names) => names.every(Boolean) && new Set(names).size === names.length) ?? shorts.at(-1);
+  const inPane = (id) => `Pane ${panes.findIndex((pane) => pane.evidence === id) + 1}`;
+  return told.map(({ id, name }, i) => ({ id, name, short: told.length > 2 ? inPane(id) : best[i] }));
 }
 
 /** The explanation that a tool with room for one speaks of: the active pane's, else the first shown. */

@@ -97,6 +97,30 @@ def test_lasso_sum_is_numpys(viewer):
     np.testing.assert_allclose(seen, corners.ravel(), atol=3.0)
 
 
+def test_the_first_press_on_a_pane_that_is_not_the_active_one_draws(viewer):
+    viewer.open(viewer.entry("cnn"), viewer.entry("vit"))
+    (region,) = viewer.draw([(300, 250), (600, 250), (600, 500), (300, 500)], pane=1)
+    assert viewer.ask("app => app.store.get().active") == 1
+    assert shapely.Polygon(region["polygons"][0][0]).area == pytest.approx(300 * 250, rel=0.05)
+    # It is drawn in both panes.
+    assert viewer.page.locator(".pane-svg .tool-selected").count() == 2
+
+
+def test_lasso_by_touch(viewer):
+    viewer.open(viewer.entry())
+    viewer.ask("app => app.store.set({tool: 'lasso'})")
+    before = viewer.ask("app => app.store.get().view")
+    touch = viewer.page.context.new_cdp_session(viewer.page)
+    corners = [(300, 250), (600, 250), (600, 500), (300, 500)]
+    for kind, place in zip(("Start", "Move", "Move", "Move"), viewer.screen(corners), strict=True):
+        points = [{"x": place[0], "y": place[1]}]
+        touch.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    (region,) = viewer.settled()
+    assert shapely.Polygon(region["polygons"][0][0]).area == pytest.approx(300 * 250, rel=0.05)
+    assert viewer.ask("app => app.store.get().view") == before  # the slide was not dragged
+
+
 def test_a_line_that_crosses_itself_is_filled(viewer):
     entry = viewer.entry()
     viewer.open(entry, panel="regions")
