@@ -94,6 +94,7 @@ export function createLayoutBar(app) {
       const { panes, active } = store.get();
       if (panes.length < 2) return;
       const left = panes.filter((_, at) => at !== active);
+      app.focusPane();
       store.set({ panes: left, active: Math.min(active, left.length - 1), layout: left.length > 1 ? store.get().layout : "grid" });
       app.announce(LAYOUTS[left.length].text);
     }),

@@ -3,15 +3,28 @@
 import { firstPanes } from "./first_view.js";
 import { slideOf } from "./names.js";
 
-/** Gives app `openSlide(id, panes)`, `openList()` and `order` (ids as the list shows them). @param {object} app */
+/**
+ * Gives app `openSlide(id, panes)`, `openList()`, `order` (ids as the list shows them), and `focusPane()`, which keeps the focus in the
+ * viewer when what had it goes away: a cell would not hear keys any more.
+ * @param {object} app
+ */
 export function createNavigation(app) {
   const { store, commands } = app;
   app.order = app.library.slides.map((slide) => slide.id);
+
+  app.focusPane = () => {
+    if (!app.root.contains(app.root.getRootNode().activeElement)) return; // it is somewhere else
+    requestAnimationFrame(() => {
+      const { active, page } = store.get();
+      if (page === "slide") app.panes.list().find((pane) => pane.index === active)?.stage.focus({ preventScroll: true });
+    });
+  };
 
   app.openSlide = (id, panes = firstPanes(app.library, id)) => {
     const slide = slideOf(app.library, id);
     if (slide === null) return app.notify("There is no such slide here.");
     if (slide.problem) return app.notify(`${slide.name}: ${slide.problem}`);
+    if (app.panes !== null) app.focusPane();
     store.set({
       page: "slide",
       slide: id,

@@ -70,6 +70,7 @@ export function createPaneBar(app, index, otherSlide) {
   function closePane() {
     const { panes, active } = store.get();
     const left = panes.filter((_, at) => at !== index);
+    app.focusPane();
     store.set({ panes: left, active: Math.min(active, left.length - 1), layout: left.length > 1 ? store.get().layout : "grid" });
   }
 

@@ -113,7 +113,7 @@ export function createToolbar(app) {
   const chosen = ({ target }) => {
     const isOurs = target.matches("select, [type=range], [type=checkbox]") && target.closest(".bar, .pane-bar") !== null;
     if (!isByPointer || !isOurs || store.get().page !== "slide" || target.value === "another") return;
-    app.panes.list().find((pane) => pane.index === store.get().active)?.stage.focus({ preventScroll: true });
+    app.focusPane();
   };
   root.addEventListener("pointerdown", pointed, true);
   root.addEventListener("keydown", typed, true);

@@ -63,6 +63,8 @@ def test_is_worked_by_keys(listed, library):
     listed.wait_for_function("() => document.body.viewer.store.get().page === 'slide'")
     state = listed.evaluate("document.body.viewer.store.get()")
     assert state["slide"] == next(slide.id for slide in library.slides if slide.name == "case_1")
+    focused = "document.activeElement.getAttribute('role')"
+    listed.wait_for_function(f"() => {focused} === 'application'")
     listed.keyboard.press("u")
     listed.wait_for_function("() => document.activeElement.textContent === 'case_1'")
 

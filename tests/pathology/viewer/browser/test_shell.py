@@ -91,6 +91,7 @@ def test_panes_show_what_is_chosen(opened, ids):
     assert state(opened)["panes"][1]["mode"] == "slide"
     bars.nth(1).get_by_role("button", name="Close pane 2").click()
     assert len(state(opened)["panes"]) == 1
+    opened.wait_for_function("() => document.activeElement.getAttribute('role') === 'application'")
     # Another slide in a pane, found by name.
     opened.keyboard.press("n")
     bars.nth(1).locator("select.what").select_option("another")
@@ -182,7 +183,7 @@ def test_keys_do_what_buttons_do(opened, ids):
     ]
     # After a choice with the mouse, keys are the slide's.
     opened.locator(".colour-bar label", has_text="Tiles").click()
-    assert opened.evaluate("document.activeElement.getAttribute('role')") == "application"
+    opened.wait_for_function("() => document.activeElement.getAttribute('role') === 'application'")
     assert press("x", "layout") == ["curtain"]
     # In a field, keys are letters.
     field = opened.locator(".colour-bar input.limit")
@@ -232,10 +233,12 @@ def test_the_limit_is_fitted_to_what_is_seen(opened, ids, served):
     step = told["pixel_um"][0] if isinstance(told["pixel_um"], list) else told["pixel_um"]
     view = {"x": x + width / 2, "y": y + height / 2, "scale": step, "rotation": 0}
     opened.evaluate(f"(view) => {APP}.store.set({{ view }})", view)
+    field = opened.locator(".colour-bar input.limit")
+    field.fill("1e6")
+    field.press("Enter")
+    opened.locator(".pane-stage").focus()
     opened.keyboard.press("f")
-    opened.wait_for_function(
-        f"() => {APP}.store.get().colour.limits.heatmap !== {APP}.library.limits.heatmap"
-    )
+    opened.wait_for_function(f"() => {APP}.store.get().colour.limits.heatmap !== 1e6")
     limit = state(opened)["colour"]["limits"]["heatmap"]
 
     seen = opened.evaluate(
@@ -270,7 +273,6 @@ def test_the_limit_is_fitted_to_what_is_seen(opened, ids, served):
     assert state(opened)["colour"]["limits"]["heatmap"] == opened.evaluate(
         f"{APP}.library.limits.heatmap"
     )
-    field = opened.locator(".colour-bar input.limit")
     for text, wanted in [("0,5", 0.5), ("-3", 0.5), ("x", 0.5), ("7e-3", 0.007)]:
         field.fill(text)
         field.press("Enter")
