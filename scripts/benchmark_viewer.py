@@ -13,8 +13,10 @@ Loads: "pan" moves four times a second and asks for what came into view, slide a
 moves as soon as all of it is there, and asks for slide tiles alone. Servers, on the same ways, take
 turns: "ours"; "reopen" opens slide and DeepZoomGenerator of openslide-python for each request, as
 many viewers do; "keep" keeps one of both, as openslide-python's own example does. Both are served
-by the same Starlette and uvicorn. Ratios are of neighbouring turns. Clients and server share the
-cores.
+by the same Starlette and uvicorn, and make every tile anew; ours sends tiles as they are stored
+where it can, and makes what several users look at, or come back to, once. Ratios are of
+neighbouring turns. Clients and server share the cores. The first turn warms up, and memory and open
+files are counted after it and at the end.
 """
 
 import argparse
