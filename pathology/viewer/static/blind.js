@@ -62,7 +62,8 @@ export function createBlind(app) {
         made.set(slide, body);
         await app.reload();
         if (store.get().slide === slide) {
-          store.set({ panes: firstPanes(app.library, slide), active: 0, view: null });
+          const panes = firstPanes(app.library, slide);
+          store.set({ panes, active: panes.length > 1 ? 1 : 0, view: null });
           app.announce("Your reading is committed; the prediction is shown.");
         }
       } catch (error) {

@@ -34,8 +34,10 @@ export function createHelp(app) {
   }
 
   function line({ keys, label }) {
-    const shown = keys.flatMap((key, at) => [at > 0 ? " " : null, element("kbd", { text: shownKey(key) })]);
-    return element("div", {}, element("dt", {}, ...shown), element("dd", { text: label }));
+    const isRange = keys.length > 3; // 1 to 9
+    const shown = (isRange ? [keys[0], keys.at(-1)] : keys).map((key) => element("kbd", { text: shownKey(key) }));
+    const between = isRange ? " to " : " ";
+    return element("div", {}, element("dt", {}, ...shown.flatMap((key, at) => (at > 0 ? [between, key] : [key]))), element("dd", { text: label }));
   }
 
   dialog.addEventListener("click", (event) => {

@@ -61,6 +61,7 @@ export function createLayoutBar(app) {
     const { panes } = store.get();
     const next = withDifference(app.library, panes);
     if (next === null) return app.announce("There are no two explanations whose difference is not shown.");
+    app.focusPane();
     store.set({ panes: next, active: next.length - 1, layout: "grid" });
     app.announce(`Difference: ${describe(app.library, next.at(-1).evidence).title}`);
   }
@@ -79,6 +80,7 @@ export function createLayoutBar(app) {
   const activate = (by) => {
     const { panes, active } = store.get();
     const next = (active + by + panes.length) % panes.length;
+    app.focusPane();
     store.set({ active: next });
     app.announce(`Pane ${next + 1}`);
   };

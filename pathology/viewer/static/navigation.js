@@ -29,7 +29,7 @@ export function createNavigation(app) {
       page: "slide",
       slide: id,
       panes,
-      active: 0,
+      active: Math.max(0, panes.findIndex((pane) => pane.evidence !== null)), // what there are keys and panels for
       layout: "grid",
       view: null,
       regions: [],
