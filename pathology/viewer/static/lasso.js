@@ -4,7 +4,7 @@
 // Shift+Enter closes. Points are level-0 pixels, so the view may move while a region is drawn.
 
 import { drawing } from "./dom.js";
-import { activePane } from "./shown.js";
+import { activePane, isPlaced } from "./shown.js";
 
 const DRAG_PX = 4;
 const STEP_PX = 2;
@@ -72,7 +72,7 @@ export function createLasso(app, overlay, finish) {
   }
 
   function down(pane, event) {
-    if (!isOn() || !pane.slide || event.button !== 0 || !pane.stage.contains(event.target)) return;
+    if (!isOn() || !pane.slide || !isPlaced(app) || event.button !== 0 || !pane.stage.contains(event.target)) return;
     event.stopPropagation(); // else the slide would be dragged
     if (stroke) return cancel(); // a second finger
     const from = whereOf(pane, event);
@@ -81,7 +81,7 @@ export function createLasso(app, overlay, finish) {
   }
 
   function move(pane, event) {
-    if (!isOn()) return;
+    if (!isOn() || !isPlaced(app)) return;
     const at = whereOf(pane, event);
     if (!stroke) {
       if (draft?.slide === pane.slide?.id && event.pointerType !== "touch") setDraft({ ...draft, tip: pixelOf(pane, at) });
@@ -162,7 +162,7 @@ export function createLasso(app, overlay, finish) {
   /** The point at the middle of the active pane, where keys act. */
   function centre() {
     const pane = activePane(app);
-    if (!pane?.slide) return null;
+    if (!pane?.slide || !isPlaced(app)) return null;
     const { width, height } = pane.size;
     return { pane, point: pixelOf(pane, { x: width / 2, y: height / 2 }) };
   }

@@ -4,6 +4,7 @@
 // is as sharp as a near one; moving the view only changes their transforms.
 
 import { drawing } from "./dom.js";
+import { isPlaced } from "./shown.js";
 
 const ARM_UM = 1000;
 
@@ -115,6 +116,7 @@ export function createOverlay(app) {
   }
 
   function follow(layer, moved) {
+    if (!isPlaced(app)) return; // "view" follows
     for (const { pane, mpp, items } of layer.drawn) {
       if (pane !== moved || !items.length) continue;
       const frame = frameOf(pane);

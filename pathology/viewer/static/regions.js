@@ -4,7 +4,7 @@ import { boundsOf } from "./overlay.js";
 import { createRegionStore } from "./region_store.js";
 import { activeSlide } from "./shown.js";
 
-const MOST_LABELS = 40; // more would hide the slide
+const MOST_SINGLE = 40; // outlines that are drawn one by one, with their names
 
 /** A random id as QuPath has them; `crypto.randomUUID` is missing on plain-http notebook hubs. */
 export function freshUuid() {
@@ -181,16 +181,20 @@ export function createRegions(app, overlay, sums) {
     },
   };
 
+  const outline = (region, isSelected, label) => ({
+    lines: region.polygons.flat(), label, colour: region.colour, isSelected,
+    className: isSelected ? "tool-region tool-selected" : "tool-region",
+  });
   const layer = overlay.add((pane) => {
     const { regions: all, selected: chosen } = store.get();
     const shown = all.filter((region) => region.slide === pane.slide.id);
-    return shown.map((region) => ({
-        lines: region.polygons.flat(),
-        label: shown.length <= MOST_LABELS || region.id === chosen ? region.name : "",
-        colour: region.colour,
-        className: region.id === chosen ? "tool-region tool-selected" : "tool-region",
-        isSelected: region.id === chosen,
-      }));
+    const others = shown.filter((region) => region.id !== chosen);
+    const front = shown.filter((region) => region.id === chosen).map((region) => outline(region, true, region.name));
+    if (shown.length <= MOST_SINGLE) return [...others.map((region) => outline(region, false, region.name)), ...front];
+    // Many are drawn as one of each colour, or every frame would move hundreds of paths; their names would hide the slide.
+    const byColour = Map.groupBy(others, (region) => region.colour ?? null);
+    const merged = [...byColour].map(([colour, members]) => outline({ polygons: members.flatMap((region) => region.polygons), colour }, false, ""));
+    return [...merged, ...front];
   });
   const offs = [
     store.subscribe(["panes", "regions"], load),

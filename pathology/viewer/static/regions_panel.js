@@ -6,6 +6,8 @@ import { decimalsFor, exact, logits, percent, plain } from "./numbers.js";
 import { classesOf } from "./regions.js";
 import { shownEvidence } from "./shown.js";
 
+const LONG = 12; // regions of a list whose sums stand before it, where they are seen
+
 /**
  * @param {object} app
  * @param {object} parts `regions`, `sums`
@@ -103,12 +105,12 @@ export function createRegionsPanel(app, { regions, sums }) {
     const decimals = Math.max(4, decimalsFor(shown.flatMap(({ id }) => list.map((region) => numbersOf(id, region).answer?.sum ?? 0))));
     const isOne = shown.length === 1;
     const heads = ["Region", ...(shown.length ? ["logits", "share"] : []), "mm²"];
-    const head = element("tr", {}, ...heads.map((text) => element("th", { scope: "col", text, title: text === "share" ? "Of the sum of the map" : "" })), element("td", {}));
+    const head = element("tr", {}, ...heads.map((text) => element("th", { scope: "col", text, "data-column": text, title: text === "share" ? "Of the sum of the map" : "" })), element("td", { "data-column": "acts" }));
     // One explanation: a line for each region. Several: under each region a line for each of them.
     const gap = () => (shown.length ? [element("td", {}), element("td", {})] : []);
     const linesOf = (region, decimals) =>
-      isOne ? [] : shown.map(({ id, name, short }) =>
-        element("tr", { class: "region-of" }, element("th", { scope: "row", text: short, title: name }), ...cells(region, id, decimals), element("td", {}), element("td", {})));
+      isOne ? [] : shown.map(({ id, name, pane }) =>
+        element("tr", { class: "region-of" }, element("th", { scope: "row", text: pane, title: name }), ...cells(region, id, decimals), element("td", {}), element("td", {})));
     const own = (region) => (isOne ? cells(region, shown[0].id, decimals) : gap());
     const rowOf = (region) => {
       const isChosen = region.id === store.get().selected;
@@ -141,10 +143,11 @@ export function createRegionsPanel(app, { regions, sums }) {
         ),
         ...linesOf(region, decimals),
       );
+    const [rows, groups] = [list.map(rowOf), groupsOf(list).map(groupOf)];
     body.replaceChildren(
       element(
         "div", { class: "tool-scroll" },
-        element("table", { class: "ledger regions" }, element("thead", {}, head), ...list.map(rowOf), ...groupsOf(list).map(groupOf)),
+        element("table", { class: "ledger regions" }, element("thead", {}, head), ...(list.length > LONG ? [...groups, ...rows] : [...rows, ...groups])),
       ),
     );
     for (const problem of new Set(shown.flatMap(({ id }) => list.map((region) => numbersOf(id, region).problem)).filter(Boolean)))

@@ -8,6 +8,11 @@ export function activePane(app) {
   return panes[app.store.get().active] ?? panes[0] ?? null;
 }
 
+/** Whether panes know what place they show; not before the first slide is there, and not between two. */
+export function isPlaced(app) {
+  return app.panes.camera.get() !== null;
+}
+
 /** Id of the slide that panels speak of: the active pane's. */
 export function activeSlide(app) {
   const { panes, active, slide } = app.store.get();
@@ -17,8 +22,8 @@ export function activeSlide(app) {
 const lastPart = (run) => run?.split(" − ").map((name) => name.split("/").at(-1)).join(" − ");
 
 /**
- * Explanations of the active slide in any pane, once each, in the panes' order: `[{id, name, short}]`; `short` tells them apart, by
- * their panes where there are many.
+ * Explanations of the active slide in any pane, once each, in the panes' order: `[{id, name, short, pane}]`; `short` tells them
+ * apart, by their panes where there are many; `pane` is "Pane 2".
  */
 export function shownEvidence(app) {
   const slide = activeSlide(app);
@@ -30,7 +35,7 @@ export function shownEvidence(app) {
   ];
   const best = shorts.find((names) => names.every(Boolean) && new Set(names).size === names.length) ?? shorts.at(-1);
   const inPane = (id) => `Pane ${panes.findIndex((pane) => pane.evidence === id) + 1}`;
-  return told.map(({ id, name }, i) => ({ id, name, short: told.length > 2 ? inPane(id) : best[i] }));
+  return told.map(({ id, name }, i) => ({ id, name, short: told.length > 2 ? inPane(id) : best[i], pane: inPane(id) }));
 }
 
 /** The explanation that a tool with room for one speaks of: the active pane's, else the first shown. */

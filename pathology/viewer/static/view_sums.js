@@ -1,14 +1,14 @@
 // What the view holds of each explanation: asked when the view rests, and never shown beside another view as if it were its own.
 
 import { createLatest } from "./latest.js";
-import { activePane } from "./shown.js";
+import { activePane, isPlaced } from "./shown.js";
 
 const REST_MS = 250;
 
 /** The part of the slide that the active pane shows, as a polygon in level-0 pixels; turned views are turned rectangles. */
 export function viewPolygon(app) {
   const pane = activePane(app);
-  if (!pane?.slide?.mpp) return null;
+  if (!pane?.slide || !isPlaced(app)) return null;
   const { width, height } = pane.svg.getBoundingClientRect();
   if (!width || !height) return null;
   const corners = [[0, 0], [width, 0], [width, height], [0, height]].map(([x, y]) => {
