@@ -4,31 +4,25 @@ Ids are what requests name things by. They say nothing of where a file is, and s
 the viewer is started again, so that links stay good.
 """
 
-import hashlib
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from pathology.errors import PathologyError, SlideError, StampMismatchError
+from pathology.viewer.entries import EvidenceEntry, RunResults, SlideEntry
+from pathology.viewer.find import find_evidence, find_slides, way_out
 from pathology.viewer.handles import Handles
 from pathology.viewer.readings import Reading, Readings
 from pathology.viewer.same_slide import difference
 
 if TYPE_CHECKING:
-    from pathology.explain.results.stored import StoredExplanation
     from pathology.slides import Slide
     from pathology.viewer.evidence import Evidence
 
-RECORD = "explanation.json"
 CACHE_BYTES = 64 * 2**20
 """Of what OpenSlide decoded last, of all slides."""
-NOT_LABELS = ("slide_id", "path", "mpp", "regions")
-"""Columns of a manifest of slides that say where and how, not what."""
 
 
 class UnknownIdError(PathologyError, LookupError):
@@ -37,68 +31,6 @@ class UnknownIdError(PathologyError, LookupError):
 
 class HiddenError(PathologyError):
     """Blind mode: the slide was not read yet."""
-
-
-@dataclass(eq=False)
-class SlideEntry:
-    """A slide of the list.
-
-    Args:
-        id: what requests name it by.
-        name: its ``slide_id``.
-        path: its file.
-        labels: further columns of the manifest.
-        mpp: what it is opened with; None to ask the file.
-        problem: why it cannot be shown, as far as that is known.
-    """
-
-    id: str
-    name: str
-    path: Path
-    labels: Mapping[str, str] = field(default_factory=dict)
-    mpp: float | None = None
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class RunResults:
-    """What one run said: a folder ``SLIDE/TARGET``.
-
-    Args:
-        id: what requests name it by.
-        name: the folder's name, and its parents' where two have the same.
-        folder: where it is.
-    """
-
-    id: str
-    name: str
-    folder: Path
-
-
-@dataclass(frozen=True, eq=False)
-class EvidenceEntry:
-    """An explanation of the list, read when it is first looked at."""
-
-    id: str
-    run: RunResults
-    slide: SlideEntry
-    folder: Path
-
-    @cached_property
-    def explanation(self) -> "StoredExplanation":
-        """What is in the folder.
-
-        Raises:
-            PathologyError: it is damaged.
-        """
-        from pathology.explain.results.stored import load_explanation
-
-        return load_explanation(self.folder)
-
-    @property
-    def target(self) -> str:
-        """What is explained."""
-        return self.explanation.target
 
 
 class Library:
@@ -156,26 +88,10 @@ class Library:
             PathologyError: no slides, a manifest that cannot be used, a folder of results that is
                 not there or holds none, or a file of readings that cannot be gone on with.
         """
-        from pathology.data.slide_list import list_slides, slide_mpp
-
-        table = list_slides(slides, mpp, recursive, files=False)
-        root = slides.resolve() if slides.is_dir() else None
-        entries = [
-            SlideEntry(
-                id=_id("slide", row["slide_id"]),
-                name=row["slide_id"],
-                path=Path(row["path"]),
-                labels=_labels(row),
-                mpp=slide_mpp(row),
-                problem=_way_out(Path(row["path"]), root),
-            )
-            for row in ({str(key): cell for key, cell in row.items()} for row in _rows(table))
-        ]
-        found = [each for folder in results for each in _explanations(folder)]
-        evidence, unmatched = _entries(found, entries)
-        return cls(
-            entries, evidence, None if readings is None else Readings.open(readings), unmatched
-        )
+        found = find_slides(slides, mpp, recursive)
+        evidence, unmatched = find_evidence(results, found)
+        opened = None if readings is None else Readings.open(readings)
+        return cls(found, evidence, opened, unmatched)
 
     def slide(self, slide: str) -> SlideEntry:
         """The slide of an id.
@@ -272,101 +188,6 @@ def _open(entry: SlideEntry) -> "Slide":
     from pathology.slides.openslide import share_cache
 
     share_cache(CACHE_BYTES)
-    if entry.problem is not None and entry.problem.startswith(_OUTSIDE):
-        raise SlideError(entry.problem)
+    if problem := way_out(entry.path, entry.root):
+        raise SlideError(problem)
     return open_slide(entry.path, entry.mpp)
-
-
-_OUTSIDE = "leads out of"
-
-
-def _way_out(path: Path, root: Path | None) -> str | None:
-    """Why a file of a folder is not to be opened: a link that leads elsewhere."""
-    if root is None or path.resolve().is_relative_to(root):
-        return None
-    return (
-        f"{_OUTSIDE} the folder of slides, which may show what was not meant to be shown;"
-        " to show it, list it in a slides.csv"
-    )
-
-
-def _rows(table: Any) -> list[dict[Any, Any]]:
-    rows: list[dict[Any, Any]] = table.to_dict("records")
-    return rows
-
-
-def _labels(row: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        name: str(cell)
-        for name, cell in row.items()
-        if name not in NOT_LABELS and isinstance(cell, str) and cell
-    }
-
-
-def _id(*names: str) -> str:
-    """Twelve digits that a thing's names make."""
-    return hashlib.sha256("\0".join(names).encode()).hexdigest()[:12]
-
-
-def _explanations(folder: Path) -> list[Path]:
-    """The folders ``RUN/SLIDE/TARGET`` in a folder, or it itself; sorted.
-
-    Raises:
-        PathologyError: it is not there, or none is in it.
-    """
-    if not folder.is_dir():
-        raise PathologyError(f"{folder}: no such folder; give what `pathology explain` wrote")
-    found = list(_walk(folder.resolve(), 3))
-    if not found:
-        raise PathologyError(
-            f"{folder}: no explanation in it (wanted SLIDE/TARGET/{RECORD}, in folders of runs or"
-            " not); give what `pathology explain` wrote"
-        )
-    return found
-
-
-def _walk(folder: Path, depth: int) -> Iterator[Path]:
-    """Folders with a record, at most ``depth`` below ``folder``, and nothing below those."""
-    with os.scandir(folder) as inside:
-        entries = sorted(inside, key=lambda entry: entry.name)
-    if any(entry.name == RECORD for entry in entries):
-        yield folder
-    elif depth:
-        for entry in entries:
-            if not entry.name.startswith(".") and entry.is_dir():
-                yield from _walk(folder / entry.name, depth - 1)
-
-
-def _entries(
-    folders: Iterable[Path], slides: Iterable[SlideEntry]
-) -> tuple[list[EvidenceEntry], list[Path]]:
-    """Explanations of slides, and those of slides that are not there."""
-    by_name = {slide.name: slide for slide in slides}
-    folders = list(dict.fromkeys(folders))
-    runs = _runs(dict.fromkeys(folder.parent.parent for folder in folders))
-    entries, unmatched = [], []
-    for folder in folders:
-        slide = by_name.get(folder.parent.name)
-        run = runs[folder.parent.parent]
-        if slide is None:
-            unmatched.append(folder)
-            continue
-        name = _id("evidence", str(run.folder), slide.name, folder.name)
-        entries.append(EvidenceEntry(name, run, slide, folder))
-    return entries, unmatched
-
-
-def _runs(folders: Iterable[Path]) -> dict[Path, RunResults]:
-    """Runs by their folders, with names as short as tells them apart."""
-    folders = list(folders)
-    runs = {}
-    for folder in folders:
-        others = [other for other in folders if other != folder]
-        parts = 1
-        while parts < len(folder.parts) and any(
-            folder.parts[-parts:] == other.parts[-parts:] for other in others
-        ):
-            parts += 1
-        name = "/".join(folder.parts[-parts:])
-        runs[folder] = RunResults(_id("run", str(folder)), name, folder)
-    return runs

@@ -1,8 +1,11 @@
 """Finding slides and explanations: ids, names, links that lead elsewhere, blind mode."""
 
+import errno
+import os
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +93,19 @@ def test_folders_without_explanations_are_refused(slides, tmp_path):
         Library.find(tmp_path / "nowhere", [slides])
 
 
+def test_a_folder_that_cannot_be_read(slides, results, monkeypatch):
+    real = os.scandir
+
+    def refuses(folder):
+        if Path(folder).name == "vit":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    with pytest.raises(PathologyError, match="vit: cannot be read: Permission denied"):
+        Library.find(slides, [results])
+
+
 def test_unknown_ids(slides, results):
     library = Library.find(slides, [results])
     for ask in (library.slide, library.entry, library.open):
@@ -147,6 +163,11 @@ def test_links_that_lead_out_of_the_folder(slides, results, tmp_path):
             library.open(out.id)
         assert "slides.csv" in out.problem
     assert library.open(by_name["inside"].id).size == (600, 410)
+    # Nor one that was put there later.
+    (slides / "b.tif").unlink()
+    (slides / "b.tif").symlink_to(outside)
+    with pytest.raises(SlideError, match="leads out of the folder"):
+        library.open(by_name["b"].id)
     # The folder itself may be a link, and a manifest may name anything.
     (tmp_path / "link").symlink_to(slides)
     linked = Library.find(tmp_path / "link", [results])
