@@ -1,7 +1,6 @@
 """Who may talk to the viewer. Each rule has a test that fails without it."""
 
 import asyncio
-import secrets
 
 import pytest
 from starlette.applications import Starlette
@@ -75,7 +74,7 @@ def test_nothing_without_it(stranger, path):
     assert "the page" not in answer.text
 
 
-@pytest.mark.parametrize("token", ["", "x", secrets.token_urlsafe(32), "ü", "\0"])
+@pytest.mark.parametrize("token", ["", "x", "A" * 43, "ü", "\0"])
 def test_nothing_with_another(stranger, access, token):
     assert stranger.get("/", params={"token": token}).status_code == 401
     cookie = f"{access.cookie}={token}".encode()
