@@ -38,13 +38,18 @@ PACKED = 1024
 def page_sources() -> bytes:
     """The page's modules, styles and OpenSeadragon, as one JSON object."""
     modules = {
-        path.name: path.read_text(encoding="utf-8")
-        for path in sorted(STATIC.glob("*.js"))
-        if path.name not in (LOADER, "page.js")
+        path.relative_to(STATIC).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted(STATIC.rglob("*.js"))
+        if path.name not in (LOADER, "page.js") and path.parent.name != "openseadragon"
     }
-    styles = [path.read_text(encoding="utf-8") for path in sorted(STATIC.glob("*.css"))]
+    styles = [path.read_text(encoding="utf-8") for path in _styles()]
     library = (STATIC / "openseadragon" / "openseadragon.min.js").read_text(encoding="utf-8")
     return json.dumps({"modules": modules, "styles": styles, "openseadragon": library}).encode()
+
+
+def _styles() -> list[Path]:
+    """In the order of the page: the frame's first, which the others build on."""
+    return [STATIC / name for name in ("viewer.css", "panes/panes.css", "tools/tools.css")]
 
 
 class Viewer(anywidget.AnyWidget):

@@ -1,19 +1,19 @@
 // The viewer, put together in a root element: a page of its own, or a notebook's cell. Nothing outside the root is touched.
 
-import { createBlind } from "./blind.js";
-import { createCommands } from "./commands.js";
-import { element } from "./dom.js";
-import { createHelp } from "./help.js";
-import { createLink } from "./link.js";
-import { createListPage } from "./list_page.js";
-import { createNavigation } from "./navigation.js";
-import { createNotices } from "./notices.js";
-import { createPanes } from "./panes.js";
-import { COLOUR, createStore, INITIAL } from "./store.js";
-import { createTheme } from "./theme.js";
-import { createToolbar } from "./toolbar.js";
-import { createTools } from "./tools.js";
-import { watched } from "./transport.js";
+import { createBlind } from "./frame/blind.js";
+import { createCommands } from "./base/commands.js";
+import { element } from "./base/dom.js";
+import { createHelp } from "./base/help.js";
+import { createLink } from "./frame/link.js";
+import { createListPage } from "./list/list_page.js";
+import { createNavigation } from "./frame/navigation.js";
+import { createNotices } from "./base/notices.js";
+import { createPanes } from "./panes/panes.js";
+import { COLOUR, createStore, INITIAL } from "./base/store.js";
+import { createTheme } from "./base/theme.js";
+import { createToolbar } from "./frame/toolbar.js";
+import { createTools } from "./tools/tools.js";
+import { watched } from "./base/transport.js";
 
 /**
  * Start a viewer.

@@ -187,18 +187,21 @@ async function pageOf(version, channel) {
   }
 }
 
+/** The name of what a module imports. */
+const beside = (name, other) => new URL(other, `page:/${name}`).pathname.slice(1);
+
 async function load(channel) {
   const { modules, styles, openseadragon } = await channel.transport.json("page");
   const addresses = new Map();
   const blob = (text) => URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
-  // A blob has no neighbours: what a module imports by "./name" is put in its place first.
+  // A blob has no neighbours: what a module imports by "./name" or "../name" is put in its place first.
   function address(name, above = []) {
     if (above.includes(name)) throw new Error(`modules import each other: ${[...above, name].join(", ")}`);
     if (!(name in modules)) throw new Error(`no module ${name}, which ${above.at(-1)} imports`);
     if (!addresses.has(name)) {
       const text = modules[name].replace(
-        /(\b(?:from|import)\s*\(?\s*)(["'])\.\/([\w./-]+)\2/g,
-        (_, words, __, other) => `${words}"${address(other, [...above, name])}"`,
+        /(\b(?:from|import)\s*\(?\s*)(["'])(\.\.?\/[\w./-]+)\2/g,
+        (_, words, __, other) => `${words}"${address(beside(name, other), [...above, name])}"`,
       );
       addresses.set(name, blob(text));
     }

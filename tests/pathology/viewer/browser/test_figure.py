@@ -68,7 +68,7 @@ def test_png_texts_are_right_for_any_text(module_page, tmp_path):
     path = tmp_path / "a.png"
     made = module_page.evaluate(
         """async texts => {
-            const {withTexts} = await import('/static/png_text.js');
+            const {withTexts} = await import('/static/tools/png_text.js');
             const canvas = new OffscreenCanvas(3, 2);
             canvas.getContext('2d').fillRect(0, 0, 3, 2);
             const blob = await canvas.convertToBlob({type: 'image/png'});
@@ -84,7 +84,7 @@ def test_png_texts_are_right_for_any_text(module_page, tmp_path):
         assert picture.size == (3, 2)
     refused = module_page.evaluate(
         """async () => {
-            const {withTexts} = await import('/static/png_text.js');
+            const {withTexts} = await import('/static/tools/png_text.js');
             try {
                 withTexts(new ArrayBuffer(9), {});
             } catch (error) {
@@ -98,7 +98,7 @@ def test_png_texts_are_right_for_any_text(module_page, tmp_path):
 def test_numbers_never_read_as_zero_unless_they_are(module_page):
     told = module_page.evaluate(
         """async () => {
-            const {logits, percent, plain, decimalsFor} = await import('/static/numbers.js');
+            const {logits, percent, plain, decimalsFor} = await import('/static/base/numbers.js');
             return [logits(0.00001, 3), logits(-3, 3), logits(0, 3), logits(null), logits(NaN),
                 percent(1e-6), percent(0), percent(0.1234), plain(1234.5, 5), plain(0.000123, 2),
                 plain(0), decimalsFor([1234, 1]), decimalsFor([0.001]),

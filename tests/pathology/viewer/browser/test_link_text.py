@@ -33,7 +33,7 @@ def ask(module_page):
     def call(name: str, *arguments: Any) -> Any:
         return module_page.evaluate(
             """async ([name, given]) => {
-              const link = await import("/static/link_text.js");
+              const link = await import("/static/frame/link_text.js");
               return link[name](...given);
             }""",
             [name, list(arguments)],

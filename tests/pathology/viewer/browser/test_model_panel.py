@@ -137,7 +137,7 @@ def test_a_tiles_pixels_lie_over_it_in_the_maps_colours(asked, page):
     # The picture's colours are those of the scale that all maps have.
     wrong = viewer.ask(
         """async (app, values) => {
-            const {colouring} = await import('/static/colours.js');
+            const {colouring} = await import('/static/panes/colours.js');
             const {colour} = app.store.get();
             const paint = colouring({...colour, limit: colour.limits.heatmap, signed: true});
             const canvas = document.querySelector('.tool-pictures canvas');

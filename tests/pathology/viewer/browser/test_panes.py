@@ -134,10 +134,10 @@ LIBRARY = {
 }
 START = """async ({library, state}) => {
   const load = (name) => import(`/static/${name}.js`);
-  const {createStore, INITIAL} = await load("store");
-  const {createCommands} = await load("commands");
-  const {fetchTransport} = await load("transport");
-  const {createPanes} = await load("panes");
+  const {createStore, INITIAL} = await load("base/store");
+  const {createCommands} = await load("base/commands");
+  const {fetchTransport} = await load("base/transport");
+  const {createPanes} = await load("panes/panes");
   const root = document.body;
   root.classList.add("viewer");
   const home = document.createElement("main");
@@ -167,7 +167,7 @@ class Panes:
         self.asked: list[str] = []
         page.set_viewport_size({"width": 900, "height": 560})
         page.route("http://viewer.localhost/api/**", self._answer)
-        page.add_style_tag(url="/static/panes.css")
+        page.add_style_tag(url="/static/panes/panes.css")
         page.add_style_tag(content="body {margin: 0; --stage: #dcdcdc; --panel: #fff}")
         page.add_style_tag(content=f"{WRITTEN} {{opacity: 0 !important}}")
         page.add_script_tag(url="/static/openseadragon/openseadragon.min.js")
@@ -475,7 +475,7 @@ def test_colours_follow_limit_threshold_sign_and_palette_without_a_request(panes
 
 
 TABLE = """async ([overlay, palette]) => {
-  const {lookup} = await import("/static/colours.js");
+  const {lookup} = await import("/static/panes/colours.js");
   const look = {limit: 1, threshold: 0, sign: "both", palette, signed: true, overlay};
   const table = lookup({...look, step: 1 / 200});
   return [...table.slice(32768 - 210, 32768 + 211)]
@@ -674,7 +674,7 @@ def test_a_figure_of_a_pane_under_a_curtain_has_the_slide_on_its_left(panes):
 
 
 CLIPPED = """async ([view, limit, sign]) => {
-  const {createHeatLayer} = await import("/static/heat_layer.js");
+  const {createHeatLayer} = await import("/static/panes/heat_layer.js");
   const layer = createHeatLayer(window.heats);
   layer.setMap(window.map);
   const look = {limit, threshold: 0, sign, palette: "blue-brown"};
@@ -692,7 +692,7 @@ def test_the_clipped_share_counts_the_pixels_of_the_view(panes, scale, rotation,
     panes.page.evaluate(
         """async (info) => {
           const [{createHeatSource, heatMap}, {fetchTransport}] = await Promise.all(
-            ["heat_source", "transport"].map((name) => import(`/static/${name}.js`)));
+            ["panes/heat_source", "base/transport"].map((name) => import(`/static/${name}.js`)));
           window.heats = createHeatSource({transport: fetchTransport()});
           window.map = heatMap("e1", info.maps[0]);
         }""",
@@ -722,7 +722,7 @@ def test_the_clipped_share_counts_the_pixels_of_the_view(panes, scale, rotation,
 def test_tiles_that_nobody_wants_any_more_are_given_up(module_page):
     told = module_page.evaluate(
         """async () => {
-          const {createHeatSource} = await import("/static/heat_source.js");
+          const {createHeatSource} = await import("/static/panes/heat_source.js");
           const asked = [];
           const waiting = [];
           const bytes = (path, {signal}) => new Promise((resolve, reject) => {
@@ -797,7 +797,7 @@ def test_tiles_come_when_the_server_does(panes, complaints):
 def test_lengths_of_the_scale_bar_are_round(module_page):
     told = module_page.evaluate(
         """async () => {
-          const {roundLength, shownLength} = await import("/static/scale_bar.js");
+          const {roundLength, shownLength} = await import("/static/panes/scale_bar.js");
           return [140, 100, 99.9, 0.7, 5000, 2e4].map(roundLength)
             .map((length) => [length, shownLength(length)]);
         }"""

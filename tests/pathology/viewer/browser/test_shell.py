@@ -418,7 +418,7 @@ def test_a_cell_leaves_the_address_alone(page, served, ids):
     page.evaluate(
         """async (id) => {
           document.body.viewer.destroy();
-          const [{ start }, { fetchTransport }] = await Promise.all([import("/static/main.js"), import("/static/transport.js")]);
+          const [{ start }, { fetchTransport }] = await Promise.all([import("/static/main.js"), import("/static/base/transport.js")]);
           const root = document.createElement("div");
           root.style.height = "500px";
           const field = document.createElement("input");

@@ -1,0 +1,103 @@
+// What colours mean: the bar with its unit, limit, threshold and ends, and how much of the view lies beyond the limit.
+
+import { colouring } from "./colours.js";
+import { element } from "../base/dom.js";
+import { percent, plain } from "../base/numbers.js";
+
+const WIDTH = 168;
+const HEIGHT = 12;
+const END = 8; // the pointed ends, in the colours of what is clipped
+
+/** A value with its sign. @param {number} value @returns {string} */
+export function signedNumber(value, digits = 3) {
+  return `${value > 0 ? "+" : ""}${plain(value, digits)}`;
+}
+
+/** A limit for people, without digits that say nothing. */
+const short = (value) => plain(value).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+
+/** The colour bar of one pane: `show(map, look)`, and `clipped({pixels, clipped})`. */
+export function createLegend() {
+  const bar = element("canvas", { class: "legend-bar", role: "img", width: WIDTH, height: HEIGHT });
+  const ticks = element("div", { class: "legend-ticks", "aria-hidden": "true" });
+  const name = element("span", { class: "legend-name" });
+  const share = element("span", { class: "legend-share" });
+  const note = element("span", { class: "legend-note" });
+  const its = element("div", { class: "legend" }, element("div", {}, bar, ticks), element("div", { class: "legend-words" }, name, share, note));
+
+  function show(map, look) {
+    its.hidden = map === null;
+    if (map === null) return;
+    const { limit, threshold, sign, signed, smooth } = look;
+    const ratio = Math.max(1, globalThis.devicePixelRatio ?? 1);
+    bar.width = WIDTH * ratio;
+    bar.height = HEIGHT * ratio;
+    const ctx = bar.getContext("2d");
+    ctx.scale(ratio, ratio);
+    drawBar(ctx, look, WIDTH, HEIGHT);
+    const ends = signed ? [`−${short(limit)}`, "0", `+${short(limit)}`] : ["0", short(limit)];
+    ticks.replaceChildren(...ends.map((text) => element("span", { text })));
+    name.textContent = `${map.label} · ${map.unit}`;
+    const parts = [];
+    if (smooth) parts.push("interpolated");
+    if (signed && sign !== "both") parts.push(`only ${sign}`);
+    if (signed && threshold > 0) parts.push(`from ±${short(threshold)}`);
+    note.textContent = parts.join(" · ");
+    const range = signed ? `from ${ends[0]} to ${ends[2]}` : `from 0 to ${ends[1]}`;
+    bar.setAttribute("aria-label", [`Colours of ${map.label}: ${range} ${map.unit}`, ...parts].join(", "));
+  }
+
+  function clipped({ pixels, clipped: beyond }) {
+    share.textContent = pixels === 0 ? "" : beyond === 0 ? "none clipped" : `${percent(beyond / pixels)} clipped`;
+    share.title = "Of the map's pixels in view, how many are beyond the limit";
+    share.dataset.clipped = String(beyond > 0);
+  }
+
+  return { element: its, show, clipped };
+}
+
+/**
+ * Draw a colour bar, with the ends that stand for clipped values and marks at the threshold.
+ * @param {CanvasRenderingContext2D} ctx
+ * @param {object} look see colours.colouring
+ */
+export function drawBar(ctx, look, width, height) {
+  const colour = colouring(look);
+  const { limit, threshold, signed } = look;
+  const inner = [signed ? END : 0, width - END];
+  const valueAt = (x) => {
+    const t = Math.min(1, Math.max(0, (x - inner[0]) / (inner[1] - inner[0])));
+    return signed ? limit * (2 * t - 1) : limit * t;
+  };
+  const css = (packed) =>
+    `rgb(${packed & 255} ${(packed >>> 8) & 255} ${(packed >>> 16) & 255} / ${(packed >>> 24) / 255})`;
+  ctx.clearRect(0, 0, width, height);
+  ctx.save();
+  ctx.beginPath();
+  ctx.moveTo(0, height / 2);
+  if (signed) ctx.lineTo(END, 0);
+  else ctx.lineTo(0, 0);
+  ctx.lineTo(width - END, 0);
+  ctx.lineTo(width, height / 2);
+  ctx.lineTo(width - END, height);
+  ctx.lineTo(signed ? END : 0, height);
+  ctx.closePath();
+  ctx.clip();
+  ctx.fillStyle = "#ffffff";
+  ctx.fillRect(0, 0, width, height);
+  for (let x = 0; x < width; x += 0.5) {
+    const value = x < inner[0] ? -2 * limit : x >= inner[1] ? 2 * limit : valueAt(x + 0.25);
+    ctx.fillStyle = css(colour(value));
+    ctx.fillRect(x, 0, 0.6, height);
+  }
+  ctx.fillStyle = "#1c1c1c";
+  const marks = signed && threshold > 0 && threshold < limit ? [-threshold, threshold] : [];
+  for (const value of marks) {
+    const x = inner[0] + ((value / limit + 1) / 2) * (inner[1] - inner[0]);
+    ctx.fillRect(x - 0.5, 0, 1, height);
+  }
+  ctx.restore();
+  ctx.strokeStyle = "#767676";
+  ctx.lineWidth = 1;
+  ctx.stroke();
+}
