@@ -39,7 +39,7 @@ from pathology.runs.scorers import Explainer
 from pathology.slides import Slide, open_slide
 from pathology.stain import StainFolder
 from pathology.tiling import TileGrid, TileSpec, tile_slide
-from pathology.viewer.notebook import show
+from pathology.viewer.notebook.show import show
 
 __all__ = [
     "EncoderChoice",

@@ -52,7 +52,7 @@ from pathology.maps.ome_tiff import write_ome_tiff
 from pathology.maps.slide_map import SlideMap
 from pathology.outputs import complete_file
 from pathology.slides import open_slide
-from pathology.viewer.slide_tiles import QUALITY, TILE_PX, SlidePyramid
+from pathology.viewer.slides.tiles import QUALITY, TILE_PX, SlidePyramid
 
 OUT = Path(__file__).parents[1] / "docs" / "viewing.csv"
 SIDE, OUT_MPP, MODEL_TILE = 40_960, 2.0, 224
@@ -179,7 +179,7 @@ def serve_peer(name: str, path: Path) -> None:
     from starlette.responses import Response
     from starlette.routing import Route
 
-    from pathology.viewer.serve import bind
+    from pathology.viewer.serving.serve import bind
 
     def opened() -> DeepZoomGenerator:
         return DeepZoomGenerator(openslide.OpenSlide(path), TILE_PX, overlap=0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pathology.cli.run_function import run_function
 
 if TYPE_CHECKING:
-    from pathology.viewer.library import Library
+    from pathology.viewer.library.library import Library
 
 
 def view(
@@ -63,7 +63,7 @@ def view(
         resize: resize tiles to the size that the encoder takes.
         pixels: mean and deviation that RGB is normalised by.
     """
-    from pathology.viewer.access import is_local
+    from pathology.viewer.serving.access import is_local
 
     if not is_local(host) and not allow_remote:
         raise ValueError(
@@ -74,13 +74,13 @@ def view(
 
     from pathology.maps.extras import imported
     from pathology.runs.encoder_choice import EncoderChoice
-    from pathology.viewer.library import Library
+    from pathology.viewer.library.library import Library
 
     for package in ("starlette", "uvicorn"):
         imported(package, "viewer")
     from pathology.viewer.app import make_app
     from pathology.viewer.model.client import ModelClient
-    from pathology.viewer.serve import leave, serve
+    from pathology.viewer.serving.serve import leave, serve
 
     library = Library.find(
         slides, [Path(folder) for folder in _several(results)], mpp, blind, recursive=recursive

@@ -12,8 +12,11 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from pathology.errors import AnnotationError, PathologyError, SlideError, StampMismatchError
-from pathology.viewer import evidence_routes, model_routes, region_routes, slide_routes
-from pathology.viewer.library import HiddenError, Library
+from pathology.viewer.evidence import routes as evidence_routes
+from pathology.viewer.library.library import HiddenError, Library
+from pathology.viewer.model import routes as model_routes
+from pathology.viewer.regions import routes as region_routes
+from pathology.viewer.slides import routes as slide_routes
 
 if TYPE_CHECKING:
     from pathology.viewer.model.client import ModelClient

@@ -15,7 +15,7 @@ from http.cookiejar import CookieJar
 
 import pytest
 
-from pathology.viewer.serve import bind
+from pathology.viewer.serving.serve import bind
 from tests.pathology.viewer.made_library import write_record, write_slide
 
 START_S = 60  # of a process on a busy machine
@@ -87,7 +87,7 @@ import time
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from pathology.viewer import serve
+from pathology.viewer.serving import serve
 
 serve.GRACE_S = 0.2
 

@@ -13,8 +13,8 @@ Fixtures, all of the session:
     ``cnn/case_1/tumour`` and ``cnn/case_1/tumour_minus_normal``, of which some tiles are undivided;
     ``vit/case_1/tumour``, divided throughout, a mean over two shifts of the grid, with ``layers/``;
     ``cnn/ODD/tumour``, with overlapping tiles.
-``library``: the :class:`~pathology.viewer.library.Library` of the manifest and these results, not
-    blind; whoever changes it makes one of their own.
+``library``: the ``Library`` of the manifest and these results, not blind; whoever changes it makes
+    one of their own.
 """
 
 import csv
@@ -130,7 +130,7 @@ def results_folder(slides_folder, runs_folder, tiles_folder, tmp_path_factory) -
 
 @pytest.fixture(scope="session")
 def library(slides_manifest, results_folder):
-    from pathology.viewer.library import Library
+    from pathology.viewer.library.library import Library
 
     found = Library.find(slides_manifest, [results_folder])
     yield found

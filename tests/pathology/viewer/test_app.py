@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from pathology.errors import AnnotationError, OutputError, SlideOpenError, StampMismatchError
 from pathology.viewer import app as module
 from pathology.viewer.app import STATIC, make_app
-from pathology.viewer.library import HiddenError, Library, UnknownIdError
+from pathology.viewer.library.library import HiddenError, Library, UnknownIdError
 from tests.pathology.viewer.made_library import write_record, write_slide
 
 
@@ -122,7 +122,8 @@ def test_bodies_that_are_no_json(library, body):
 
 def test_starts_without_torch():
     code = (
-        "import sys; import pathology.viewer.app, pathology.viewer.serve, pathology.cli.view,"
+        "import sys; import pathology.viewer.app, pathology.viewer.serving.serve,"
+        " pathology.cli.view,"
         " pathology.viewer.model.client, pathology.explain.results.stored,"
         " pathology.data.slide_list;"
         " print(sorted({'torch', 'lightning', 'monai', 'timm', 'matplotlib'} & set(sys.modules)))"

@@ -132,9 +132,9 @@ class Served:
 def serve_viewer() -> Iterator[Callable[..., Served]]:
     import uvicorn
 
-    from pathology.viewer.access import Access, Guard
     from pathology.viewer.app import make_app
-    from pathology.viewer.serve import bind
+    from pathology.viewer.serving.access import Access, Guard
+    from pathology.viewer.serving.serve import bind
 
     running = []
 

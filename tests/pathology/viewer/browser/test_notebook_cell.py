@@ -12,8 +12,8 @@ from typing import Any
 import comm
 import pytest
 
-from pathology.viewer.notebook import show
-from pathology.viewer.widget import page_sources
+from pathology.viewer.notebook.show import show
+from pathology.viewer.notebook.widget import page_sources
 from tests.pathology.viewer.channel import Channel, tell
 
 HERE = Path(__file__).parent
@@ -143,7 +143,7 @@ def test_a_page_that_cannot_start_says_why(notebook, slides_folder, monkeypatch)
     sources = json.loads(page_sources())
     sources["modules"]["main.js"] = 'import { gone } from "./gone.js";'
     monkeypatch.setattr(
-        "pathology.viewer.widget.page_sources", lambda: json.dumps(sources).encode()
+        "pathology.viewer.notebook.widget.page_sources", lambda: json.dumps(sources).encode()
     )
     page = notebook(broken=show(slides_folder / "case_1.tif", height=300))
     page.wait_for_function("window.cells.broken.el.firstElementChild.shadowRoot.textContent")

@@ -16,7 +16,7 @@ import shapely
 from PIL import Image
 
 from pathology.explain.results.stored import load_explanation
-from pathology.viewer.library import Library
+from pathology.viewer.library.library import Library
 from tests.pathology.viewer.conftest import MPP, ODD, SIZES
 
 SETTLED = """() => {

@@ -1,0 +1,1 @@
+"""Explanations, and differences of two, as numbers: ledgers, maps and tiles."""

@@ -1,0 +1,1 @@
+"""What a viewer can show, each thing under an opaque id."""

@@ -1,0 +1,1 @@
+"""Regions that are drawn on a slide, and what a map holds of them."""
