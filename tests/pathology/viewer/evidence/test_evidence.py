@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pathology.errors import PathologyError, SlideError, StampMismatchError
+from pathology.errors import PathologyError, StampMismatchError
 from pathology.explain.ledger import Ledger, Undivided
 from pathology.geometry import Box, Mpp
 from pathology.maps.ome_tiff import read_ome_tiff, write_ome_tiff
