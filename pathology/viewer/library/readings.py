@@ -7,6 +7,8 @@ import io
 import math
 import os
 import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -55,7 +57,8 @@ class Reading:
 class Readings:
     """A reader's readings in a CSV file: each added as a row when it is made, none ever changed.
 
-    A slide has one; where a file has more, the first counts. A file that is there is gone on with.
+    A slide has one; where a file has more, the first counts. A file that is there is gone on with,
+    and two viewers may share it: each looks at what the other wrote before it adds a row.
 
     Args:
         path: the file.
@@ -66,8 +69,7 @@ class Readings:
         self.path = path
         self._lock = threading.Lock()
         self._first: dict[str, Reading] = {}
-        for reading in readings or []:
-            self._first.setdefault(reading.slide_id, reading)
+        self._add(readings or [])
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -78,18 +80,14 @@ class Readings:
             OutputError: it cannot be written.
         """
         try:
-            text = path.read_text(encoding="utf-8") if path.exists() else ""
-            if not text:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _append(path, _line(COLUMNS))
-            else:
-                with path.open("ab"):
-                    pass  # said now, not when the first reading is made
-        except UnicodeDecodeError as error:
-            raise PathologyError(f"{path}: no table of readings: it is no text") from error
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _held(path, os.O_CREAT) as file:  # said now, not when the first reading is made
+                content = _content(file)
+                if not content:
+                    _append(file, _line(COLUMNS))
         except OSError as error:
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-        return cls(path, _parse(path, text))
+        return cls(path, _parse(path, content))
 
     def __len__(self) -> int:
         """How many slides were read."""
@@ -107,21 +105,36 @@ class Readings:
         Raises:
             ValueError: the slide has a reading; or see :class:`Reading`.
             OutputError: it cannot be written; nothing is committed then.
+            PathologyError: somebody broke the file; nothing is committed then.
         """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        reading = Reading(now, slide_id, call.strip(), confidence, note.strip())
+        reading = Reading(now, slide_id, _text(call), confidence, _text(note))
         told = "" if confidence is None else f"{confidence:g}"
-        with self._lock:
-            if slide_id in self._first:
-                raise ValueError(
-                    f"slide {slide_id} was read at {self._first[slide_id].time}; a reading stays"
-                )
-            try:
-                _append(self.path, _line((now, slide_id, reading.call, told, reading.note)))
-            except OSError as error:
-                raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
-            self._first[slide_id] = reading
+        line = _line((now, slide_id, reading.call, told, reading.note))
+        try:
+            with self._lock, _held(self.path) as file:
+                self._add(_parse(self.path, _content(file)))
+                if slide_id in self._first:
+                    raise ValueError(
+                        f"slide {slide_id} was read at {self._first[slide_id].time}; a reading"
+                        " stays"
+                    )
+                _append(file, line)
+                self._first[slide_id] = reading
+        except FileNotFoundError as error:
+            raise OutputError(f"{self.path}: is gone; put it back and commit again") from error
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
         return reading
+
+    def _add(self, readings: Iterable[Reading]) -> None:
+        for reading in readings:
+            self._first.setdefault(reading.slide_id, reading)
+
+
+def _text(text: str) -> str:
+    """Without space around it, its lines ended as the file's are."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def _line(cells: tuple[str, ...]) -> bytes:
@@ -130,22 +143,41 @@ def _line(cells: tuple[str, ...]) -> bytes:
     return out.getvalue().encode()
 
 
-def _append(path: Path, line: bytes) -> None:
-    """Add a row in a single write, so that no row is ever half of one, and wait for the disk."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+@contextmanager
+def _held(path: Path, flags: int = 0) -> Iterator[int]:
+    """The file, open to add rows, and kept from other viewers where the system can do that."""
+    file = os.open(path, os.O_RDWR | os.O_APPEND | flags, 0o644)
     try:
-        written = os.write(file, line)
-        if written != len(line):
-            os.ftruncate(file, os.lseek(file, 0, os.SEEK_CUR) - written)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(file)
+        with suppress(ImportError, OSError):  # Windows, and some shared folders
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
     finally:
         os.close(file)
 
 
-def _parse(path: Path, text: str) -> list[Reading]:
-    if not text:
+def _content(file: int) -> bytes:
+    with open(file, "rb", closefd=False) as opened:
+        return opened.read()
+
+
+def _append(file: int, line: bytes) -> None:
+    """Add a row in a single write, so that no row is ever half of one, and wait for the disk."""
+    written = os.write(file, line)
+    if written != len(line):
+        os.ftruncate(file, os.lseek(file, 0, os.SEEK_CUR) - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(file)
+
+
+def _parse(path: Path, content: bytes) -> list[Reading]:
+    if not content:
         return []
+    try:
+        text = content.decode("utf-8-sig")  # as spreadsheets save it
+    except UnicodeDecodeError as error:
+        raise PathologyError(f"{path}: no table of readings: it is no text") from error
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(rows)

@@ -44,9 +44,44 @@ def test_a_reading_stays(tmp_path):
     with pytest.raises(ValueError, match="slide s1 was read at"):
         readings.commit("s1", "tumour", 90)
     assert path.read_text() == before
-    other.commit("s1", "tumour", 90)  # of another viewer, which does not know
+    assert other.of("s1") is None  # of another viewer, which does not know yet
+    with pytest.raises(ValueError, match="slide s1 was read at"):
+        other.commit("s1", "tumour", 90)
+    assert path.read_text() == before
+    assert other.of("s1") == readings.of("s1")
+
+
+def test_where_a_file_has_two_the_first_counts(tmp_path):
+    path = tmp_path / "readings.csv"
+    path.write_text(HEADER + "t,s1,normal,,\nt,s1,tumour,,\n")
     assert Readings.open(path).of("s1").call == "normal"
-    assert [row["call"] for row in rows_of(path)] == ["normal", "tumour"]
+
+
+def test_line_ends_of_any_kind(tmp_path):
+    path = tmp_path / "readings.csv"
+    Readings.open(path).commit("s1", "tumour\r", 80, "one\rtwo\r\nthree\n\x85\u2028four")
+    assert Readings.open(path).of("s1").note == "one\ntwo\nthree\n\x85\u2028four"
+    # As a spreadsheet saves it.
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    again = Readings.open(path)
+    again.commit("s2", "normal")
+    assert (again.of("s1").call, len(Readings.open(path))) == ("tumour", 2)
+
+
+def test_a_file_that_went_away_or_was_broken_meanwhile(tmp_path):
+    path = tmp_path / "readings.csv"
+    readings = Readings.open(path)
+    path.rename(tmp_path / "elsewhere.csv")
+    with pytest.raises(OutputError, match="is gone"):
+        readings.commit("s1", "tumour")
+    assert not path.exists()
+    path.write_text(HEADER + "t,s0,normal,50,cut")
+    with pytest.raises(PathologyError, match="cut off"):
+        readings.commit("s1", "tumour")
+    assert readings.of("s1") is None
+    (tmp_path / "elsewhere.csv").replace(path)
+    readings.commit("s1", "tumour")
+    assert Readings.open(path).of("s1").call == "tumour"
 
 
 def test_many_at_once_lose_nothing(tmp_path):
