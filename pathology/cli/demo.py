@@ -1,5 +1,6 @@
 """``pathology demo``: the main job on made-up slides, from nothing to a heatmap to look at."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,10 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> int:
     _step(f"Done in {minutes:.1f} minutes. Open in a browser:")
     for folder in explained:
         print(f"  {(folder / 'report.html').resolve()}")
+    print('side by side, on the slide (pip install "bcos-pathology[viewer]"):')
+    runs = ", ".join(str(out / "runs" / model) for model in MODELS)
+    options = ("--slides", str(slides), "--results", str(out / "explained"), "--run", f"[{runs}]")
+    print(f"  pathology view {shlex.join(options)}")
     print("and, to see where the tumour really is:")
     print(f"  {(slides.parent / 'test_000_regions.png').resolve()}")
     return 0

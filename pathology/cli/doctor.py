@@ -1,6 +1,7 @@
 """``pathology doctor``: versions, devices, and a made-up slide through the whole chain."""
 
 import importlib.metadata
+import importlib.util
 import platform
 import tempfile
 from collections.abc import Sequence
@@ -9,6 +10,12 @@ from pathlib import Path
 from pathology.cli.run_function import run_function
 
 PACKAGES = ("torch", "timm", "monai", "lightning", "openslide-python", "tifffile", "scikit-image")
+EXTRAS = {
+    "viewer": ("starlette", "uvicorn"),
+    "notebook": ("starlette", "anywidget"),
+    "zarr": ("zarr",),
+    "dicom": ("highdicom",),
+}
 
 
 def doctor() -> int:
@@ -30,10 +37,18 @@ def doctor() -> int:
     )
     print(f"  {'GPU':<18} {gpu}")
     print(f"  {'C kernels':<18} {status()}")
+    for extra, modules in EXTRAS.items():
+        print(f"  {f'extra {extra}':<18} {_extra(extra, modules)}")
     for name in ("bcos_vit_tiny_patch16_224", "bcos_resnet18"):
         print(f"  {name}: {_chain(name)}")
     print("all well")
     return 0
+
+
+def _extra(extra: str, modules: Sequence[str]) -> str:
+    if all(map(importlib.util.find_spec, modules)):
+        return "installed"
+    return f'not installed; pip install "bcos-pathology[{extra}]"'
 
 
 def _chain(name: str) -> str:

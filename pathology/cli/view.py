@@ -63,6 +63,10 @@ def view(
         resize: resize tiles to the size that the encoder takes.
         pixels: mean and deviation that RGB is normalised by.
     """
+    from pathology.maps.extras import imported
+
+    for package in ("starlette", "uvicorn"):
+        imported(package, "viewer")
     from pathology.viewer.serving.access import is_local
 
     if not is_local(host) and not allow_remote:
@@ -72,13 +76,9 @@ def view(
     if not 0 <= port <= 65535:
         raise ValueError(f"--port must be from 0 to 65535, got {port}")
 
-    from pathology.maps.extras import imported
     from pathology.runs.encoder_choice import EncoderChoice
-    from pathology.viewer.library.library import Library
-
-    for package in ("starlette", "uvicorn"):
-        imported(package, "viewer")
     from pathology.viewer.app import make_app
+    from pathology.viewer.library.library import Library
     from pathology.viewer.model.client import ModelClient
     from pathology.viewer.serving.serve import leave, serve
 

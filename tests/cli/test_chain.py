@@ -320,6 +320,7 @@ def test_doctor_is_well(pathology):
     code, out, _ = pathology("doctor")
     assert code == 0
     assert "all well" in out
+    assert "extra viewer       installed" in out
 
 
 def test_a_killed_explanation_leaves_nothing_half_done(

@@ -204,9 +204,10 @@ def test_slides_that_are_not_listed_are_said(slides, results):
         assert "2 explanations of slides that are not in --slides: a" in lines[1]
 
 
-def test_without_the_extra(slides, results):
+@pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
+def test_without_the_extra(slides, results, missing):
     code = (
-        "import sys; sys.modules['uvicorn'] = None; from pathology.cli import main;"
+        f"import sys; sys.modules[{missing!r}] = None; from pathology.cli import main;"
         f" sys.exit(main(['view', '--slides', {str(slides)!r}, '--results', {str(results)!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
