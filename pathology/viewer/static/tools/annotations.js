@@ -2,7 +2,7 @@
 
 import { element } from "../base/dom.js";
 import { download, fileName } from "../base/copy.js";
-import { activeEvidence, activeSlide } from "../base/shown.js";
+import { activeEvidence, activeSlide, nameOf } from "../base/shown.js";
 import { slideOf } from "../base/names.js";
 import { boundsOf } from "./overlay.js";
 
@@ -25,8 +25,10 @@ export function createAnnotations(app, regions) {
     if (!slide) return;
     for (const file of files) {
       try {
+        app.notify(`Reading ${file.name}…`, { kind: "note", key: file.name, stays: true });
         const body = await file.text();
         const told = await app.transport.json(`api/slides/${slide}/annotations`, { method: "POST", body });
+        app.clear(file.name);
         regions.bring(told.regions, slide);
         const many = told.regions.length;
         app.announce(`${many} ${many === 1 ? "region" : "regions"} from ${file.name}.`);
@@ -34,7 +36,8 @@ export function createAnnotations(app, regions) {
         for (const note of [told.notes ?? []].flat()) app.notify(`${file.name}: ${note}`, { kind: "note" });
         warnOutside(told.regions, slide, file.name);
       } catch (error) {
-        if (error.name !== "AbortError") app.notify(`${file.name}: ${error.message}`);
+        if (error.name === "AbortError") app.clear(file.name);
+        else app.notify(`${file.name}: ${error.message.replace(/^the file:? /, "")}`, { key: file.name });
       }
     }
   }
@@ -59,10 +62,10 @@ export function createAnnotations(app, regions) {
       const body = { regions: list.map(({ id, name, classes, colour, polygons }) => ({ id, name, classes, colour, polygons })) };
       const told = await app.transport.json(`api/evidence/${evidence}/export`, { method: "POST", body });
       const slide = slideOf(app.library, activeSlide(app));
-      const entry = app.library.evidence.find((candidate) => candidate.id === evidence);
-      const name = fileName(slide?.name ?? "slide", entry?.target ?? "difference", "regions.geojson");
+      const name = fileName(slide?.name ?? "slide", nameOf(app, evidence), "regions.geojson");
       download(app.root, new Blob([JSON.stringify(told)], { type: "application/geo+json" }), name);
-      app.announce(`${list.length} regions written to ${name}.`);
+      const many = list.length === 1 ? "1 region" : `${list.length} regions`;
+      app.notify(`${many} with the numbers of ${nameOf(app, evidence)} saved as ${name}.`, { kind: "note", key: "export" });
     } catch (error) {
       app.fail(error);
     }

@@ -7,7 +7,7 @@ import { drawBar } from "../panes/legend.js";
 import { limitOf } from "../base/limits.js";
 import { written } from "../frame/link_text.js";
 import { decimalsFor, logits, percent, plain } from "../base/numbers.js";
-import { boundsOf, frameOf } from "./overlay.js";
+import { boundsOf, frameOf, labelPlace } from "./overlay.js";
 import { withTexts } from "./png_text.js";
 import { roundLength, shownLength } from "../panes/scale_bar.js";
 import { slideOf } from "../base/names.js";
@@ -35,7 +35,7 @@ export function ledgerLine(ledger) {
   const parts = [["bias", ledger.bias], ...Object.entries(ledger.constants ?? {}), ["map", ledger.map_sum]];
   if (ledger.cut_off !== 0) parts.push(["cut off", ledger.cut_off]);
   const sum = parts.map(([name, value]) => `${name} ${logits(value)}`).join(", ");
-  return `score ${logits(ledger.score)} logits = ${sum}; gap ${plain(ledger.gap, 2)}, ${ledger.is_closed ? "closed" : "NOT CLOSED"}`;
+  return `score ${logits(ledger.score)} logits = ${sum}; gap ${plain(ledger.gap, 2)} logits, ${ledger.is_closed ? "closed" : "NOT CLOSED"}`;
 }
 
 /** Words no longer than `width`: addresses are broken where the line ends. */
@@ -124,24 +124,30 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
       }));
   }
 
-  function captionOf(panes, looks) {
+  function captionOf(panes, found, looks) {
     const shown = panes.map((pane) => {
-      const { mode, evidence } = pane.state();
-      if (mode === "slide" || !evidence) return "the slide";
-      return `${nameOf(app, evidence)} (${mode === "heat" ? "heat" : "heat over the slide"})`;
+      const { mode, evidence, opacity } = pane.state();
+      const look = mode === "slide" || !evidence ? null : lookOf(pane, found.get(evidence));
+      if (!look) return "the slide";
+      return `${nameOf(app, evidence)} (${look.map.label}${mode === "heat" ? "" : `, ${Math.round(100 * opacity)} % over the slide`})`;
     });
-    const numbered = shown.map((text, i) => (shown.length > 1 ? `${panes[i].index + 1}: ${text}` : text)).join("; ");
-    const { colour } = store.get();
+    const { colour, layout } = store.get();
+    const isCurtain = layout === "curtain" && panes.length <= 2;
+    if (isCurtain && panes.length === 1 && shown[0] !== "the slide") shown.unshift("the slide");
+    const numbered = shown.map((text, i) => (shown.length > 1 && panes.length > 1 ? `${panes[i].index + 1}: ${text}` : text)).join("; ");
+    const sides = isCurtain && shown.length === 2 ? "Left and right of the line: " : "";
     const how = [];
     if (looks.length) {
       const units = [...new Set(looks.map(({ map }) => map.unit))].join(", ");
-      how.push(`Colours are ${units}, ${looks.every(({ look }) => look.signed) ? "symmetric about zero, " : ""}on one scale in all panes`);
-      if (colour.threshold > 0) how.push(`what is below ${plain(colour.threshold)} is clear`);
+      const isOne = new Set(looks.map(({ map, look }) => `${map.name} ${look.limit}`)).size === 1;
+      const scale = panes.length === 1 ? "" : isOne ? ", on one scale in all panes" : ", each kind of map on a scale of its own";
+      how.push(`Colours are ${units}${looks.every(({ look }) => look.signed) ? ", symmetric about zero" : ""}${scale}`);
+      if (colour.threshold > 0) how.push(`what is below ${plain(colour.threshold)} ${units} is clear`);
       if (colour.sign !== "both") how.push(`only evidence ${colour.sign} the target is shown`);
       how.push(colour.smooth ? "interpolated between the map's pixels" : "not interpolated");
       how.push("hatched: no tile was looked at");
     }
-    return [`Slide ${title(panes)}. ${numbered}.`, how.length ? `${how.join("; ")}.` : "", `Made with ${software()}.`].filter(Boolean).join(" ");
+    return [`Slide ${title(panes)}. ${sides}${numbered}.`, how.length ? `${how.join("; ")}.` : "", `Made with ${software()}.`].filter(Boolean).join(" ");
   }
 
   const software = () => `bcos-pathology ${String(app.library.version ?? "").replace(/^bcos-pathology\s*/, "")}`.trim();
@@ -164,19 +170,23 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
     };
   }
 
-  /** The colour bars that are needed: one for each look, with the share that is clipped in each pane of it. */
+  /** The colour bars that are needed: one for each look, with its panes. */
   function legendsOf(panes, found) {
     const legends = new Map();
     for (const pane of panes) {
       const legend = lookOf(pane, found.get(pane.state().evidence));
       if (!legend) continue;
       const key = JSON.stringify([legend.map.name, legend.map.label, legend.map.unit, legend.look]);
-      if (!legends.has(key)) legends.set(key, { ...legend, clipped: [] });
-      const { pixels, clipped } = pane.survey();
-      const where = panes.length > 1 ? `pane ${pane.index + 1}: ` : "";
-      if (pixels > 0) legends.get(key).clipped.push(`${where}${clipped > 0 ? percent(clipped / pixels) : "none"}`);
+      if (!legends.has(key)) legends.set(key, { ...legend, panes: [] });
+      legends.get(key).panes.push(pane);
     }
     return [...legends.values()];
+  }
+
+  /** What share of the map in view is clipped in panes, in words; asked when they are drawn, so that all of the map is there. */
+  function clippedIn(panes, many) {
+    return panes.map((pane) => [pane, pane.survey()]).filter(([, { pixels }]) => pixels > 0)
+      .map(([pane, { pixels, clipped }]) => `${many ? `pane ${pane.index + 1}: ` : ""}${clipped > 0 ? percent(clipped / pixels) : "none"}`);
   }
 
   async function drawPane(ctx, place, { many, room }) {
@@ -188,6 +198,7 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
     ctx.save();
     const { layout, curtain } = store.get();
     const isRight = layout === "curtain" && pane.index > 0;
+    const isParted = isRight || (layout === "curtain" && !many && pane.state().mode !== "slide" && pane.evidence);
     if (isRight) {
       ctx.beginPath();
       ctx.rect(x + width * curtain, y, width * (1 - curtain), height);
@@ -196,8 +207,10 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
     ctx.drawImage(canvas, x, y, width, height);
     await drawShapes(ctx, place);
     ctx.restore();
-    if (isRight) {
+    if (isParted) {
       ctx.fillStyle = "#ffffff";
+      ctx.fillRect(x + width * curtain - 2, y, 4, height);
+      ctx.fillStyle = INK;
       ctx.fillRect(x + width * curtain - 1, y, 2, height);
     }
     ctx.strokeStyle = "#b0b0b0";
@@ -253,8 +266,8 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
     ctx.lineWidth = isSelected ? 3 : 2;
     ctx.stroke(path);
     if (label) {
-      const [left, top, right] = boundsOf(points);
-      haloed(ctx, label, (left + right) / 2, top - 6, "center");
+      const spot = labelPlace(boundsOf(points));
+      haloed(ctx, label, spot.x, spot.y, "center");
     }
   }
 
@@ -286,7 +299,7 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
     ctx.fillText(text, left, bottom - 8);
   }
 
-  function drawLegend(ctx, { map, look, clipped }, x, y) {
+  function drawLegend(ctx, { map, look }, clipped, x, y) {
     const width = 168;
     // The bar is made on a canvas of its own, since it clears what is under it.
     const canvas = document.createElement("canvas");
@@ -319,7 +332,7 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
     const inner = Math.max(...places.map(({ x, width }) => x + width));
     const tall = Math.max(...places.map(({ y, height }) => y + height));
     const legends = legendsOf(panes, found);
-    const caption = captionOf(panes, legends);
+    const caption = captionOf(panes, found, legends);
     const record = recordOf(panes, found, told, caption);
 
     const probe = document.createElement("canvas").getContext("2d");
@@ -359,7 +372,7 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
 
     let y = MARGIN + head + tall + GAP;
     for (const legend of legends) {
-      drawLegend(ctx, legend, MARGIN, y);
+      drawLegend(ctx, legend, clippedIn(legend.panes, places.length > 1), MARGIN, y);
       y += 34;
     }
     y += GAP;

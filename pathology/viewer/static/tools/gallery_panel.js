@@ -5,11 +5,16 @@ import { button, element } from "../base/dom.js";
 import { createLatest } from "../base/latest.js";
 import { count, decimalsFor, logits, percent, plain } from "../base/numbers.js";
 import { createPictures, regionAddress } from "./pictures.js";
-import { activeEvidence } from "../base/shown.js";
+import { activeEvidence, nameOf } from "../base/shown.js";
 
 const ORDERS = { for: "for the target", against: "against it", cancelling: "cancelling most" };
 const FIRST = 12;
 const PICTURE_PX = 160;
+
+/** All the evidence of an order, as it counts for the score; what cancels has no sign. */
+function signedSum({ order, evidence_sum: size }) {
+  return order === "cancelling" ? plain(size, 4) : logits(order === "for" ? size : -size, decimalsFor([size]));
+}
 
 /**
  * @param {object} app
@@ -28,7 +33,9 @@ export function createGalleryPanel(app, { infos, regions, tiles }) {
   let wanted = FIRST;
   let state = { key: null, answer: null, error: null, isPending: false };
 
-  const orders = element("div", { class: "tool-tabs", role: "group", "aria-label": "Order" });
+  const orderButtons = Object.entries(ORDERS).map(([name, label]) => button(label, () => setOrder(name), { "data-order": name }));
+  const orders = element("div", { class: "tool-tabs", role: "group", "aria-label": "Order" }, ...orderButtons);
+  const whose = element("h3");
   const filter = element("select", { "aria-label": "Only tiles inside", onchange: () => setInside(filter.value || null) });
   const heading = element("p", { class: "tool-note" });
   const figure = element("div");
@@ -39,6 +46,7 @@ export function createGalleryPanel(app, { infos, regions, tiles }) {
   });
   const panel = element(
     "div", { class: "tool-panel" },
+    whose,
     element("div", { class: "tool-actions" }, orders),
     element("label", { class: "tool-field" }, "Tiles inside ", filter),
     heading, figure, list, more,
@@ -98,7 +106,7 @@ export function createGalleryPanel(app, { infos, regions, tiles }) {
       },
       pictures.show(regionAddress(slide, tile, PICTURE_PX), ""),
       element("span", { class: "gallery-number", text: logits(tile.share, decimals) }),
-      element("span", { class: "gallery-share", title: "Of the sum of the map", text: mapSum ? percent(tile.share / mapSum) : "" }),
+      element("span", { class: "gallery-share", title: "Of the sum of the map", text: mapSum ? `${percent(tile.share / mapSum)} of the map` : "" }),
     );
     if (order === "cancelling" && tile.positive !== null)
       face.append(element("span", { class: "gallery-share", text: `${logits(tile.weight * tile.positive, decimals)} ${logits(tile.weight * tile.negative, decimals)}` }));
@@ -125,17 +133,15 @@ export function createGalleryPanel(app, { infos, regions, tiles }) {
   let drawn = null;
   function render() {
     if (!isShown) return;
-    orders.replaceChildren(
-      ...Object.entries(ORDERS).map(([name, label]) =>
-        button(label, () => setOrder(name), { "aria-pressed": name === order ? "true" : "false" })),
-    );
+    for (const one of orderButtons) one.setAttribute("aria-pressed", String(one.dataset.order === order));
     filter.replaceChildren(
       element("option", { value: "", text: "the whole slide" }),
       ...regions.list().map((region) => element("option", { value: region.id, text: region.name, selected: region.id === inside })),
     );
     const evidence = activeEvidence(app);
     const { answer, error, isPending } = state;
-    heading.hidden = Boolean(answer);
+    whose.textContent = evidence ? nameOf(app, evidence) : "";
+    heading.hidden = Boolean(answer) && !error;
     heading.className = error ? "tool-problem" : "tool-note";
     heading.textContent = error ? error.message : evidence ? "Looking for the tiles…" : "No pane shows an explanation of this slide.";
     list.setAttribute("aria-busy", String(isPending));
@@ -148,7 +154,7 @@ export function createGalleryPanel(app, { infos, regions, tiles }) {
     list.replaceChildren();
     if (!answer) return;
     figure.append(curveFigure(answer.curve, answer.statement, answer.order));
-    if (answer.evidence_sum > 0) figure.append(element("p", { class: "tool-note", text: `All tiles together: ${plain(answer.evidence_sum, 4)} logits.` }));
+    if (answer.evidence_sum > 0) figure.append(element("p", { class: "tool-note", text: `All of that evidence: ${signedSum(answer)} logits.` }));
     if (answer.unknown > 0)
       figure.append(element("p", { class: "tool-note", text: `Of ${count(answer.unknown)} tiles it is not known: they were not taken apart.` }));
     const decimals = decimalsFor(answer.tiles.map((tile) => tile.share));

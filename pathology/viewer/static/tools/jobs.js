@@ -18,7 +18,9 @@ export function createJob(app, tell) {
     controller = mine;
     tell({ state: "queued", done: 0, total: 0, what: "asking" });
     try {
-      const { job } = await app.transport.json(path, { method: "POST", body, signal: mine.signal });
+      // Waited for even when it is given up meanwhile: whoever does not know a question's id cannot take it back.
+      const { job } = await app.transport.json(path, { method: "POST", body });
+      if (mine.signal.aborted) return drop(job);
       current = job;
       for (;;) {
         const told = await app.transport.json(`api/jobs/${job}`, { signal: mine.signal });
@@ -37,11 +39,14 @@ export function createJob(app, tell) {
     }
   }
 
+  function drop(job) {
+    app.transport.json(`api/jobs/${job}`, { method: "DELETE" }).catch(() => {}); // it may be over by now
+  }
+
   function cancel() {
     controller?.abort();
     controller = null;
-    if (current === null) return;
-    app.transport.json(`api/jobs/${current}`, { method: "DELETE" }).catch(() => {}); // it may be over by now
+    if (current !== null) drop(current);
     current = null;
   }
 

@@ -2,7 +2,7 @@
 
 import { button, element } from "../base/dom.js";
 import { copyText } from "../base/copy.js";
-import { ledgerTable, ledgerText } from "./ledger_table.js";
+import { ledgerTable, ledgerText, rowHints } from "./ledger_table.js";
 import { count, logits, plain } from "../base/numbers.js";
 import { shownEvidence } from "../base/shown.js";
 import { createViewSums } from "./view_sums.js";
@@ -72,10 +72,18 @@ export function undividedText(ledger) {
  */
 export function createLedgerPanel(app, { infos, regions, sums, tiles }) {
   const tables = element("div", { class: "ledger-tables" });
+  const hints = element("dl", { class: "ledger-hints" });
+  const again = button("Try again", () => {
+    infos.retry();
+    sums.retry();
+    view.retry();
+    tiles.retry();
+  });
   const panel = element(
     "div", { class: "tool-panel" },
     element("div", { class: "tool-actions" }, button("Copy as table", () => app.commands.run("ledger.copy"))),
-    tables,
+    element("p", { class: "tool-note", text: "The score is a sum: the bias, which any slide gets, and what the map holds. Above 0 speaks for the target, below 0 against it." }),
+    tables, again, element("details", {}, element("summary", { text: "What the lines mean" }), hints),
     tiles.element,
   );
   let isShown = false;
@@ -123,6 +131,8 @@ export function createLedgerPanel(app, { infos, regions, sums, tiles }) {
       ...built.map(([caption, columns]) => ledgerTable(caption, columns)),
       ...[...new Set(notes)].map((text) => element("p", { class: "tool-note", text })),
     );
+    hints.replaceChildren(...rowHints(built.map(([, columns]) => columns)));
+    again.hidden = !built.some(([, columns]) => columns.some(({ state }) => state instanceof Error));
     if (!built.length)
       tables.append(element("p", { class: "tool-note", text: "No pane shows an explanation of this slide." }));
   }

@@ -33,16 +33,17 @@ function partsOf(columns) {
 }
 
 const FACTS = {
-  share: { label: "share", show: percent },
-  for: { label: "for", show: logits },
-  against: { label: "against", show: logits },
+  share: { label: "share of the map", show: percent },
+  for: { label: "inside, for", show: logits },
+  against: { label: "inside, against", show: logits },
   density: { label: "logits/mm²", show: (value) => (value > 0 ? `+${plain(value)}` : plain(value)) },
-  area_mm2: { label: "mm²", show: (value) => plain(value, 4) },
-  covered_mm2: { label: "covered mm²", show: (value) => plain(value, 4) },
+  area_mm2: { label: "area, mm²", show: (value) => plain(value, 4) },
+  covered_mm2: { label: "covered, mm²", show: (value) => plain(value, 4) },
   undivided: { label: "not taken apart", show: (value) => (value === null ? "" : value.toLocaleString("en")) },
-  tiles: { label: "tiles", show: (value) => (value === null ? "" : value.toLocaleString("en")) },
+  tiles: { label: "tiles inside", show: (value) => (value === null ? "" : value.toLocaleString("en")) },
 };
 
+/** What rows are, by their names. */
 const HINTS = {
   map: "The sum of the heatmap's pixels",
   inside: "The part of the map inside",
@@ -50,9 +51,10 @@ const HINTS = {
   "cut off": "What fell outside the slide and is not on the map",
   bias: "The constant that any slide gets",
   gap: "How far total and score are apart",
-  share: "Of the sum of the map",
+  share: "What lies inside, of the sum of the map",
+  density: "What lies inside for each mm² of the area, covered or not",
   covered_mm2: "Where the map has values",
-  tiles: "Whose centre is inside",
+  tiles: "Tiles whose centre is inside",
   undivided: "Tiles reaching in whose sum lies evenly over them",
   for: "Sum of the positive pixels at the map's finest level",
   against: "Sum of the negative pixels at the map's finest level",
@@ -97,7 +99,7 @@ export function ledgerTable(caption, columns) {
     })),
   );
   const table = element(
-    "table", { class: "ledger ledger-columns" }, element("caption", { text: caption }), element("thead", {}, head), body, sums,
+    "table", { class: "ledger ledger-columns" }, element("caption", { text: `${caption}, in logits` }), element("thead", {}, head), body, sums,
   );
   if (facts.length)
     table.append(element("tbody", { class: "ledger-facts" }, ...facts.map((name) =>
@@ -111,6 +113,13 @@ export function ledgerTable(caption, columns) {
       class: "tool-problem", colSpan: shown.length + 1, text: `${column.title}: ${column.state.message}`,
     }))));
   return table;
+}
+
+/** What the rows of tables are, as a list to be opened. @param {object[][]} tables columns of each @returns {HTMLElement[]} */
+export function rowHints(tables) {
+  const columns = tables.flat();
+  const names = [...partsOf(columns), "gap", ...Object.keys(FACTS).filter((name) => columns.some((column) => column.facts?.[name] !== undefined))];
+  return names.filter((name) => HINTS[name]).flatMap((name) => [element("dt", { text: FACTS[name]?.label ?? name }), element("dd", { text: HINTS[name] })]);
 }
 
 /** The same as text with tabs between, all digits, for spreadsheets; columns that are not ready are left out. */

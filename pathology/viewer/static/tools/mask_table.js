@@ -27,7 +27,7 @@ export function maskTable(region, result) {
   swatch.style.background = fill.colour;
   const table = element(
     "table", { class: "ledger mask-table" },
-    element("caption", { text: `${result.target} without ${region}` }),
+    element("caption", { text: `${result.target} without ${region}, in logits` }),
     element("thead", {}, element("tr", {}, element("td", {}), ...["score", "change", "gap"].map((text) =>
       element("th", { scope: "col", text, title: text === "gap" ? "What the model says less what was predicted" : "" })))),
     element("tbody", {}, ...rows.map(({ name, label, hint, value, change, gap }) =>

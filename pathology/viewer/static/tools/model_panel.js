@@ -2,12 +2,13 @@
 
 import { copyText } from "../base/copy.js";
 import { button, element } from "../base/dom.js";
+import { drawKeepingFocus } from "./focus.js";
 import { createJob } from "./jobs.js";
 import { limitOf } from "../base/limits.js";
 import { maskSentence, maskTable, maskText } from "./mask_table.js";
 import { decimalsFor, logits, percent, plain } from "../base/numbers.js";
 import { floatsOf, pixelCanvas } from "./pixel_map.js";
-import { activeEvidence } from "../base/shown.js";
+import { activeEvidence, nameOf } from "../base/shown.js";
 
 const FILLS = { background: "the slide's background", grey: "grey", mean: "the tiles' mean colour" };
 
@@ -181,7 +182,7 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
       },
     }, ...result.maps.map(({ target }, i) => element("option", { value: i, text: target, selected: i === tile.target })));
     const over = element("input", {
-      type: "checkbox", checked: tile.isOver,
+      type: "checkbox", checked: tile.isOver, "data-key": "over",
       onchange: () => {
         tile.isOver = over.checked;
         layer.refresh();
@@ -197,11 +198,11 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
     const decimals = decimalsFor([own.bias, own.contribution, own.positive, own.negative]);
     const numbers = [
       ["bias", own.bias], ...Object.entries(own.constants ?? {}), ["contribution", own.contribution], ["· for", own.positive],
-      ["· against", own.negative], ["= tile's number", own.number],
+      ["· against", own.negative], ["= the tile's own logit", own.number],
     ];
     return [
       element("p", { class: verdict.isFine ? "model-fine" : "tool-problem", text: verdict.text }),
-      element("div", { class: "tool-field" }, element("label", {}, "For ", targets), element("label", {}, over, " over the panes"), button("Let go", forget)),
+      element("div", { class: "tool-field" }, element("label", {}, "For ", targets), element("label", {}, over, " over the panes"), button("Let go", () => (forget(), render()))),
       element(
         "div", { class: "tool-pictures" },
         tile.read ? captioned(image(tile.read, `Tile ${result.index}, as the model reads it`), "the tile") : null,
@@ -213,7 +214,7 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
         element("tbody", {}, ...numbers.map(([name, value]) =>
           element("tr", {}, element("th", { scope: "row", text: name }), element("td", { class: "ledger-number", text: logits(value, decimals) }))),
           element("tr", {}, element("th", { scope: "row", text: "gap" }), element("td", { class: "ledger-number", text: plain(own.gap, 2) })),
-          element("tr", {}, element("th", { scope: "row", text: "share of the slide's score" }), element("td", { class: "ledger-number", text: logits(map.sum, decimalsFor([map.sum])) })),
+          element("tr", {}, element("th", { scope: "row", text: "adds to the slide" }), element("td", { class: "ledger-number", text: logits(map.sum, decimalsFor([map.sum])) })),
         ),
       ),
       checkTable(result.check),
@@ -287,11 +288,12 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
   function maskView() {
     if (!mask.result) return [progressOf(mask.status, maskJob)];
     const stale = isOfNow() ? null : element("p", { class: "tool-note", text: "This is of another region or explanation than the one selected now." });
-    const table = maskTable(mask.region.name, mask.result);
+    const name = `${mask.region.name} (${nameOf(app, mask.evidence)})`;
+    const table = maskTable(name, mask.result);
     if (stale) table.classList.add("is-pending");
     return [
       ...(stale ? [stale] : []), table,
-      button("Copy as table", async () => app.announce((await copyText(app.root, maskText(mask.region.name, mask.result))) ? "The table is copied." : "The browser did not let it be copied.")),
+      button("Copy as table", async () => app.announce((await copyText(app.root, maskText(name, mask.result))) ? "The table is copied." : "The browser did not let it be copied.")),
     ];
   }
 
@@ -305,13 +307,13 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
     intro.hidden = problem === null;
     intro.textContent = problem ?? "";
     explainButton.disabled = !chosen || !canAsk(chosen.evidence);
-    tileName.textContent = chosen ? `Tile ${chosen.index}` : `No tile is selected: ${commands.keyOf("tool.tile")}, then click one.`;
+    tileName.textContent = chosen ? `Tile ${chosen.index}, ${nameOf(app, chosen.evidence)}` : `No tile is selected: ${commands.keyOf("tool.tile")}, then click one.`;
     const region = regions.selected();
     maskButton.disabled = !region || !canAsk(evidence);
-    regionName.textContent = region ? region.name : `No region is selected: ${commands.keyOf("tool.lasso")} draws one.`;
+    regionName.textContent = region ? [region.name, evidence && nameOf(app, evidence)].filter(Boolean).join(", ") : `No region is selected: ${commands.keyOf("tool.lasso")} draws one.`;
     if (fills.value !== fill) fills.value = fill;
-    tilePlace.replaceChildren(...(tile ? tileView() : []));
-    maskPlace.replaceChildren(...(mask ? maskView() : []));
+    drawKeepingFocus(tilePlace, () => tilePlace.replaceChildren(...(tile ? tileView() : [])));
+    drawKeepingFocus(maskPlace, () => maskPlace.replaceChildren(...(mask ? maskView() : [])));
   }
 
   const group = "Model";

@@ -7,6 +7,7 @@ import { drawing } from "../base/dom.js";
 import { isPlaced } from "../base/shown.js";
 
 const ARM_UM = 1000;
+const LABEL_PX = 18; // from the top of the pane
 
 /** The matrix [a, b, c, d] from micrometres to CSS pixels of a pane. */
 export function frameOf(pane) {
@@ -39,6 +40,12 @@ export function boundsOf(points) {
     box[3] = Math.max(box[3], y);
   }
   return box;
+}
+
+/** Where a label stands: over its shape, or at the top of the pane where the shape goes beyond that. */
+export function labelPlace([left, top, right, bottom]) {
+  const isCut = top < LABEL_PX && bottom > LABEL_PX;
+  return { x: (left + right) / 2, y: isCut ? LABEL_PX : top - 6 };
 }
 
 function build(item, mpp) {
@@ -84,9 +91,9 @@ function place(pane, mpp, frame, placed) {
   if (placed.label) {
     const [[left, top, right, bottom], text] = placed.label;
     const corners = [[left, top], [right, top], [right, bottom], [left, bottom]].map(screen);
-    const across = corners.map((at) => at.x);
-    text.setAttribute("x", (Math.min(...across) + Math.max(...across)) / 2);
-    text.setAttribute("y", Math.min(...corners.map((at) => at.y)) - 6);
+    const { x, y } = labelPlace(boundsOf(corners.map((at) => [at.x, at.y])));
+    text.setAttribute("x", x);
+    text.setAttribute("y", y);
   }
 }
 

@@ -7,8 +7,9 @@ const keyOf = (slide) => `${PREFIX}${slide.id}.${slide.size.join("x")}.${slide.m
 
 /**
  * @param {boolean} isLasting false where slides' ids mean nothing beyond this page, as in a notebook's cell: then regions last as long as it
- * @returns {{kept: function(object): object[], keep: function(object, object[]): boolean}} both of a slide as api/slides tells it;
- *   `keep` is false where regions last only as long as the page
+ * @returns {{kept: function(object): object[], keep: function(object, object[]): boolean, on: function(function(string)): function()}}
+ *   `kept` and `keep` take a slide as api/slides tells it; `keep` is false where regions last only as long as the page; `on` hears of
+ *   slides, by id, whose regions another tab has changed
  */
 export function createRegionStore(isLasting) {
   const memory = new Map();
@@ -32,6 +33,16 @@ export function createRegionStore(isLasting) {
       } catch {
         return false; // more than the browser takes, or it takes nothing
       }
+    },
+    on(listener) {
+      const heard = ({ key }) => {
+        const slide = key?.startsWith(PREFIX) ? key.slice(PREFIX.length).split(".")[0] : null;
+        if (slide === null) return;
+        memory.delete(slide);
+        listener(slide);
+      };
+      if (isLasting) addEventListener("storage", heard);
+      return () => removeEventListener("storage", heard);
     },
   };
 }

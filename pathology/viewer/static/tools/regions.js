@@ -81,6 +81,12 @@ export function createRegions(app, overlay, sums) {
     if (kept.length || shown.length !== store.get().regions.length) show([...shown, ...kept]);
   }
 
+  // Another tab with the same slide: what was drawn or deleted there is so here, or the tab that writes last would undo the other's work.
+  function hear(id) {
+    const slide = slidesOf().get(id);
+    if (slide) show([...store.get().regions.filter((region) => region.slide !== id), ...keeper.kept(slide)]);
+  }
+
   // The server's valid geometry is what was summed, so it is what is drawn: a line that crosses itself is filled as it was counted.
   function settle() {
     const { regions } = store.get();
@@ -136,7 +142,7 @@ export function createRegions(app, overlay, sums) {
       const { regions: all, selected: chosen } = store.get();
       const gone = all.filter((region) => ids.includes(region.id));
       if (!gone.length) return;
-      undo = [...undo, { before: all, chosen }];
+      undo = [...undo, { slide: gone[0].slide, gone, order: all.map((region) => region.id), chosen }];
       const order = here();
       const at = order.findIndex((region) => region.id === chosen);
       const left = order.filter((region) => !ids.includes(region.id));
@@ -145,14 +151,15 @@ export function createRegions(app, overlay, sums) {
       const what = gone.length === 1 ? gone[0].name : `${gone.length} regions`;
       app.announce(`Deleted ${what}. ${app.commands.keyOf("region.restore")} brings it back.`);
     },
-    canRestore: () => undo.length > 0,
+    canRestore: () => undo.some((one) => one.slide === activeSlide(app)),
     restore() {
-      const last = undo.at(-1);
+      const last = undo.findLast((one) => one.slide === activeSlide(app));
       if (!last) return;
-      undo = undo.slice(0, -1);
-      const known = new Set(store.get().regions.map((region) => region.id));
-      const back = last.before.filter((region) => !known.has(region.id));
-      replace([...store.get().regions, ...back], { selected: last.chosen });
+      undo = undo.filter((one) => one !== last);
+      const { regions: now } = store.get();
+      const back = last.gone.filter(({ id }) => !now.some((region) => region.id === id));
+      const placeOf = ({ id }) => (last.order.includes(id) ? last.order.indexOf(id) : Infinity);
+      replace([...now, ...back].sort((a, b) => (placeOf(a) < placeOf(b) ? -1 : Number(placeOf(a) > placeOf(b)))), { selected: last.chosen });
       app.announce(`${back.map((region) => region.name).join(", ")} is back.`);
     },
     step(by) {
@@ -201,6 +208,7 @@ export function createRegions(app, overlay, sums) {
     app.panes.on("change", load),
     store.subscribe(["regions", "selected"], layer.refresh),
     sums.on(settle),
+    keeper.on(hear),
     layer.remove,
   ];
   load();

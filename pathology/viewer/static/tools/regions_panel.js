@@ -3,6 +3,7 @@
 import { button, element } from "../base/dom.js";
 import { copyText } from "../base/copy.js";
 import { decimalsFor, exact, logits, percent, plain } from "../base/numbers.js";
+import { drawKeepingFocus } from "./focus.js";
 import { classesOf } from "./regions.js";
 import { shownEvidence } from "../base/shown.js";
 
@@ -123,7 +124,7 @@ export function createRegionsPanel(app, { regions, sums }) {
           onclick: (event) => event.target.closest("button, input") || regions.select(region.id),
           ondblclick: () => regions.fly(region),
         },
-        element("th", { scope: "row" }, swatch, nameField(region)),
+        element("th", { scope: "row" }, element("span", { class: "region-head" }, swatch, nameField(region))),
         ...own(region),
         element("td", { class: "ledger-number", text: areaOf(region, shown) }),
         element(
@@ -144,12 +145,12 @@ export function createRegionsPanel(app, { regions, sums }) {
         ...linesOf(region, decimals),
       );
     const [rows, groups] = [list.map(rowOf), groupsOf(list).map(groupOf)];
-    body.replaceChildren(
+    drawKeepingFocus(body, () => body.replaceChildren(
       element(
         "div", { class: "tool-scroll" },
         element("table", { class: "ledger regions" }, element("thead", {}, head), ...(list.length > LONG ? [...groups, ...rows] : [...rows, ...groups])),
       ),
-    );
+    ));
     for (const problem of new Set(shown.flatMap(({ id }) => list.map((region) => numbersOf(id, region).problem)).filter(Boolean)))
       body.append(element("p", { class: "tool-problem" }, problem, " ", button("Try again", () => sums.retry())));
     if (!shown.length) body.append(element("p", { class: "tool-note", text: "No pane shows an explanation: there is nothing to sum." }));

@@ -48,8 +48,8 @@ export function createTilePanel(app, overlay) {
     if (!found.has(key)) {
       found.set(key, "pending");
       app.transport.json(path, { signal: controller.signal }).then(
-        (answer) => found.set(key, read(answer)),
-        (error) => found.set(key, error),
+        (answer) => found.has(key) && found.set(key, read(answer)),
+        (error) => found.has(key) && found.set(key, error),
       ).then(() => controller.signal.aborted || tell());
     }
     return found.get(key);
@@ -101,10 +101,10 @@ export function createTilePanel(app, overlay) {
       ["contribution", logits(tile.contribution, decimals)],
       ["· for", logits(tile.positive, decimals)],
       ["· against", logits(tile.negative, decimals)],
-      ["= tile's logit", tile.bias === null || tile.contribution === null ? "" : logits(tile.bias + tile.contribution, decimals)],
+      ["= the tile's own logit", tile.bias === null || tile.contribution === null ? "" : logits(tile.bias + tile.contribution, decimals)],
       ["gap", plain(tile.gap, 2)],
       ["weight in the slide", plain(tile.weight, 4)],
-      ["share: weight × contribution", logits(tile.share, decimalsFor([tile.share]))],
+      ["adds to the slide: weight × contribution", logits(tile.share, decimalsFor([tile.share]))],
       ...Object.entries(tile.logits ?? {}).map(([name, value]) => [`logit of ${name}`, logits(value, decimals)]),
       ["score without the tile: change", logits(tile.removal_effect, decimals)],
       ["attention", plain(tile.attention, 4)],
@@ -140,7 +140,7 @@ export function createTilePanel(app, overlay) {
     table.append(element("tbody", {}, ...names.map((name) =>
       element("tr", {}, element("th", { scope: "row", text: name }), ...told.map((row) => element("td", { class: "ledger-number", text: row.get(name) ?? "" }))))));
     section.replaceChildren(
-      element("h3", { text: `Tile ${own.index}` }),
+      element("h3", { text: `Tile ${own.index}, in logits` }),
       element(
         "div", { class: "tool-actions" },
         button("Go there", () => app.commands.run("tile.fly")),
@@ -161,7 +161,14 @@ export function createTilePanel(app, overlay) {
     const tile = chosen && pane.slide.id === slideOf(chosen) ? of(chosen.evidence) : null;
     return tile?.width ? [{ lines: [ringOf(tile)], label: `Tile ${tile.index}`, className: "tool-tile-outline" }] : [];
   });
+  // Of other tiles nothing is kept, refusals neither.
+  function forget({ tile: chosen }) {
+    const own = `${chosen?.evidence}/${chosen?.index}`;
+    for (const key of found.keys()) if (key !== own || found.get(key) instanceof Error) found.delete(key);
+  }
+
   const offs = [
+    store.subscribe(["tile"], forget),
     store.subscribe(["tile", "panes", "active"], tell),
     app.commands.add({
       id: "tile.fly", key: "w", label: "Go to the selected tile", group: "Evidence", enabled: () => store.get().tile !== null, run: fly,
@@ -176,6 +183,11 @@ export function createTilePanel(app, overlay) {
     select,
     fly,
     slideOf,
+    /** Ask again what could not be answered. */
+    retry() {
+      for (const [key, tile] of found) if (tile instanceof Error) found.delete(key);
+      tell();
+    },
     /** Put something made from the tile among its buttons. */
     addAction: (make) => extras.push(make),
     render,

@@ -183,6 +183,7 @@ export function createTools(app) {
     store.subscribe(["library"], () => {
       infos.retry(); // blind mode may show more by now
       sums.retry();
+      tiles.retry();
     }),
   );
   const buttons = createToolButtons(app);

@@ -75,6 +75,11 @@ export function createViewSums(app, wanted, tell) {
       if (kept.answer instanceof Error) return { state: kept.key === asked ? kept.answer : "waiting", answer: null };
       return { state: kept.key === asked ? "ready" : "pending", answer: kept.answer };
     },
+    /** Ask again what could not be answered. */
+    retry() {
+      for (const [id, { answer }] of answers) if (answer instanceof Error) answers.delete(id);
+      look();
+    },
     destroy: latest.stop,
   };
 }

@@ -53,7 +53,7 @@ def test_the_slides_ledger_is_that_of_the_file(viewer):
     }  # fmt: skip
     # All of the slide is in view.
     assert float(copied["inside"][1]) == pytest.approx(ledger["map_sum"], rel=1e-6)
-    assert float(copied["mm²"][1]) == pytest.approx(SIZE[0] * MPP[0] * SIZE[1] * MPP[1] * 1e-6)
+    assert float(copied["area, mm²"][1]) == pytest.approx(SIZE[0] * MPP[0] * SIZE[1] * MPP[1] * 1e-6)
 
 
 def test_two_explanations_stand_beside_each_other(viewer):
@@ -86,7 +86,7 @@ def test_lasso_sum_is_numpys(viewer):
     assert float(copied["inside"][2]) == pytest.approx(wanted, abs=1e-6)
     assert float(copied["total"][2]) == pytest.approx(record_of(entry)["ledger"]["score"], abs=1e-6)
     area = geometry.area * MPP[0] * MPP[1] * 1e-6
-    assert float(copied["mm²"][2]) == pytest.approx(area, rel=1e-9)
+    assert float(copied["area, mm²"][2]) == pytest.approx(area, rel=1e-9)
     assert float(copied["logits/mm²"][2]) == pytest.approx(wanted / area, rel=1e-5)
     # It is drawn where it is, in the pane's pixels.
     left, top, right, bottom = geometry.bounds
