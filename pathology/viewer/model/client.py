@@ -25,8 +25,8 @@ from pathology.viewer.model.weights import check_runs, digest_of, wanted
 
 MOST_WAITING = 32
 """Questions in the queue: more are of nobody who waits for the answers."""
-MOST_KNOWN = 512
-"""Jobs whose state is remembered."""
+MOST_KNOWN = 128
+"""Jobs that are remembered; a region of theirs may take megabytes."""
 ANSWER_BYTES = 256 * 2**20
 """Of all answers that are kept."""
 
@@ -54,6 +54,7 @@ class JobState:
         what: is being done.
         answer: once it is found, as long as it is kept.
         error: one line, once it failed.
+        askers: how many asked, less those who gave it up.
     """
 
     id: str
@@ -65,6 +66,7 @@ class JobState:
     what: str = "waiting"
     answer: Answer | None = None
     error: str | None = None
+    askers: int = 1
 
     @property
     def is_over(self) -> bool:
@@ -194,6 +196,7 @@ class ModelClient:
             for known in reversed(self._jobs.values()):
                 is_same = (known.job.explained, known.job.question) == (explained, question)
                 if is_same and (not known.is_over or known.answer is not None):
+                    known.askers += 1
                     return known
             if len(self._waiting) >= MOST_WAITING:
                 raise UnavailableError(
@@ -231,13 +234,16 @@ class ModelClient:
         return answer.parts[name]
 
     def cancel(self, job: str) -> JobState:
-        """Give a question up; one that is over stays as it is.
+        """Give a question up; one that is over stays as it is, one that others asked too goes on.
 
         Raises:
             UnknownJobError: there is none of this id.
         """
         with self._lock:
             state = self.job(job)
+            state.askers -= 1
+            if state.askers > 0:
+                return state
             if state.state == "queued":
                 self._waiting.remove(state)
             elif state.state == "running" and self._worker is not None:
@@ -262,7 +268,14 @@ class ModelClient:
         if self._at_work is not None or not self._waiting or self._closed:
             return
         if self._worker is None:
-            self._worker = WorkerProcess(self._heard, self._ended)
+            try:
+                self._worker = WorkerProcess(self._heard, self._ended)
+            except OSError as error:  # no memory, or too many processes
+                self._problem = f"the model's process cannot be started: {error.strerror}"
+                for state in self._waiting:
+                    state.state, state.error, state.what = "failed", self._problem, ""
+                self._waiting.clear()
+                return
             self._problem = None
         self._at_work = state = self._waiting.popleft()
         state.state, state.what = "running", "starting"

@@ -97,10 +97,13 @@ class WorkerProcess:
         with self._process.stderr as pipe:
             for line in pipe:
                 self._said.append(line.decode(errors="replace").rstrip())
+                if sys.stderr is not None:  # what a fault is about is told nowhere else
+                    print(self._said[-1], file=sys.stderr)
 
     def _how(self, code: int) -> str:
         if code < 0:
-            name = signal.Signals(-code).name
+            known = -code in {each.value for each in signal.Signals}
+            name = signal.Signals(-code).name if known else f"signal {-code}"
             hint = " (perhaps for want of memory)" if name == "SIGKILL" else ""
             return f"the model's process was ended by {name}{hint}"
         last = next((line for line in reversed(self._said) if line.strip()), "")

@@ -1,5 +1,7 @@
 """What a model can be asked, in words that go to another process."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,11 @@ class Means:
     stains: Path | None = None
 
 
+def record_hash(record: Mapping[str, Any]) -> str:
+    """Tells an explanation's record from that of one that took its place."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Explained:
     """The explanation that is asked about.
@@ -37,10 +44,12 @@ class Explained:
     Args:
         folder: where it is.
         slide: file of its slide.
+        record: hash of its record as it is shown (:func:`record_hash`); any when None.
     """
 
     folder: Path
     slide: Path
+    record: str | None = None
 
 
 @dataclass(frozen=True)

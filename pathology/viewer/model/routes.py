@@ -14,6 +14,7 @@ gives it up. A result is what :func:`~pathology.viewer.model.worker.ask_tile.ask
 
 from typing import Any, get_args
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -22,7 +23,13 @@ from starlette.routing import Route
 from pathology.errors import PathologyError
 from pathology.viewer.library.library import EvidenceEntry, Library
 from pathology.viewer.model.client import JobState, ModelClient, UnavailableError
-from pathology.viewer.model.question import Explained, Fill, MaskQuestion, TileQuestion
+from pathology.viewer.model.question import (
+    Explained,
+    Fill,
+    MaskQuestion,
+    TileQuestion,
+    record_hash,
+)
 
 NO_RUN = (
     "there is no model to ask: start the viewer with --run and the run that was explained, as"
@@ -71,11 +78,13 @@ class ModelRoutes:
 
     async def tile(self, request: Request) -> Response:
         """Ask about a tile."""
-        return self._ask(request, TileQuestion.of(await request.json()))
+        question = TileQuestion.of(await request.json())
+        return await run_in_threadpool(self._ask, request, question)
 
     async def mask(self, request: Request) -> Response:
         """Ask about a region."""
-        return self._ask(request, MaskQuestion.of(await request.json()))
+        question = MaskQuestion.of(await request.json())
+        return await run_in_threadpool(self._ask, request, question)
 
     def _ask(self, request: Request, question: TileQuestion | MaskQuestion) -> Response:
         evidence = request.path_params["evidence"]
@@ -84,8 +93,8 @@ class ModelRoutes:
         if "~" in evidence:
             raise ValueError("a difference of two explanations has no model; ask each of the two")
         entry = self._library.entry(evidence)
-        explained = Explained(entry.folder, entry.slide.path)
         record = entry.explanation.record
+        explained = Explained(entry.folder, entry.slide.path, record_hash(record))
         try:
             state = self._model.ask(entry.id, explained, record, question)
         except UnavailableError as error:

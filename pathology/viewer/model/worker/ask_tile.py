@@ -75,6 +75,8 @@ def ask_tile(subject: Subject, question: TileQuestion, progress: Progress) -> An
     check = _check(subject, question.index, own, _logits(alone, member, images, window))
     if check["line"]:
         notes.append(check["line"])
+    if not check["stored"]:
+        notes.append("no number of this tile is stored: what is recomputed is held against none")
 
     parts = {"tile.png": _png(pixels[0])}
     if member.normalise is not None:
@@ -240,9 +242,13 @@ def _check(
         now["contribution"] += sum(own["constants"].values())
     stored = {name: value for name, value in stored.items() if math.isfinite(value)}
     differences = {name: now[name] - value for name, value in stored.items()}
+    if odd := [name for name, value in now.items() if not math.isfinite(value)]:
+        raise ValueError(
+            f"recomputed, {odd[0]} of tile {index} is {now[odd[0]]}, which is no number"
+        )
     largest = max(differences, key=lambda name: abs(differences[name]), default=None)
     tolerance, line = own["tolerance"], None
-    if largest is not None and not abs(differences[largest]) <= tolerance:
+    if largest is not None and abs(differences[largest]) > tolerance:
         made = subject.explanation.provenance.get("version", "another version")
         line = (
             f"recomputed, {largest} is {now[largest]:.6g}; stored is {stored[largest]:.6g}, further"

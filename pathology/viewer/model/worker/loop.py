@@ -18,6 +18,9 @@ from typing import IO, Any
 
 from pathology.viewer.model.question import Answer, Job, Report, TileQuestion
 
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""What torch says of it, in a RuntimeError like any other."""
+
 
 class CancelledError(Exception):
     """The job was given up."""
@@ -135,7 +138,9 @@ class Worker:
         if isinstance(error, BcosError | PathologyError | ValueError):
             return said
         if type(error).__name__ == "OutOfMemoryError":
-            return "the device has too little memory for this; ask with --device cpu"
+            return "the device has too little memory for this; start the viewer with --device cpu"
+        if isinstance(error, MemoryError) or NO_MEMORY in said:
+            return "there is too little memory for this on this machine"
         traceback.print_exception(error)
         return f"a fault of the viewer, {type(error).__name__}: {said[:300]}"
 

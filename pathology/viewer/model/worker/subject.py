@@ -26,7 +26,7 @@ from pathology.runs.ready_run import RAW, ReadyRun, ready_run
 from pathology.slides import Slide, open_slide
 from pathology.tiling import TileGrid, TileSpec
 from pathology.tiling.grid import GridSource
-from pathology.viewer.model.question import Explained, Means
+from pathology.viewer.model.question import Explained, Means, record_hash
 from pathology.viewer.model.weights import digest_of
 
 BATCH = 16
@@ -201,6 +201,11 @@ class Subjects:
                 was made, or cannot be loaded.
         """
         explanation = load_explanation(explained.folder)
+        if explained.record not in (None, record_hash(explanation.record)):
+            raise StampMismatchError(
+                f"{explained.folder}: another explanation than the one that is shown has taken its"
+                " place; start the viewer again"
+            )
         key = explained, repr(explanation.record), digest_of_table(explanation)
         found = self._subjects.pop(key, None)
         if found is None:

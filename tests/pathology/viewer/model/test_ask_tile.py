@@ -124,6 +124,32 @@ def test_other_numbers_than_stored_are_told_with_the_largest(asked):
     assert not ask(subject, 3).result["check"]["differs"]
 
 
+def test_a_number_that_is_none_is_refused(asked, monkeypatch):
+    subject, _ = asked
+
+    class Odd(type(subject.members[0].scorer)):
+        def look(self, grid, images, windows):
+            numbers, rows = super().look(grid, images, windows)
+            return numbers, torch.where(torch.arange(3) == 2, torch.nan, rows)
+
+    scorer = subject.members[0].scorer
+    odd = Odd(scorer.model, scorer.encoding, scorer.classes, scorer.pooling, scorer.depth)
+    other = replace(subject, members=[replace(subject.members[0], scorer=odd)])
+    with pytest.raises(ValueError, match="recomputed, logit_other of tile 3 is nan"):
+        ask(other, 3)
+
+
+def test_a_tile_of_which_nothing_is_stored_says_so(asked):
+    subject, _ = asked
+    tiles = subject.tiles.copy()
+    names = ["contribution", "positive", "negative", "bias"]
+    tiles.loc[3, [*names, *(f"logit_{name}" for name in CLASSES)]] = np.nan
+    other = replace(subject, explanation=replace(subject.explanation, tiles=tiles))
+    result = ask(other, 3).result
+    assert result["check"]["stored"] == {}
+    assert any("is held against none" in note for note in result["notes"])
+
+
 def test_targets_are_those_asked_for(asked):
     subject, _ = asked
     one = ask(subject, 2, targets=())

@@ -112,6 +112,27 @@ def test_cancelling(model, workers, ask):
     assert model.cancel(third.id).state == "done"
 
 
+def test_a_question_of_two_pages_goes_on_until_both_have_given_it_up(model, workers, ask):
+    for index in (1, 2):  # running, and waiting
+        ask(index)
+    for index in (1, 2):
+        job = ask(index)
+        assert not model.cancel(job.id).is_over
+        assert model.cancel(job.id).state == "cancelled"
+    assert len(workers[0].cancelled) == 1
+
+
+def test_no_process_to_ask(model, ask, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(client_module, "WorkerProcess", refuse)
+    job = ask(1)
+    assert job.state == "failed"
+    assert job.error == "the model's process cannot be started: Cannot allocate memory"
+    assert model.state == "not loaded"
+
+
 def test_an_answer_that_comes_after_cancelling_is_left(model, workers, ask):
     first = ask(1)
     model.cancel(first.id)

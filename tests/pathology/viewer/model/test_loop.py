@@ -65,6 +65,20 @@ def test_an_error_of_ours_is_its_line(job, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")],
+)
+def test_too_little_memory_is_no_fault(job, capsys, monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr("pathology.viewer.model.worker.ask_tile.ask_tile", fail)
+    (*_, last) = reports(job(TileQuestion(0)))
+    assert last.error == "there is too little memory for this on this machine"
+    assert capsys.readouterr().err == ""
+
+
 def test_a_fault_is_a_line_and_the_rest_goes_to_the_log(job, capsys, monkeypatch):
     def fail(*arguments):
         raise KeyError("two\nlines")

@@ -1,5 +1,8 @@
 """Questions over HTTP: who can be asked, errors in one line, and what comes back."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -139,4 +142,37 @@ def test_answers_are_hidden_with_their_slide(slides_manifest, results_folder, mo
     assert model.state == "not loaded"
     reading = {"call": "tumour", "confidence": 0.5, "note": ""}
     client.post(f"/api/slides/{entry.slide.id}/reading", json=reading)
-    assert client.post(ask, json={"index": 0}).status_code == 200
+    job = client.post(ask, json={"index": 0}).json()["job"]
+    (sent,) = model._worker.sent
+    model._worker.heard(Report(sent.number, answer=Answer({"index": 0}, {"tile.png": b"png"})))
+    paths = f"/api/jobs/{job}", f"/api/jobs/{job}/tile.png"
+    assert [client.get(path).status_code for path in paths] == [200, 200]
+    # The same model behind a reader who has read nothing yet, with the answer there.
+    unread = Library.find(slides_manifest, [results_folder], readings=tmp_path / "others.csv")
+    client = TestClient(make_app(unread, model))
+    assert [client.get(path).status_code for path in paths] == [403, 403]
+    assert client.delete(paths[0]).status_code == 403
+    library.close()
+    unread.close()
+
+
+def test_other_requests_are_answered_while_a_slide_is_opened(library, model, entry, monkeypatch):
+    asked, may_open = threading.Event(), threading.Event()
+    found = library.entry
+
+    def slow(evidence):
+        asked.set()
+        assert may_open.wait(30)
+        return found(evidence)
+
+    monkeypatch.setattr(library, "entry", slow)
+    with TestClient(make_app(library, model)) as client, ThreadPoolExecutor() as threads:
+        ask = f"/api/evidence/{entry.id}/ask/tile"
+        answer = threads.submit(client.post, ask, json={"index": 0})
+        assert asked.wait(30)
+        other = threads.submit(client.get, "/api/model")
+        try:
+            assert other.result(30).status_code == 200
+        finally:
+            may_open.set()
+        assert answer.result(30).status_code == 200

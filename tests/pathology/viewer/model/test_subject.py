@@ -14,7 +14,13 @@ from pathology.api import explain_slide, load_run, open_slide
 from pathology.errors import ManifestError, StampMismatchError
 from pathology.metrics import Calibration
 from pathology.tiling import TileGrid
-from pathology.viewer.model.question import Explained, MaskQuestion, Means, TileQuestion
+from pathology.viewer.model.question import (
+    Explained,
+    MaskQuestion,
+    Means,
+    TileQuestion,
+    record_hash,
+)
 from pathology.viewer.model.weights import digest_of, wanted
 from pathology.viewer.model.worker.ask_mask import ask_mask
 from pathology.viewer.model.worker.ask_tile import ask_tile
@@ -141,6 +147,17 @@ def test_what_was_asked_about_last_stays_loaded(subjects, get, results_folder, s
     folder, slide = results_folder / "cnn" / "case_1" / "tumour", slides_folder / "case_1.tif"
     assert get(folder, slide) is get(folder, slide)
     assert len(subjects._subjects) <= 2
+
+
+def test_another_explanation_in_the_same_place(copied, means):
+    folder, slide, *_ = copied
+    record = json.loads((folder / "explanation.json").read_text())
+    shown = Explained(folder, slide, record_hash(record))
+    assert Subjects().get(shown, means, lambda what: None).members
+    record["settings"]["out_mpp"] = 99.0
+    (folder / "explanation.json").write_text(json.dumps(record))
+    with pytest.raises(StampMismatchError, match="another explanation than the one that is shown"):
+        Subjects().get(shown, means, lambda what: None)
 
 
 def test_another_slide(copied):
