@@ -61,7 +61,7 @@ NO_TOKEN = (
 def local_names(host: str) -> frozenset[str]:
     """The names a viewer bound to ``host`` answers to, addresses made of digits aside."""
     if is_local(host):
-        return frozenset(LOCAL)
+        return frozenset((*LOCAL, host))  # 127.0.0.2 is this machine, too
     own = (host, socket.gethostname(), socket.getfqdn())
     return frozenset(name.lower() for name in (*LOCAL, *own))
 

@@ -13,13 +13,15 @@ from pathology.errors import PathologyError
 from pathology.geometry import Box
 from pathology.slides import Slide
 from pathology.viewer.evidence.limits import SharedLimits
+from pathology.viewer.evidence.tiles import number_or_none
+from pathology.viewer.http import kept, number
 from pathology.viewer.in_turn import in_turn
 from pathology.viewer.library.library import EvidenceEntry, Library, SlideEntry
 from pathology.viewer.slides.tiles import (
     TILE_PX,
+    VERSION,
     EncodedTiles,
     SlidePyramid,
-    etag,
     region_jpeg,
     tile_jpeg,
 )
@@ -27,10 +29,10 @@ from pathology.viewer.slides.tiles import (
 THUMBNAIL_PX = 256
 LARGEST_PX = 512
 """Of the longer side of a region."""
+BEYOND_PX = 4096
+"""How far a region may reach over the slide's edge, in level-0 pixels: a large tile's width."""
 PREDICTED = "predicted"
 """The folder of a target that the model chose, see `pathology explain`."""
-KEEP = "private, no-cache"
-"""Browsers keep pictures, and ask each time whether they are still the same."""
 
 
 def routes(library: Library) -> list[Route]:
@@ -107,8 +109,8 @@ class SlideRoutes:
             return known if is_chosen else known | {"target": target}
         return known | {
             "target": target,
-            "score": _finite(ledger.score),
-            "gap": _finite(ledger.gap),
+            "score": number_or_none(ledger.score),
+            "gap": number_or_none(ledger.gap),
             "is_closed": ledger.is_closed,
             "problem": self._library.mismatch(entry),
             "undivided": None if ledger.undivided is None else ledger.undivided.tiles,
@@ -158,6 +160,11 @@ class SlideRoutes:
         def draw(slide: Slide) -> bytes:
             if box.intersection(Box(0, 0, *slide.size)) is None:
                 raise ValueError("the region lies outside of the slide")
+            beyond = (-box.x, -box.y, box.right - slide.size.width, box.bottom - slide.size.height)
+            if max(beyond) > BEYOND_PX:
+                raise ValueError(f"the region reaches over {BEYOND_PX:,} px out of the slide")
+            if min(box.width, box.height) < 1:
+                raise ValueError("a region is a pixel of the slide wide and high at least")
             return region_jpeg(slide, box, int(px))
 
         return self._picture(request, draw, "region", box, int(px))
@@ -167,15 +174,16 @@ class SlideRoutes:
     ) -> Response:
         """What ``draw`` makes of the slide, unless the browser or we have it."""
         slide = self._library.open(request.path_params["slide"])
-        tag = etag(self._library.stamp(slide), *names)
-        headers = {"ETag": tag, "Cache-Control": KEEP}
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
-        encoded = self._tiles.get(tag)
-        if encoded is None:
-            encoded = draw(slide)
-            self._tiles.put(tag, encoded)
-        return Response(encoded, media_type="image/jpeg", headers=headers)
+        key = (VERSION, self._library.stamp(slide), *names)
+
+        def encoded() -> bytes:
+            found = self._tiles.get(key)
+            if found is None:
+                found = draw(slide)
+                self._tiles.put(key, found)
+            return found
+
+        return kept(request, "image/jpeg", encoded, *key)
 
     async def read(self, request: Request) -> Response:
         """Commit a reading; what was said of the slide is shown from then on."""
@@ -194,31 +202,9 @@ class SlideRoutes:
         return JSONResponse({"committed": True})
 
 
-def number(request: Request, name: str, default: float | None = None) -> float:
-    """A number of a request's query.
-
-    Raises:
-        ValueError: it is not there, or none.
-    """
-    text = request.query_params.get(name)
-    if text is None and default is not None:
-        return default
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be a number, got {text!r}")
-    return value
-
-
 def _place(slide: Slide) -> dict[str, Any]:
     return {
         "size": list(slide.size),
         "mpp": list(slide.mpp),
         "size_um": list(SlidePyramid.of(slide).size_um),
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

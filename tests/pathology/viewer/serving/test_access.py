@@ -153,6 +153,12 @@ def test_names_of_this_machine_at_any_port(friend, access, host):
     assert friend.get("/api/library", headers=headers).text == "secret"
 
 
+def test_a_viewer_answers_to_the_address_that_it_prints():
+    for host in ("127.0.0.1", "127.0.0.2", "localhost"):
+        assert Access(PORT, local_names(host)).knows(f"{host}:{PORT}")
+    assert not Access(PORT, local_names("127.0.0.2")).knows("127.0.0.3")
+
+
 def test_two_hosts_are_none(access):
     async def ask(*hosts):
         said = []

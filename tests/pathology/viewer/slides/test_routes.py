@@ -143,6 +143,9 @@ def test_tiles(client, library, slide):
         ("region.jpg?x=0&y=0&width=10&height=10&px=513", 422),
         ("region.jpg?x=0&y=0&width=10&height=10&px=0", 422),
         ("region.jpg?x=600&y=0&width=10&height=10", 422),
+        ("region.jpg?x=0&y=0&width=1e-308&height=10", 422),
+        ("region.jpg?x=0&y=0&width=1e5&height=1e5", 422),
+        ("region.jpg?x=-1e300&y=-1e300&width=2e300&height=2e300", 422),
     ],
 )
 def test_what_is_out_of_bounds(client, slide, path, status):
