@@ -1,6 +1,5 @@
 """What a viewer tells of explanations: their ledger, maps as numbers, and tiles."""
 
-import hashlib
 from typing import Any
 
 from starlette.requests import Request
@@ -12,12 +11,10 @@ from pathology.viewer.evidence.evidence import Evidence, open_evidence
 from pathology.viewer.evidence.heat_tiles import TILE_PX, heat_tile, step_of
 from pathology.viewer.evidence.maps import EvidenceMap
 from pathology.viewer.evidence.tiles import number_or_none
+from pathology.viewer.http import kept, number
 from pathology.viewer.in_turn import in_turn
 from pathology.viewer.library.library import Library, UnknownIdError
-from pathology.viewer.slides.routes import number
 
-KEEP = "private, no-cache"
-"""Browsers keep tiles, and ask each time whether they are still the same."""
 MOST_BOXES = 2000
 MOST_DIGITS = 9
 
@@ -86,13 +83,8 @@ class EvidenceRoutes:
         level, x, y = (_whole(request.path_params[key]) for key in ("level", "x", "y"))
         # The step is part of it: a number means nothing without.
         parts = (evidence.id, name, each.stamp, step_of(each), level, x, y)
-        tag = f'"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}"'
-        headers = {"ETag": tag, "Cache-Control": KEEP}
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
-        return Response(
-            heat_tile(each, level, x, y), media_type="application/octet-stream", headers=headers
-        )
+        kind = "application/octet-stream"
+        return kept(request, kind, lambda: heat_tile(each, level, x, y), *parts)
 
     def at(self, request: Request) -> Response:
         """What the maps and tiles say of one location."""

@@ -4,7 +4,6 @@ Level ``k`` has pixels of ``min(mpp.x, mpp.y) * 2**k`` micrometres along both si
 the file holds and whatever shape its own pixels are: a page can lay all slides out in micrometres.
 """
 
-import hashlib
 import io
 import math
 import threading
@@ -119,12 +118,6 @@ def jpeg(pixels: NDArray[np.uint8]) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "JPEG", quality=QUALITY, subsampling="4:4:4")
     return out.getvalue()
-
-
-def etag(*names: object) -> str:
-    """A strong ETag: the same names, the same bytes."""
-    text = "\0".join(str(name) for name in (VERSION, *names))
-    return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
 
 
 class EncodedTiles:

@@ -15,7 +15,6 @@ from pathology.viewer.library.library import UnknownIdError
 from pathology.viewer.slides.tiles import (
     EncodedTiles,
     SlidePyramid,
-    etag,
     region_jpeg,
     tile_jpeg,
 )
@@ -146,13 +145,6 @@ def test_regions_have_square_pixels():
 
 
 # --- what is kept
-
-
-def test_etags_tell_apart():
-    tags = {etag("a", 1, 23), etag("a", 12, 3), etag("b", 1, 23), etag("a", 1, 2, 3), etag("a1")}
-    assert len(tags) == 5
-    assert etag("a", 1, 23) == etag("a", 1, 23)
-    assert all(tag.startswith('"') and tag.endswith('"') for tag in tags)  # strong
 
 
 def test_encoded_tiles_are_bounded():
