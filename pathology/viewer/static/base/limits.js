@@ -1,5 +1,7 @@
 // Where colours saturate: one limit per kind of map, for all panes, targets, runs and slides.
 
+import { mapOf } from "./names.js";
+
 const NODATA = 32768; // the size of the int16 that stands where nothing was placed
 
 /**
@@ -11,6 +13,16 @@ const NODATA = 32768; // the size of the int16 that stands where nothing was pla
  */
 export function limitOf(app, name, map) {
   return app.store.get().colour.limits[name] ?? app.library.limits[name] ?? map?.limit ?? 1;
+}
+
+/**
+ * The level of a map that is drawn: the finest whose pixels are no smaller than a device pixel, so that none is skipped, and none can hide.
+ * @param {object} map as api/evidence tells it
+ * @param {number} devicePixel um
+ */
+export function levelDrawn(map, devicePixel) {
+  const level = Math.ceil(Math.log2(devicePixel / Math.min(...[map.pixel_um].flat())) - 1e-6);
+  return Math.min(map.levels - 1, Math.max(0, level));
 }
 
 /** The next of 1, 2, 5, 10, 20, … above (by 1) or below (by -1). @param {number} value @param {number} by */
@@ -33,16 +45,16 @@ export function roundUp(value) {
 const BEYOND = 0.01; // share of the pixels in view that a fitted limit leaves beyond it
 
 /**
- * The size of value that one in a hundred of the map's pixels in view exceeds, at the level that is nearest to the screen's pixels. The
- * largest of all would be a few pixels' affair, and pale the rest; what is beyond is told by the legend.
+ * The size of value that one in a hundred of the map's pixels in view exceeds, at the level that is drawn. The largest of all would
+ * be a few pixels' affair, and pale the rest; what is beyond is told by the legend.
  * @param {object} app
  * @param {object} pane of app.panes.list()
  * @returns {Promise<number|null>} null where the pane shows no heat, or none is in view
  */
 export async function limitInView(app, pane) {
-  const { evidence, map: name } = pane.state();
-  const map = pane.evidence?.maps.find((one) => one.name === name);
-  if (evidence === null || map === undefined) return null;
+  const { evidence, map: wanted } = pane.state();
+  const map = mapOf(pane.evidence, wanted);
+  if (evidence === null || map === null) return null;
   const { width, height } = pane.size;
   const corners = [[0, 0], [width, 0], [0, height], [width, height]].map(([x, y]) => pane.toSlide(x, y));
   const [left, top, boxWidth, boxHeight] = map.box_um;
@@ -53,7 +65,7 @@ export async function limitInView(app, pane) {
   if (x0 >= x1 || y0 >= y1) return null;
 
   const [px, py] = [].concat(map.pixel_um, map.pixel_um);
-  const level = Math.max(0, Math.min(map.levels - 1, Math.round(Math.log2(pane.devicePixel() / px))));
+  const level = levelDrawn(map, pane.devicePixel());
   const pixels = (um, origin, pixel) => (um - origin) / (pixel * 2 ** level);
   const range = (from, to, origin, pixel) => [Math.floor(pixels(from, origin, pixel)), Math.ceil(pixels(to, origin, pixel)) - 1];
   const [columns, rows] = [range(x0, x1, left, px), range(y0, y1, top, py)];
@@ -61,7 +73,7 @@ export async function limitInView(app, pane) {
   const counts = new Uint32Array(NODATA);
   for (let y = Math.floor(rows[0] / size); y <= Math.floor(rows[1] / size); y++) {
     for (let x = Math.floor(columns[0] / size); x <= Math.floor(columns[1] / size); x++) {
-      const bytes = await app.transport.bytes(`api/evidence/${evidence}/maps/${name}/${level}/${x}/${y}`);
+      const bytes = await app.transport.bytes(`api/evidence/${evidence}/maps/${map.name}/${level}/${x}/${y}`);
       count(counts, new DataView(bytes), size, [columns, rows], [x * size, y * size]);
     }
   }

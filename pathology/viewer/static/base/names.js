@@ -44,6 +44,15 @@ export function isOpen(entry) {
   return !entry.hidden && !entry.problem;
 }
 
+/**
+ * The map that is shown of an explanation: the one that was asked for, else its first; null if there is none.
+ * @param {object|null} evidence answer of api/evidence/ID
+ * @param {string} name
+ */
+export function mapOf(evidence, name) {
+  return evidence?.maps.find((one) => one.name === name) ?? evidence?.maps[0] ?? null;
+}
+
 /** Explanations of a slide that can be shown, in the library's order. @param {object} library @param {string} slide */
 export function evidenceOf(library, slide) {
   return library.evidence.filter((entry) => entry.slide === slide && isOpen(entry));

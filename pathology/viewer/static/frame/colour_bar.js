@@ -1,6 +1,7 @@
 // How heat is coloured: one setting for all panes, targets, runs and slides, as colours are compared between them.
 
 import { button, element, freshId } from "../base/dom.js";
+import { mapOf } from "../base/names.js";
 import { limitInView, limitOf, roundUp, stepLimit } from "../base/limits.js";
 import { sharedTarget, targetsOf, withTarget } from "./pane_choices.js";
 
@@ -17,9 +18,17 @@ export function createColourBar(app) {
   function kind() {
     const { panes, active } = store.get();
     const own = panes[active]?.evidence ? active : Math.max(0, panes.findIndex((pane) => pane.evidence !== null));
-    const name = panes[own]?.map ?? "heatmap";
     const pane = app.panes?.list().find((one) => one.index === own);
-    return { name, map: pane?.evidence?.maps?.find((one) => one.name === name), pane };
+    const map = mapOf(pane?.evidence ?? null, panes[own]?.map);
+    return { name: map?.name ?? panes[own]?.map ?? "heatmap", map };
+  }
+  /** The limit of the map that is cut off below a threshold: the active pane's, or the first that has signs; null if none has. */
+  function cutLimit() {
+    const { panes, active } = store.get();
+    const shown = app.panes?.list() ?? [];
+    const maps = [active, ...panes.keys()].map((at) => mapOf(shown[at]?.evidence ?? null, panes[at]?.map)).filter(Boolean);
+    const map = maps.length === 0 ? kind() : maps.find(({ signed }) => signed);
+    return map === undefined ? null : limitOf(app, map.name, map);
   }
   const setLimit = (limit, { name } = kind()) => change({ limits: { ...colour().limits, [name]: limit } });
 
@@ -37,7 +46,7 @@ export function createColourBar(app) {
   });
   async function fit() {
     const { name, map } = kind();
-    const panes = app.panes.list().filter((pane) => pane.state().evidence !== null && pane.state().map === name);
+    const panes = app.panes.list().filter((pane) => pane.state().evidence !== null && mapOf(pane.evidence, pane.state().map)?.name === name);
     try {
       const found = (await Promise.all(panes.map((pane) => limitInView(app, pane)))).filter((value) => value !== null);
       if (found.length === 0) return app.notify("There is no heat in this view.", { kind: "note", key: "limit" });
@@ -62,8 +71,8 @@ export function createColourBar(app) {
   const threshold = element("input", { type: "range", min: 0, max: 100, step: 1, id: freshId(), "aria-label": "Hide heat below" });
   const hidden = element("output", { class: "percent", for: threshold.id });
   threshold.addEventListener("input", () => {
-    const { name, map } = kind();
-    change({ threshold: (limitOf(app, name, map) * Number(threshold.value)) / 100 });
+    const most = cutLimit();
+    if (most !== null) change({ threshold: (most * Number(threshold.value)) / 100 });
   });
   function stepThreshold(by) {
     threshold.value = Number(threshold.value) + by;
@@ -120,9 +129,14 @@ export function createColourBar(app) {
     if (limit !== bar.getRootNode().activeElement) limit.value = String(Number(now.toPrecision(3)));
     limitLabel.textContent = name === "heatmap" ? "Scale ±" : `Scale of ${map?.label ?? name} ${map?.signed === false ? "" : "±"}`;
     unit.textContent = map?.unit ?? "logits/mm²";
-    threshold.value = Math.round((100 * own.threshold) / now);
+    const most = cutLimit();
+    threshold.disabled = most === null; // nothing on the screen has signs
+    threshold.value = most === null ? 0 : Math.round((100 * own.threshold) / most);
     hidden.textContent = own.threshold === 0 ? "nothing" : String(Number(own.threshold.toPrecision(3)));
-    for (const one of signs) one.setAttribute("aria-pressed", String(one.dataset.sign === own.sign));
+    for (const one of signs) {
+      one.disabled = most === null;
+      one.setAttribute("aria-pressed", String(one.dataset.sign === own.sign));
+    }
     palette.value = own.palette;
     smooth.input.checked = own.smooth;
     grid.input.checked = own.grid;

@@ -32,7 +32,9 @@ export function createLayoutBar(app) {
   function toggleCurtain() {
     const { panes, slide, layout } = store.get();
     const isOn = layout !== "curtain";
-    const next = isOn && panes.length < 2 ? withCount(app.library, panes, 2, slide) : panes;
+    // Heat alone is parted from its own slide.
+    const needsOther = isOn && panes.length < 2 && (panes[0].evidence === null || panes[0].mode === "slide");
+    const next = needsOther ? withCount(app.library, panes, 2, slide) : panes;
     store.set({ panes: next, layout: isOn ? "curtain" : "grid" });
     app.announce(isOn ? "Curtain" : "Panes beside each other");
   }

@@ -1,7 +1,7 @@
 // The address follows the view, and the view the address: what is on the screen can be sent to someone who has the same library.
 
 import { firstPanes } from "../list/first_view.js";
-import { parsed, written } from "./link_text.js";
+import { parsed, regionsWritten, written } from "./link_text.js";
 
 const KEYS = [
   "page", "slide", "panes", "active", "layout", "curtain", "view", "colour", "regions", "selected", "tile", "panel", "list",
@@ -40,7 +40,10 @@ export function createLink(app) {
     clearTimeout(timer);
     timer = null;
     const { patch, problems } = parsed(text, app.library);
-    if (patch.page === "slide" && patch.panes.length === 0) patch.panes = firstPanes(app.library, patch.slide);
+    if (patch.page === "slide" && patch.panes.length === 0) {
+      patch.panes = firstPanes(app.library, patch.slide);
+      patch.active = Math.max(0, patch.panes.findIndex((pane) => pane.evidence !== null));
+    }
     [last, place] = [text, `${patch.page} ${patch.slide ?? ""}`];
     store.set(patch);
     if (problems.length > 0) {
@@ -65,7 +68,10 @@ export function createLink(app) {
       write();
       try {
         await navigator.clipboard.writeText(location.href);
-        app.notify("The link to this view is copied.", { kind: "note", key: "copied" });
+        const { regions } = store.get();
+        const without = regions.length - regionsWritten(regions).length;
+        const text = without === 0 ? "" : `, without ${without} of ${regions.length} regions, which have too many points`;
+        app.notify(`The link to this view is copied${text}.`, { kind: "note", key: "copied" });
       } catch {
         app.notify("The browser does not let the link be copied; it is in the address bar.", { kind: "note", key: "copied" });
       }

@@ -54,14 +54,17 @@ export function written(state) {
   if (colour.grid) put("grid", null);
   if (state.panel !== INITIAL.panel) put("panel", state.panel ?? "none");
   if (state.tile) put("tile", `${state.tile.evidence}:${state.tile.index}`);
-  let points = 0;
-  for (const region of state.regions) {
-    points += region.polygons.flat(2).length;
-    if (points > MOST_POINTS) break;
+  for (const region of regionsWritten(state.regions)) {
     put("region", [region.id, region.kind, region.name ?? "", region.slide].map(quoted).join(":") + `:${outline(region.polygons)}`);
     if (region.id === state.selected) put("selected", quoted(region.id));
   }
   return parts.join("&");
+}
+
+/** Those of the regions, from the first on, that a link has room for. @param {object[]} regions */
+export function regionsWritten(regions) {
+  let points = 0;
+  return regions.filter(({ polygons }) => (points += polygons.flat(2).length) <= MOST_POINTS);
 }
 
 function outline(polygons) {
@@ -130,7 +133,8 @@ export function parsed(text, library) {
   const panel = one("panel", of(PANELS)) ?? INITIAL.panel;
   patch.panel = panel === "none" ? null : panel;
   const curtain = one("curtain", number(0, 1));
-  patch.layout = curtain !== null && panes.length > 1 ? "curtain" : "grid";
+  const isParted = panes.length > 1 || (panes.length === 1 && panes[0].mode !== "slide");
+  patch.layout = curtain !== null && isParted ? "curtain" : "grid";
   if (curtain !== null) patch.curtain = curtain;
   const limits = { ...library.limits };
   for (const name of [...found.keys()].filter((key) => key.startsWith("limit:"))) {

@@ -2,7 +2,7 @@
 
 import { button, element } from "../base/dom.js";
 import { slidePane } from "../list/first_view.js";
-import { describe, slideOf } from "../base/names.js";
+import { describe, mapOf, slideOf } from "../base/names.js";
 import { changed, choicesFor, showing } from "./pane_choices.js";
 
 const MODES = { slide: "Slide", heat: "Heat", overlay: "Overlay" };
@@ -88,10 +88,11 @@ export function createPaneBar(app, index, otherSlide) {
       what.append(element("option", { value: pane.evidence, text: told?.title ?? "an explanation that is not here" }));
     }
     what.value = pane.evidence ?? "";
-    what.title = what.selectedOptions[0]?.textContent ?? "";
+    what.title = what.selectedOptions[0]?.title || what.selectedOptions[0]?.textContent || "";
     const maps = evidence?.maps ?? [{ name: pane.map, label: pane.map }];
     map.replaceChildren(...maps.map(({ name, label }) => element("option", { value: name, text: label ?? name })));
-    map.value = pane.map;
+    map.value = mapOf(evidence, pane.map)?.name ?? pane.map;
+    map.title = map.selectedOptions[0]?.textContent ?? "";
     map.hidden = pane.evidence === null || maps.length < 2;
     for (const one of modes) one.setAttribute("aria-pressed", String(one.dataset.mode === pane.mode));
     how.hidden = pane.evidence === null;
@@ -112,7 +113,7 @@ export function createPaneBar(app, index, otherSlide) {
         element(
           "optgroup",
           { label: isOther ? `${own?.name}, ${label}` : label },
-          ...choices.map(({ value, text }) => element("option", { value, text: text })),
+          ...choices.map(({ value, text, title }) => element("option", { value, text, title })),
         ),
       ),
       ...(library.slides.length > 1 ? [element("option", { value: "another", text: "Another slide…" })] : []),

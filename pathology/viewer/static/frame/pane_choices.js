@@ -16,28 +16,37 @@ export function showing(pane, evidence) {
   return { ...pane, evidence, mode: pane.mode === "slide" || pane.evidence === null ? "overlay" : pane.mode };
 }
 
+/** Runs by id, as they are called where there is little room: without folders that tell none of them apart. */
+function shortNames(runs) {
+  const last = ({ name }) => name.split("/").at(-1);
+  const areClear = new Set(runs.map(last)).size === runs.length;
+  return new Map(runs.map((run) => [run.id, areClear ? last(run) : run.name]));
+}
+
 /**
- * What a slide's pane can show besides the slide: explanations by run, and differences.
+ * What a slide's pane can show besides the slide: explanations by run, and differences; `text` is short, the target
+ * first, since what is long is cut at its end; `title` says all.
  * @param {object} library
  * @param {string} slide
- * @returns {{label: string, choices: {value: string, text: string}[]}[]}
+ * @returns {{label: string, choices: {value: string, text: string, title: string}[]}[]}
  */
 export function choicesFor(library, slide) {
   const entries = evidenceOf(library, slide);
   const groups = [];
-  for (const run of library.runs) {
-    const own = entries.filter((entry) => entry.run === run.id);
-    if (own.length > 0) groups.push({ label: run.name, choices: own.map(({ id, target }) => ({ value: id, text: `${run.name}: ${target}` })) });
-  }
-  const pairs = entries.flatMap((one) => entries.filter((other) => other !== one).map((other) => [one, other]));
-  const difference = ([one, other]) => {
-    const value = `${one.id}~${other.id}`;
-    return { value, text: describe(library, value).title };
+  const runs = library.runs.filter((run) => entries.some((entry) => entry.run === run.id));
+  const names = shortNames(runs);
+  const choice = (parts) => {
+    const value = parts.map(({ id }) => id).join("~");
+    const either = (of) => [...new Set(parts.map(of))].join(" − ");
+    const text = `${either(({ target }) => target)} · ${either(({ run }) => names.get(run))}`;
+    return { value, text, title: describe(library, value).title };
   };
-  const runs = pairs.filter(([one, other]) => one.run !== other.run && one.target === other.target);
-  const targets = pairs.filter(([one, other]) => one.run === other.run);
-  for (const [label, some] of [["Difference of runs", runs], ["Difference of targets", targets]]) {
-    if (some.length > 0) groups.push({ label, choices: some.slice(0, MOST_DIFFERENCES).map(difference) });
+  for (const run of runs) groups.push({ label: run.name, choices: entries.filter((entry) => entry.run === run.id).map((entry) => choice([entry])) });
+  const pairs = entries.flatMap((one) => entries.filter((other) => other !== one).map((other) => [one, other]));
+  const betweenRuns = pairs.filter(([one, other]) => one.run !== other.run && one.target === other.target);
+  const betweenTargets = pairs.filter(([one, other]) => one.run === other.run);
+  for (const [label, some] of [["Difference of runs", betweenRuns], ["Difference of targets", betweenTargets]]) {
+    if (some.length > 0) groups.push({ label, choices: some.slice(0, MOST_DIFFERENCES).map(choice) });
   }
   return groups;
 }
@@ -73,7 +82,7 @@ export function sharedTarget(library, panes) {
 }
 
 /**
- * So many panes: the first of those there are, and then what is not yet shown of the slide.
+ * So many panes: the first of those there are, and then what is not yet shown of the slide: explanations, then a difference of two.
  * @param {object} library
  * @param {object[]} panes
  * @param {number} many
@@ -83,7 +92,9 @@ export function withCount(library, panes, many, slide) {
   const next = panes.slice(0, many);
   while (next.length < many) {
     const fresh = evidenceOf(library, slide).find((entry) => !next.some((pane) => pane.evidence === entry.id));
+    const difference = fresh === undefined ? withDifference(library, next) : null;
     if (fresh !== undefined) next.push(heatPane(slide, fresh.id));
+    else if (difference !== null) next.push(difference.at(-1));
     else next.push(next.length > 0 ? { ...next[next.length - 1] } : slidePane(slide));
   }
   return next;

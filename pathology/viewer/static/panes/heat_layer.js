@@ -3,6 +3,7 @@
 // The tiles in view are coloured into a mosaic of one canvas pixel per map pixel, and the mosaic is drawn once, turned and scaled. So
 // there are no seams between tiles, nearest neighbour means that of the map, and a new colour scale is a new mosaic without a request.
 
+import { levelDrawn } from "../base/limits.js";
 import { lookup, NODATA } from "./colours.js";
 import { boxAround, cornersOf, matrixOf } from "./geometry.js";
 import { TILE } from "./heat_source.js";
@@ -34,12 +35,6 @@ export function createHeatLayer(source) {
     if (look !== null && Object.keys(next).every((key) => Object.is(look[key], next[key]))) return;
     look = next;
     table = null;
-  }
-
-  /** The finest level whose pixels are no smaller than a device pixel: none of them is skipped, so none can hide. */
-  function levelFor(devicePixel) {
-    const level = Math.ceil(Math.log2(devicePixel / Math.min(...map.pixel)) - 1e-6);
-    return Math.min(map.levels - 1, Math.max(0, level));
   }
 
   /** Tiles of a level that a view touches. */
@@ -152,7 +147,7 @@ export function createHeatLayer(source) {
     ctx.resetTransform();
     ctx.clearRect(0, 0, ctx.canvas.width, ctx.canvas.height);
     if (map === null || look === null || !(width > 0 && height > 0)) return true;
-    const level = levelFor(view.scale / ratio);
+    const level = levelDrawn(map, view.scale / ratio);
     const range = rangeOf(view, width, height, level);
     request(range, view);
     if (range.columns * range.rows > 0) compose(range);
@@ -192,7 +187,7 @@ export function createHeatLayer(source) {
   /** The value drawn at a place, from what is here: `{value, step, pixel (um), isFinest}`, null if unknown, value null if nothing is there. */
   function valueAt(x_um, y_um, devicePixel) {
     if (map === null) return null;
-    for (let level = levelFor(devicePixel); level < map.levels; level++) {
+    for (let level = levelDrawn(map, devicePixel); level < map.levels; level++) {
       const [px, py] = [x_um, y_um].map((um, axis) => Math.floor((um - map.origin[axis]) / (map.pixel[axis] * 2 ** level)));
       const [w, h] = map.size(level);
       if (px < 0 || py < 0 || px >= w || py >= h) return { value: null };
@@ -204,9 +199,9 @@ export function createHeatLayer(source) {
     return null;
   }
 
-  /** Of the map's pixels in view that hold something: how many, how many are beyond the limit, and the largest size of a value. */
+  /** Of the map's pixels in view that hold something: how many, and how many are beyond the limit. */
   function survey(view, width, height) {
-    const found = { pixels: 0, clipped: 0, largest: 0 };
+    const found = { pixels: 0, clipped: 0 };
     if (map === null || mosaic === null) return found;
     const { level, x, y, columns, rows } = mosaic;
     const limit = look.limit / map.step;
@@ -231,12 +226,9 @@ export function createHeatLayer(source) {
           if (n === NODATA) continue;
           found.pixels += 1;
           if (n > most || n < least) found.clipped += 1;
-          const size = n < 0 ? -n : n;
-          if (size > found.largest) found.largest = size;
         }
       }
     }
-    found.largest *= map.step;
     return found;
   }
 

@@ -16,7 +16,7 @@ export function signedNumber(value, digits = 3) {
 /** A limit for people, without digits that say nothing. */
 const short = (value) => plain(value).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
 
-/** The colour bar of one pane: `show(map, look)`, and `clipped({pixels, clipped})`. */
+/** The colour bar of one pane: `show(map, look, opacity)`, and `clipped({pixels, clipped})`. */
 export function createLegend() {
   const bar = element("canvas", { class: "legend-bar", role: "img", width: WIDTH, height: HEIGHT });
   const ticks = element("div", { class: "legend-ticks", "aria-hidden": "true" });
@@ -25,7 +25,7 @@ export function createLegend() {
   const note = element("span", { class: "legend-note" });
   const its = element("div", { class: "legend" }, element("div", {}, bar, ticks), element("div", { class: "legend-words" }, name, share, note));
 
-  function show(map, look) {
+  function show(map, look, opacity = 1) {
     its.hidden = map === null;
     if (map === null) return;
     const { limit, threshold, sign, signed, smooth } = look;
@@ -34,7 +34,8 @@ export function createLegend() {
     bar.height = HEIGHT * ratio;
     const ctx = bar.getContext("2d");
     ctx.scale(ratio, ratio);
-    drawBar(ctx, look, WIDTH, HEIGHT);
+    drawBar(ctx, look, WIDTH, HEIGHT, opacity);
+    bar.title = look.overlay ? `As over white, at ${Math.round(100 * opacity)} %; over tissue, colours mix with the slide's` : "";
     const ends = signed ? [`−${short(limit)}`, "0", `+${short(limit)}`] : ["0", short(limit)];
     ticks.replaceChildren(...ends.map((text) => element("span", { text })));
     name.textContent = `${map.label} · ${map.unit}`;
@@ -60,8 +61,9 @@ export function createLegend() {
  * Draw a colour bar, with the ends that stand for clipped values and marks at the threshold.
  * @param {CanvasRenderingContext2D} ctx
  * @param {object} look see colours.colouring
+ * @param {number} opacity of the heat over a slide, which is white here
  */
-export function drawBar(ctx, look, width, height) {
+export function drawBar(ctx, look, width, height, opacity = 1) {
   const colour = colouring(look);
   const { limit, threshold, signed } = look;
   const inner = [signed ? END : 0, width - END];
@@ -69,8 +71,19 @@ export function drawBar(ctx, look, width, height) {
     const t = Math.min(1, Math.max(0, (x - inner[0]) / (inner[1] - inner[0])));
     return signed ? limit * (2 * t - 1) : limit * t;
   };
-  const css = (packed) =>
-    `rgb(${packed & 255} ${(packed >>> 8) & 255} ${(packed >>> 16) & 255} / ${(packed >>> 24) / 255})`;
+  /** The bar's colours, one for each of the canvas's own pixels: parts of pixels would let the ground shine through. */
+  const strip = (many) => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [many, 1];
+    const colours = new ImageData(many, 1);
+    const pixels = new Uint32Array(colours.data.buffer);
+    for (let i = 0; i < many; i++) {
+      const x = ((i + 0.5) * width) / many;
+      pixels[i] = colour(x < inner[0] ? -2 * limit : x >= inner[1] ? 2 * limit : valueAt(x));
+    }
+    canvas.getContext("2d").putImageData(colours, 0, 0);
+    return canvas;
+  };
   ctx.clearRect(0, 0, width, height);
   ctx.save();
   ctx.beginPath();
@@ -85,11 +98,10 @@ export function drawBar(ctx, look, width, height) {
   ctx.clip();
   ctx.fillStyle = "#ffffff";
   ctx.fillRect(0, 0, width, height);
-  for (let x = 0; x < width; x += 0.5) {
-    const value = x < inner[0] ? -2 * limit : x >= inner[1] ? 2 * limit : valueAt(x + 0.25);
-    ctx.fillStyle = css(colour(value));
-    ctx.fillRect(x, 0, 0.6, height);
-  }
+  ctx.globalAlpha = opacity;
+  ctx.imageSmoothingEnabled = false;
+  ctx.drawImage(strip(Math.round(width * ctx.getTransform().a)), 0, 0, width, height);
+  ctx.globalAlpha = 1;
   ctx.fillStyle = "#1c1c1c";
   const marks = signed && threshold > 0 && threshold < limit ? [-threshold, threshold] : [];
   for (const value of marks) {

@@ -11,6 +11,7 @@ import { createMiniMap } from "./mini_map.js";
 import { createOutlines } from "./outlines.js";
 import { createReadout } from "./readout.js";
 import { createScaleBar } from "./scale_bar.js";
+import { mapOf } from "../base/names.js";
 import { nameOf } from "../base/shown.js";
 import { drawSlide, openSeadragonImage } from "./slide_source.js";
 
@@ -31,7 +32,7 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
   const note = element("p", { class: "pane-note", hidden: true });
   const home = element("div", { class: "pane-slide" });
   const heatCanvas = element("canvas", { class: "pane-heat", "aria-hidden": "true" });
-  const svg = drawing("svg", { class: "pane-svg" });
+  const svg = drawing("svg", { class: "pane-svg", "aria-hidden": "true" }); // the panels tell what is drawn in it
   const cross = element("div", { class: "pane-cross", hidden: true, "aria-hidden": "true" });
   const message = element("p", { class: "pane-message", role: "status", hidden: true });
   const scaleBar = createScaleBar();
@@ -204,8 +205,9 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
     const map = heat.map();
     if (map !== null) heat.setLook(lookOf(map));
     const withHeat = map !== null && shown?.mode !== "slide";
-    legend.show(withHeat ? map : null, withHeat ? lookOf(map) : null);
-    heatCanvas.style.opacity = shown?.mode === "overlay" ? shown.opacity : 1;
+    const opacity = shown?.mode === "overlay" ? shown.opacity : 1;
+    legend.show(withHeat ? map : null, withHeat ? lookOf(map) : null, opacity);
+    heatCanvas.style.opacity = opacity;
     schedule();
   }
 
@@ -290,7 +292,7 @@ export function createPane(app, { camera, heats, infos, slideTile, emit }, index
   }
 
   function chooseMap() {
-    const map = evidence?.maps.find((one) => one.name === shown.map) ?? evidence?.maps[0] ?? null;
+    const map = mapOf(evidence, shown.map);
     heat.setMap(map === null ? null : heatMap(evidence.id, map));
     legend.clipped({ pixels: 0 });
     label();

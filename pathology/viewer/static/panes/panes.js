@@ -26,6 +26,7 @@ export function createPanes(app) {
   let panes = []; // of the state
   let under = null; // under a curtain over a single pane: its slide alone
   let withMiniMap = true;
+  let whole = null; // {box, view}: what is shown whole, and the view that does
   let changed = false;
   const curtain = createCurtain(app, home);
 
@@ -107,6 +108,8 @@ export function createPanes(app) {
     // Alone, it keeps the pointer on both sides: only its pictures are cut.
     curtain.show(upper?.frame ?? null, under === null ? [upper?.frame] : upper.pictures);
     settle();
+    // What is seen whole stays so in panes of another size.
+    if (whole !== null && whole.view === camera.target() && fit(whole.box, 0)) whole.view = camera.target();
   }
 
   const active = () => panes[store.get().active] ?? panes[0] ?? null;
@@ -136,9 +139,19 @@ export function createPanes(app) {
 
   function showWhole(ms) {
     const slide = active()?.slide;
+    if (!slide || !fit([0, 0, ...slide.size_um], ms)) return;
+    whole = { box: [0, 0, ...slide.size_um], view: camera.target() };
+  }
+
+  /** Show a box (um) whole in every pane; false if there is no room for any. */
+  function fit(box, ms) {
     const [width, height] = smallest();
-    if (!slide || !Number.isFinite(width)) return;
-    camera.go(fitting([0, 0, ...slide.size_um], width, height, camera.get()?.rotation ?? 0), ms);
+    if (!Number.isFinite(width)) return false;
+    const view = fitting(box, width, height, camera.get()?.rotation ?? 0);
+    const before = camera.target();
+    if (["x", "y", "scale", "rotation"].every((key) => before?.[key] === view[key])) return true;
+    camera.go(view, ms);
+    return true;
   }
 
   // The state hears of the view at rest, and now and then on the way; what others put there is shown at once.
@@ -232,8 +245,7 @@ export function createPanes(app) {
     list: () => [...panes],
     /** Show a box (um) whole in every pane. */
     flyTo(box) {
-      const [width, height] = smallest();
-      if (Number.isFinite(width)) camera.go(fitting(box, width, height, camera.get()?.rotation ?? 0), 450);
+      fit(box, 450);
     },
     /** Hear of "change", "view", "hover", "press". @returns {function()} */
     on(event, run) {

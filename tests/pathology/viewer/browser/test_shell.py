@@ -61,6 +61,9 @@ def test_panes_show_what_is_chosen(opened, ids):
     assert len(state(opened)["panes"]) == 4
     assert opened.get_by_role("button", name="Difference").is_disabled()
     opened.locator(".layouts [data-count='2']").click()
+    opened.locator(".layouts [data-count='4']").click()
+    assert {contrast, f"{cnn}~{vit}"} & {pane["evidence"] for pane in state(opened)["panes"]}
+    opened.locator(".layouts [data-count='2']").click()
     bars = opened.locator(".pane-bar")
     assert bars.count() == 2
     choose = bars.nth(1).locator("select.what")
@@ -69,6 +72,11 @@ def test_panes_show_what_is_chosen(opened, ids):
         *values
     }
     assert f"{contrast}~{vit}" not in values, "runs and targets differ at once"
+    # Short, the target first; a map that only the other had is the one that is shown.
+    texts = dict(zip(values, choose.locator("option").all_text_contents(), strict=True))
+    assert texts[cnn] == "tumour · cnn"
+    assert texts[f"{cnn}~{vit}"] == "tumour · cnn − vit"
+    assert texts[f"{contrast}~{cnn}"] == "tumour - normal − tumour · cnn"
     choose.select_option(f"{cnn}~{vit}")
     assert state(opened)["panes"][1]["evidence"] == f"{cnn}~{vit}"
     assert state(opened)["active"] == 1
@@ -87,6 +95,17 @@ def test_panes_show_what_is_chosen(opened, ids):
     assert any(layer.startswith("layers/") for layer in layers)
     bars.nth(1).locator("select.map").select_option("density")
     assert state(opened)["panes"][1]["map"] == "density"
+    # A map that the next explanation lacks: what is drawn is what the bars speak of.
+    [layer] = [layer for layer in layers if layer.startswith("layers/")][:1]
+    bars.nth(1).locator("select.map").select_option(layer)
+    choose.select_option(f"{contrast}~{cnn}")
+    opened.wait_for_function(SHOWN)
+    drawn = opened.evaluate(f"{APP}.panes.list()[1].heat.map().name")
+    assert bars.nth(1).locator("select.map").input_value() == drawn
+    field = opened.locator(".colour-bar input.limit")
+    field.fill("123")
+    field.press("Enter")
+    assert state(opened)["colour"]["limits"][drawn] == 123
     choose.select_option("")
     assert state(opened)["panes"][1]["mode"] == "slide"
     bars.nth(1).get_by_role("button", name="Close pane 2").click()
@@ -122,6 +141,11 @@ def test_keys_do_what_buttons_do(opened, ids):
 
     assert press("x", "layout") == ["curtain"]
     assert press("x", "layout") == ["grid"]
+    every = state(opened)["panes"]
+    opened.evaluate(f"(panes) => {APP}.store.set({{ panes, active: 0 }})", every[1:2])
+    assert press("x", "layout", "panes") == ["curtain", every[1:2]], "heat and its own slide"
+    opened.wait_for_function("() => document.querySelectorAll('.pane[data-side=left]').length")
+    opened.evaluate(f"(panes) => {APP}.store.set({{ panes, layout: 'grid' }})", every)
     count = len(state(opened)["panes"])
     opened.keyboard.press("n")
     assert len(state(opened)["panes"]) == count + 1
@@ -269,6 +293,19 @@ def test_the_limit_is_fitted_to_what_is_seen(opened, ids, served):
     sizes = np.sort(np.abs(steps[inside].astype(np.float64)) * told["step"])
     exceeded = sizes[-1 - len(sizes) // 100]
     assert 0.99 * exceeded <= limit <= 1.12 * exceeded, "rounded up to two digits"
+    # Of the level that is drawn, in a view where that is not the nearest.
+    opened.evaluate(f"(view) => {APP}.store.set({{ view }})", {**view, "scale": 1.3 * step})
+    opened.wait_for_function("() => document.querySelector('.pane-stage').dataset.heat === 'whole'")
+    field.fill("1e6")
+    field.press("Enter")
+    opened.locator(".pane-stage").focus()
+    opened.keyboard.press("f")
+    opened.wait_for_function(f"() => {APP}.store.get().colour.limits.heatmap !== 1e6")
+    opened.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    beyond = opened.evaluate(
+        f"() => {{ const s = {APP}.panes.list()[0].survey(); return s.clipped / s.pixels; }}"
+    )
+    assert 0.003 < beyond <= 0.0101
     opened.keyboard.press("d")
     assert state(opened)["colour"]["limits"]["heatmap"] == opened.evaluate(
         f"{APP}.library.limits.heatmap"
@@ -365,6 +402,7 @@ def test_is_named_and_readable_in_both_themes(opened, theme):
     is_dark = "parseInt(getComputedStyle(document.body).backgroundColor.slice(4)) < 128"
     assert opened.evaluate(is_dark) == (theme == "dark")
     assert opened.evaluate(NAMELESS) == []
+    opened.locator("button[aria-pressed=true]").first.hover()
     assert opened.evaluate(UNREADABLE) == []
     opened.keyboard.press("?")
     assert opened.evaluate(UNREADABLE) == []
