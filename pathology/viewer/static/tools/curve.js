@@ -54,7 +54,7 @@ export function curveFigure(curve, statement, what) {
 }
 
 /** "37 of 2,310 tiles carry 80 % of the evidence for the target." */
-export function sentenceOf(statement, what) {
+function sentenceOf(statement, what) {
   const evidence = { for: "evidence for the target", against: "evidence against the target", cancelling: "evidence that cancels within tiles" }[what];
   if (!statement) return `There is no ${evidence}.`;
   const { tiles, share, of } = statement;

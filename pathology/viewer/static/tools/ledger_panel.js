@@ -17,7 +17,7 @@ function totalOf(parts) {
 }
 
 /** The slide's column of an explanation's ledger. */
-export function slideColumn(ledger) {
+function slideColumn(ledger) {
   const parts = [
     ["bias", ledger.bias], ...Object.entries(ledger.constants ?? {}), ["map", ledger.map_sum], ["cut off", ledger.cut_off],
   ];
@@ -28,7 +28,7 @@ export function slideColumn(ledger) {
 }
 
 /** A region's column: the server's answer about it. */
-export function regionColumn(title, answer, state, ledger) {
+function regionColumn(title, answer, state, ledger) {
   if (!answer) return { title, state };
   const facts = {};
   for (const name of ["share", "for", "against", "density", "area_mm2", "covered_mm2", "tiles"])
@@ -41,7 +41,7 @@ export function regionColumn(title, answer, state, ledger) {
 }
 
 /** A tile's column: what it adds to the slide's score, beside all the rest. */
-export function tileColumn(tile, ledger) {
+function tileColumn(tile, ledger) {
   const title = `Tile ${tile.index}`;
   if (tile.share === null || tile.share === undefined) return { title, state: "waiting" };
   const constants = Object.entries(ledger.constants ?? {});

@@ -7,7 +7,7 @@ import { activeSlide } from "../base/shown.js";
 const MOST_SINGLE = 40; // outlines that are drawn one by one, with their names
 
 /** A random id as QuPath has them; `crypto.randomUUID` is missing on plain-http notebook hubs. */
-export function freshUuid() {
+function freshUuid() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;
   bytes[8] = (bytes[8] & 0x3f) | 0x80;

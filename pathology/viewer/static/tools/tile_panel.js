@@ -13,7 +13,7 @@ function centreOf(tile) {
 }
 
 /** A tile's box as a closed ring. */
-export function ringOf({ x, y, width, height }) {
+function ringOf({ x, y, width, height }) {
   return [[x, y], [x + width, y], [x + width, y + height], [x, y + height], [x, y]];
 }
 
