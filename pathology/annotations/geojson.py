@@ -15,15 +15,19 @@ GEOMETRIES = ("Polygon", "MultiPolygon", "GeometryCollection", "Point", "MultiPo
 
 
 def read_geojson(path: Path) -> Annotations:
-    """The polygons of a file, see :func:`parse_geojson`.
+    """The polygons of a file, also one compressed by gzip; see :func:`parse_geojson`.
 
     Raises:
         AnnotationError: it is missing, or as :func:`parse_geojson` says.
     """
     try:
-        return parse_geojson(path, path.read_bytes())
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot be read: {error.strerror or error}") from error
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AnnotationError(f"{path}: cannot be read: {reason}") from error
+    return parse_geojson(path, data)
 
 
 def parse_geojson(path: Path, data: bytes) -> Annotations:
@@ -35,7 +39,7 @@ def parse_geojson(path: Path, data: bytes) -> Annotations:
 
     Args:
         path: what messages call the file.
-        data: its content, as JSON or compressed by gzip.
+        data: its content, not compressed.
 
     Raises:
         AnnotationError: no GeoJSON, one that is not as QuPath writes it, or a coordinate that is no
@@ -61,11 +65,7 @@ def parse_geojson(path: Path, data: bytes) -> Annotations:
 
 def _load(path: Path, data: bytes) -> Any:
     try:
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
         return json.loads(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise AnnotationError(f"{path}: cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path}: no JSON: {error}") from error
 

@@ -109,3 +109,7 @@ def test_content_that_is_none_names_who_sent_it(monkeypatch):
     monkeypatch.setattr(read, "MOST_BYTES", 1000)
     with pytest.raises(AnnotationError, match="when unpacked"):
         annotations_of(gzip.compress(b" " * 1001), "sent")
+    # Packed twice, the inner one would grow without a limit.
+    twice = gzip.compress(gzip.compress(b" " * 10_000 + b"[]"))
+    with pytest.raises(AnnotationError, match=r"^sent: no JSON"):
+        annotations_of(twice, "sent")
