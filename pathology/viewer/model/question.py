@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pathology.runs.encoder_choice import EncoderChoice
 
-Ring = Sequence[Sequence[float]]
 Fill = Literal["background", "grey", "mean"]
 MOST_POINTS = 50_000
 """Corners of a region in all: more are no outline of a person's."""

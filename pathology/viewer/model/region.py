@@ -25,8 +25,8 @@ class Region:
     """The union of polygons.
 
     Args:
-        polygons: each a ring and its holes, in level-0 pixels; of one that crosses itself what it
-            winds around counts, as shapely's ``make_valid`` has it.
+        polygons: each a ring and its holes, in level-0 pixels; of one that crosses itself all that
+            it encloses counts, as in a region's sum.
     """
 
     polygons: Sequence[Sequence[Sequence[Sequence[float]]]]
@@ -36,11 +36,9 @@ class Region:
         """A valid shapely geometry, prepared."""
         import shapely
 
-        from pathology.annotations.annotation import only_polygons
+        from pathology.viewer.regions.regions import enclosed
 
-        drawn = [shapely.Polygon(rings[0], rings[1:]) for rings in self.polygons]
-        valid = [only_polygons(shapely.make_valid(polygon)) for polygon in drawn]
-        union = shapely.union_all(valid)
+        union = shapely.union_all([enclosed(rings) for rings in self.polygons])
         shapely.prepare(union)
         return union
 

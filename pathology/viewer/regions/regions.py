@@ -101,7 +101,7 @@ def parse_polygons(polygons: Any, slide: Box, where: str = "the region") -> Any:
     import shapely
 
     _points(polygons, where, MOST_POINTS)
-    parts = [_polygon([_ring(ring, where) for ring in rings], where) for rings in polygons]
+    parts = [enclosed([_ring(ring, where) for ring in rings]) for rings in polygons]
     whole = parts[0] if len(parts) == 1 else shapely.multipolygons(_flat(parts))
     if not shapely.is_valid(whole):
         whole = only_polygons(shapely.union_all(parts))
@@ -116,6 +116,25 @@ def parse_polygons(polygons: Any, slide: Box, where: str = "the region") -> Any:
         size = f"{slide.width:g} x {slide.height:g} px"
         raise AnnotationError(f"{where} lies outside of the slide, {size}")
     return cut
+
+
+def enclosed(rings: Sequence[Any]) -> Any:
+    """What an outline encloses without what its holes do, as a valid geometry; it may be empty.
+
+    Args:
+        rings: the outline and its holes, each ``(n, 2)`` in level-0 pixels, n at least 3.
+    """
+    import shapely
+
+    outline, *holes = rings
+    polygon = shapely.Polygon(outline, holes)
+    if shapely.is_valid(polygon):
+        return polygon
+    filled = _filled(outline)
+    if holes:
+        holed = shapely.union_all([_filled(hole) for hole in holes])
+        filled = only_polygons(shapely.difference(filled, holed))
+    return filled
 
 
 def rings_of(geometry: Any) -> list[list[list[list[float]]]]:
@@ -171,22 +190,7 @@ def _ring(ring: Sequence[Any], where: str) -> NDArray[np.float64]:
     return points
 
 
-def _polygon(rings: Sequence[NDArray[np.float64]], where: str) -> Any:
-    """What an outline encloses without what its holes do."""
-    import shapely
-
-    outline, *holes = rings
-    polygon = shapely.Polygon(outline, holes)
-    if shapely.is_valid(polygon):
-        return polygon
-    filled = _filled(outline, where)
-    if holes:
-        holed = shapely.union_all([_filled(hole, where) for hole in holes])
-        filled = only_polygons(shapely.difference(filled, holed))
-    return filled
-
-
-def _filled(ring: NDArray[np.float64], where: str) -> Any:
+def _filled(ring: Any) -> Any:
     """All that a closed line encloses."""
     import shapely
 

@@ -2,7 +2,7 @@
 
 import { button, element } from "../base/dom.js";
 import { createLatest } from "../base/latest.js";
-import { decimalsFor, logits, percent, plain } from "../base/numbers.js";
+import { decimalsFor, logits, plain } from "../base/numbers.js";
 import { createPictures, regionAddress } from "./pictures.js";
 import { shownEvidence } from "../base/shown.js";
 
