@@ -7,7 +7,7 @@
         grid = TileGrid.load("tiles/case_001.parquet")
         result = explain_slide(slide, grid, run, "tumour")
     result.save("explained/case_001/tumour")
-    show("case_001.svs", result)  # in a notebook
+    show("case_001.svs", result, run="runs/first")  # in a notebook
 
 The same as ``pathology explain``, and refused for the same reasons: tiles of another slide, or of
 another kind than the run was trained on, give no numbers. What is explained here is saved there,
@@ -15,23 +15,21 @@ and the other way round. For models of your own see :mod:`pathology.explain`.
 """
 
 import atexit
-import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pathology.cli.explain_slide import SlideExplainer, progress
-from pathology.errors import PathologyError
 from pathology.explain.layers.explain import explain_layers
 from pathology.explain.results.shown import write_comparison
 from pathology.explain.results.stored import StoredExplanation, load_explanation
 from pathology.explain.slide import SlideExplanation
+from pathology.runs.as_arguments import as_arguments
 from pathology.runs.encoder_choice import EncoderChoice
 from pathology.runs.layering import Layering
 from pathology.runs.ready_run import ReadyRun, ready_run
@@ -122,7 +120,7 @@ def load_run(
         ValueError: a depth, pooling or device that there is not, or of no use to the run.
         WeightsError: the checkpoint cannot be used.
     """
-    with _arguments():
+    with as_arguments():
         ready = ready_run(
             run,
             device=device,
@@ -212,7 +210,7 @@ def explain_targets(
         )
     grid.check_slide(slide)
     explainer, profiles = run.explainer, run.profiles
-    with _arguments():
+    with as_arguments():
         layering = Layering([each.ready for each in (run, *members)], jitter, null)
     layering.check_tiles(grid.spec, f"the tiles of {slide.slide_id}")
     colour, stain = grid.spec.colour, None
@@ -243,19 +241,6 @@ def explain_targets(
         if scratch is None:
             weakref.finalize(result.stitched, shutil.rmtree, result.stitched.folder, True)
     return results
-
-
-@contextmanager
-def _arguments() -> Iterator[None]:
-    """Errors that name options of the verb name the arguments that are called like them."""
-    try:
-        yield
-    except (PathologyError, ValueError) as error:
-        error.args = tuple(
-            re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), str(each))
-            for each in error.args
-        )
-        raise
 
 
 def _silent(batches: Iterable[Any], _total: int, _what: str) -> Iterable[Any]:

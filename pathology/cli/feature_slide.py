@@ -65,9 +65,10 @@ class Extractor:
                 run began with.
         """
         from pathology.data.features import FeatureKind
+        from pathology.runs.chosen_encoder import chosen_encoder
         from pathology.stain import StainFolder
 
-        encoder, trained, device = self.choice.load(self.device)
+        encoder, trained, device = chosen_encoder(self.choice, self.device)
         if trained is None:
             profiles = StainFolder(self.stains) if self.stains else None
             encoder.check_size(self.spec.size_px, self.tiles)

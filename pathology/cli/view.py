@@ -90,7 +90,7 @@ def view(
         choice = EncoderChoice(
             encoder, weights, pretrained, encoder_seed, encoder_args, resize, pixels
         )
-    model = ModelClient(_several(run), device, choice, stains) if run else None
+    model = None if run is None else ModelClient(_several(run), device, choice, stains)
     if model is not None:
         model.check(entry.folder for entry in library.evidence)
     print(_summary(library))

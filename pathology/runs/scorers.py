@@ -116,7 +116,9 @@ def _of_slides(trained: "Trained", depth: str, choice: EncoderChoice | None) -> 
                 f"the run was trained on features of {kind.encoder}; give --encoder (and --weights,"
                 " ...) as `pathology features` had it"
             )
-        encoder, _, _ = choice.load(str(next(task.parameters()).device))
+        from pathology.runs.chosen_encoder import chosen_encoder
+
+        encoder, _, _ = chosen_encoder(choice, str(next(task.parameters()).device))
         got = replace(
             kind, encoder=encoder.name, weights=encoder.weights, dims=encoder.dims,
             encoding=encoder.encoding,

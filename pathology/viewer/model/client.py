@@ -122,6 +122,7 @@ class ModelClient:
         if not runs:
             raise ValueError("runs must name one at least")
         self.means = Means({digest_of(run): str(run) for run in runs}, device, encoder, stains)
+        self._folder = Path.cwd()  # where paths are of, wherever a notebook goes later
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._jobs: OrderedDict[str, JobState] = OrderedDict()
@@ -269,7 +270,7 @@ class ModelClient:
             return
         if self._worker is None:
             try:
-                self._worker = WorkerProcess(self._heard, self._ended)
+                self._worker = WorkerProcess(self._heard, self._ended, self._folder)
             except OSError as error:  # no memory, or too many processes
                 self._problem = f"the model's process cannot be started: {error.strerror}"
                 for state in self._waiting:

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from pathology.viewer.model.question import Job, Report
@@ -32,9 +33,12 @@ class WorkerProcess:
     Args:
         heard: called with each report, by a thread.
         ended: called once, by the same thread, with one line of how it ended.
+        folder: that relative paths are of.
     """
 
-    def __init__(self, heard: Callable[[Report], None], ended: Callable[[str], None]) -> None:
+    def __init__(
+        self, heard: Callable[[Report], None], ended: Callable[[str], None], folder: Path
+    ) -> None:
         self._heard, self._ended = heard, ended
         self._said: deque[str] = deque(maxlen=20)
         self._writing = threading.Lock()
@@ -44,6 +48,7 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            cwd=folder,
         )
         self._talk = threading.Thread(target=self._read_errors, daemon=True)
         self._talk.start()

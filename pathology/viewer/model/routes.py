@@ -33,7 +33,7 @@ from pathology.viewer.model.question import (
 
 NO_RUN = (
     "there is no model to ask: start the viewer with --run and the run that was explained, as"
-    " `pathology view ... --run runs/first`"
+    ' `pathology view ... --run runs/first` or, in a notebook, `show(..., run="runs/first")`'
 )
 
 

@@ -20,8 +20,11 @@ from pathology.errors import PathologyError, StampMismatchError
 from pathology.explain.results.shown import Shown
 from pathology.explain.results.stored import RECORD, StoredExplanation, load_explanation
 from pathology.maps.extras import imported
+from pathology.runs.as_arguments import as_arguments
+from pathology.runs.encoder_choice import EncoderChoice
 from pathology.slides import Slide, open_slide
 from pathology.viewer.library.library import EvidenceEntry, Library, RunResults, SlideEntry
+from pathology.viewer.model import ModelClient
 
 if TYPE_CHECKING:
     from pathology.viewer.notebook.widget import Viewer
@@ -52,7 +55,14 @@ class OneSlide(Library):
 
 
 def show(
-    slide: Slide | str | Path, result: Result | Sequence[Result] = (), *, height: int = 600
+    slide: Slide | str | Path,
+    result: Result | Sequence[Result] = (),
+    *,
+    run: str | Path | Sequence[str | Path] | None = None,
+    encoder: str | EncoderChoice | None = None,
+    stains: str | Path | None = None,
+    device: str = "auto",
+    height: int = 600,
 ) -> "Viewer":
     """Show a slide and explanations of it in a notebook, to be zoomed into and asked.
 
@@ -62,18 +72,24 @@ def show(
         result: an explanation, fresh or read back; a folder that ``pathology explain`` wrote, or
             one that such are in, of which those of this slide are shown; or several of these. The
             slide alone when there is none.
+        run: the run that was explained, or several, to be asked about tiles and regions; loaded in
+            a process of its own by the first question.
+        encoder: of the run, as for :func:`pathology.api.load_run`; likewise stains and device.
+        stains: folder of stain profiles.
+        device: where it computes.
         height: of the cell, in pixels.
 
     Returns:
         The widget; a notebook shows it as the last line of a cell. Its ``close()`` takes it away
-        and lets go of its memory.
+        and lets go of its memory, that of its run included.
 
     Raises:
+        ManifestError: there is no such run.
         MissingExtraError: anywidget or Starlette is not installed; says what to install.
         PathologyError: a folder holds no explanation of the slide.
         SlideError: the slide cannot be opened.
-        StampMismatchError: an explanation is of another slide.
-        ValueError: ``height`` is not positive.
+        StampMismatchError: an explanation is of another slide, or a run made none of them.
+        ValueError: ``height`` is not positive; a run, and a slide without a file.
     """
     for package in ("anywidget", "starlette"):
         imported(package, "notebook")
@@ -90,10 +106,31 @@ def show(
         entry = SlideEntry(_id(0), opened.slide_id, opened.path or Path(), mpp=opened.mpp.x)
         library = OneSlide(entry, _evidence(found, entry), opener)
         words = ", ".join(f"{each.run.name}: {each.target}" for each in library.evidence)
-        return Viewer(library, f"slide {opened.slide_id!r}; {words}", height=height, folder=folder)
+        words = f"slide {opened.slide_id!r}; {words}"
+        model = None if run is None else _model(library, opened, run, encoder, stains, device)
+        return Viewer(library, words, height=height, folder=folder, model=model)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _model(
+    library: Library,
+    slide: Slide,
+    run: str | Path | Sequence[str | Path],
+    encoder: str | EncoderChoice | None,
+    stains: str | Path | None,
+    device: str,
+) -> ModelClient:
+    """Who is asked; nothing is loaded yet."""
+    if slide.path is None:
+        raise ValueError("run: a slide in memory cannot be asked about; save it, and show its file")
+    runs = [run] if isinstance(run, str | Path) else list(run)
+    choice = EncoderChoice(encoder) if isinstance(encoder, str) else encoder
+    with as_arguments():
+        model = ModelClient(runs, device, choice, None if stains is None else Path(stains))
+        model.check(each.folder for each in library.evidence)
+    return model
 
 
 def _opener(slide: Slide | str | Path) -> "partial[Slide]":

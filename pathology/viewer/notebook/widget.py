@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets
@@ -26,6 +26,9 @@ import traitlets
 from pathology.viewer.app import STATIC, make_app
 from pathology.viewer.library.library import Library
 from pathology.viewer.notebook.asgi_call import Answer, call
+
+if TYPE_CHECKING:
+    from pathology.viewer.model import ModelClient
 
 LOADER = "notebook_loader.js"
 PAGE = "page"
@@ -60,6 +63,7 @@ class Viewer(anywidget.AnyWidget):
         words: what it is, in a line, where widgets cannot be drawn.
         height: of the cell in pixels.
         folder: goes with the widget, if given.
+        model: who is asked, until the widget is closed; None when there is none to ask.
     """
 
     _esm = (STATIC / LOADER).read_text(encoding="utf-8")
@@ -67,14 +71,20 @@ class Viewer(anywidget.AnyWidget):
     page = traitlets.Unicode(help="names what the front end keeps of the page").tag(sync=True)
 
     def __init__(
-        self, library: Library, words: str, *, height: int, folder: Path | None = None
+        self,
+        library: Library,
+        words: str,
+        *,
+        height: int,
+        folder: Path | None = None,
+        model: "ModelClient | None" = None,
     ) -> None:
-        self._library, self._words = library, words
-        self._app = make_app(library)
+        self._library, self._model, self._words = library, model, words
+        self._app = make_app(library, model)
         self._asked: dict[str, asyncio.Task[None]] = {}
         self._views: set[str] = set()
         super().__init__(height=height, page=hashlib.sha256(page_sources()).hexdigest()[:16])
-        self._ends = weakref.finalize(self, _end, library, folder)
+        self._ends = weakref.finalize(self, _end, library, folder, model)
         self.on_msg(self._on_message)
 
     def close(self) -> None:
@@ -128,7 +138,9 @@ class Viewer(anywidget.AnyWidget):
         )
 
 
-def _end(library: Library, folder: Path | None) -> None:
+def _end(library: Library, folder: Path | None, model: "ModelClient | None") -> None:
+    if model is not None:
+        model.close()
     library.close()
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)

@@ -17,8 +17,8 @@ class Scripted:
 
     made: list["Scripted"]
 
-    def __init__(self, heard, ended):
-        self.heard, self.ended = heard, ended
+    def __init__(self, heard, ended, folder):
+        self.heard, self.ended, self.folder = heard, ended, folder
         self.sent, self.cancelled, self.closed = [], [], False
         self.pid = 1
         self.made.append(self)
@@ -55,11 +55,13 @@ def ask(model, runs_folder):
     return lambda index: model.ask("evidence", EXPLAINED, record, TileQuestion(index))
 
 
-def test_nothing_is_started_before_the_first_question(model, workers, ask):
+def test_nothing_is_started_before_the_first_question(model, workers, ask, monkeypatch, tmp_path):
     assert model.state == "not loaded"
     assert not workers
+    folder = Path.cwd()
+    monkeypatch.chdir(tmp_path)
     ask(0)
-    assert len(workers) == 1
+    assert [worker.folder for worker in workers] == [folder]
     assert model.state == "working"
 
 

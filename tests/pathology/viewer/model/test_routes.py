@@ -18,7 +18,7 @@ TRIANGLE = [[[[0, 0], [9, 0], [9, 9]]]]
 class Scripted:
     """A worker that says what the test has it say."""
 
-    def __init__(self, heard, ended):
+    def __init__(self, heard, ended, folder):
         self.heard, self.pid, self.sent = heard, 1, []
 
     def send(self, job):

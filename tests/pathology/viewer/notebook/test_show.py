@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from pathology.api import explain_slide, load_run, open_slide, show
 from pathology.errors import (
+    ManifestError,
     MissingExtraError,
     PathologyError,
     SlideOpenError,
@@ -254,6 +255,49 @@ def test_an_open_slide_may_be_closed(slides_folder, results_folder):
     assert found["name"] == ODD
     assert told(widget, f"api/slides/{found['id']}")["mpp"] == [1.0, 1.0]
     assert asked(widget, f"api/slides/{found['id']}/tiles/0/0/0.jpg")[0] == 200
+
+
+class Scripted:
+    """A worker that notes what it is sent, and whether it is told to end."""
+
+    def __init__(self, *arguments):
+        self.sent, self.is_closed = [], False
+
+    def send(self, job):
+        self.sent.append(job)
+
+    def close(self):
+        self.is_closed = True
+
+
+def test_a_run_is_asked_until_the_widget_is_closed(
+    slides_folder, results_folder, runs_folder, monkeypatch
+):
+    monkeypatch.setattr("pathology.viewer.model.client.WorkerProcess", Scripted)
+    slide, results = slides_folder / "case_1.tif", [results_folder / run for run in ("cnn", "vit")]
+    widget = show(slide, results, run=runs_folder / "cnn", device="cpu")
+    askable = told(widget, "api/model")["askable"]
+    runs = {each["id"]: each["run"] for each in told(widget, "api/library")["evidence"]}
+    assert len(askable) == 2
+    assert len({runs[each] for each in askable}) == 1
+    path = f"api/evidence/{askable[0]}/ask/tile"
+    job = told(widget, path, method="POST", body='{"index": 3}')["job"]
+    assert told(widget, f"api/jobs/{job}")["state"] == "running"
+    model = widget._model
+    (sent,) = model._worker.sent
+    assert (sent.explained.slide, sent.means.device) == (slide, "cpu")
+    widget.close()
+    assert model._worker.is_closed
+
+
+def test_runs_that_cannot_be_asked(slides_folder, results_folder, runs_folder, fresh, tmp_path):
+    slide, result = slides_folder / "case_1.tif", results_folder / "vit"
+    with pytest.raises(StampMismatchError, match=r"^run .*cnn: has the weights .* in results was"):
+        show(slide, result, run=runs_folder / "cnn")
+    with pytest.raises(ManifestError, match=r"no checkpoint .*; give run a folder"):
+        show(slide, result, run=tmp_path)
+    with pytest.raises(ValueError, match="run: a slide in memory cannot be asked"):
+        show(*fresh, run=runs_folder / "cnn")
 
 
 def test_a_slide_alone_is_shown(slides_folder):
