@@ -171,7 +171,7 @@ def _multiscale(slide_map: SlideMap, levels: Levels, count: int) -> dict[str, An
 
 def _rendering(slide_map: SlideMap, base: Level) -> dict[str, Any]:
     """How to show the finest level: a window with zero in its middle."""
-    limit, largest = value_range(base)
+    limit, largest = (reach or 1.0 for reach in value_range(base))
     return {
         "version": VERSION,
         "name": _name(slide_map),

@@ -161,7 +161,8 @@ def _header(
 def _made_header(slide: Any, slide_map: SlideMap, record: dict[str, Any], tile_px: int) -> Any:
     hd = imported("highdicom", "dicom")
     coded = imported("pydicom.sr.coding", "dicom").Code
-    limit, largest = value_range(Level(slide_map.values, None, "sum"))
+    reach = value_range(Level(slide_map.values, None, "sum"))
+    limit, largest = (each or 1.0 for each in reach)
     unit, is_logit = slide_map.unit or "value", slide_map.unit.startswith("logit")
     name = _label(str(record["metadata"].get("target", ""))) or f"map [{unit}]"
     measures = slide.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]

@@ -18,8 +18,8 @@ def value_range(level: Level) -> tuple[float, float]:
 
     Returns:
         Where colours should saturate, see :func:`bcos_vit.render.symmetric_limit`, of evenly spaced
-        pixels, about a million; and the largest ``|value|``. Both are positive, and 1 where there
-        is no value but zero.
+        pixels, about a million; and the largest ``|value|``. Both are positive, or 0 where there is
+        no value but zero.
     """
     strips = level.strips(STRIP_ROWS)
     return range_of(level.shape, ((top, 0, level.rows(top, end)) for top, end in strips))
@@ -43,6 +43,6 @@ def range_of(
         # A copy: a view would keep the block.
         sample.append(sizes[-top % step :: step, -left % step :: step].ravel().copy())
     if not largest:
-        return 1.0, 1.0
+        return 0.0, 0.0
     # Where the sample saw nothing but zeros, the limit is 1 whatever the values are.
     return min(symmetric_limit(np.concatenate(sample)), largest), largest

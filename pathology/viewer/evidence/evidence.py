@@ -6,6 +6,7 @@ is subtracted entry by entry and pixel by pixel, so its ledger holds as those of
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -238,8 +239,8 @@ def _coefficients(first: Evidence, second: Evidence) -> dict[str, float]:
 def colour_limits(explanation: "StoredExplanation") -> dict[str, float]:
     """Where colours of each map should saturate, by its name, in the unit shown; quick.
 
-    Where the record does not tell, it is estimated from a coarse level. A map that cannot be read
-    is left out; it is an error when it is looked at.
+    Where the record does not tell, it is estimated from a coarse level. A map of zeros alone says
+    nothing of it, and is left out; so is one that cannot be read, an error when it is looked at.
     """
     limits = {}
     for name in explanation.maps:
@@ -247,11 +248,9 @@ def colour_limits(explanation: "StoredExplanation") -> dict[str, float]:
         if recorded is not None:
             limits[name] = recorded.limit
             continue
-        try:
+        with suppress(PathologyError):
             limits[name] = _estimated_limit(StoredMap(explanation.folder / f"{name}{MAP}"))
-        except PathologyError:
-            continue
-    return limits
+    return {name: limit for name, limit in limits.items() if limit}
 
 
 def _estimated_limit(stored: StoredMap) -> float:

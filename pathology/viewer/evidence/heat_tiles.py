@@ -22,7 +22,7 @@ LARGEST = 32767
 
 def step_of(each: EvidenceMap) -> float:
     """What one whole number of a map's tiles is, in the unit shown."""
-    return each.range.largest / LARGEST
+    return (each.range.largest or 1.0) / LARGEST
 
 
 def heat_tile(each: EvidenceMap, level: int, x: int, y: int) -> bytes:

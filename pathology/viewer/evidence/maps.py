@@ -47,7 +47,8 @@ class Range(NamedTuple):
     """How far a map's values reach from zero, in the unit shown.
 
     Args:
-        limit: where colours should saturate; leaves out the strongest half percent.
+        limit: where colours should saturate; leaves out the strongest half percent. 0 where there
+            is no value but zero.
         largest: no ``|value|`` of any level is above it.
     """
 

@@ -143,8 +143,8 @@ def _told(each: EvidenceMap) -> dict[str, Any]:
         "box_um": [box.x * x_um, box.y * y_um, box.width * x_um, box.height * y_um],
         "pixel_um": list(mpp),
         "step": step_of(each),
-        "largest": reach.largest,
-        "limit": reach.limit,
+        "largest": reach.largest or 1.0,
+        "limit": reach.limit or 1.0,
     }
 
 

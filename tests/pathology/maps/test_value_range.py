@@ -29,8 +29,8 @@ def test_a_large_map_is_sampled_but_its_largest_value_is_found(monkeypatch):
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
-def test_a_map_of_nothing_has_a_range(value):
-    assert spread(np.full((3, 4), value)) == (1.0, 1.0)
+def test_a_map_of_nothing_reaches_nowhere(value):
+    assert spread(np.full((3, 4), value)) == (0.0, 0.0)
 
 
 def test_the_limit_is_within_the_values(monkeypatch):

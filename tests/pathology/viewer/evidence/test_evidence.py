@@ -14,6 +14,7 @@ from pathology.maps.ome_tiff import read_ome_tiff, write_ome_tiff
 from pathology.maps.slide_map import SlideMap
 from pathology.maps.stored_map import StoredMap
 from pathology.viewer.evidence.evidence import colour_limits, ledger_difference, open_evidence
+from pathology.viewer.evidence.heat_tiles import heat_tile
 from pathology.viewer.evidence.maps import DifferenceMap, OneMap, recorded_range
 from pathology.viewer.evidence.tiles import Tiles
 from pathology.viewer.library.library import HiddenError, Library, UnknownIdError
@@ -415,6 +416,22 @@ def test_ranges_that_no_record_tells_are_looked_for(remade):
     # These maps have a single level, so that nothing is estimated from a coarser one.
     assert set(one) == {"heatmap", "density"}
     assert other == pytest.approx(one, rel=1e-12)
+
+
+def test_a_map_of_zeros_says_nothing_of_colours(remade):
+    def emptied(folder):
+        change_record(folder, lambda record: record.pop("ranges"))
+        path = folder / "heatmap.ome.tif"
+        given, _ = read_ome_tiff(path)
+        write_ome_tiff(SlideMap(given.values * 0, given.box, given.slide_mpp, "logit"), path)
+
+    library, full, empty = remade(emptied)
+    one, none = (open_evidence(library, each).maps["heatmap"] for each in (full, empty))
+    assert none.range == (0.0, 0.0)
+    assert set(np.frombuffer(heat_tile(none, 0, 0, 0), "<i2")) == {0, -32768}
+    assert "heatmap" not in colour_limits(library.entry(empty).explanation)
+    # What is subtracted from nothing is as fine, and as strong, as by itself.
+    assert open_evidence(library, f"{empty}~{full}").maps["heatmap"].range == one.range
 
 
 @pytest.mark.parametrize(
