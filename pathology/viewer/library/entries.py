@@ -9,6 +9,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathology.explain.results.stored import StoredExplanation
 
+RECORD = "explanation.json"
+
+
+def file_stamp(path: Path) -> str | None:
+    """Another one when the file was written anew; None when it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
+
 
 @dataclass(eq=False)
 class SlideEntry:
@@ -22,6 +33,7 @@ class SlideEntry:
         mpp: what it is opened with; None to ask the file.
         problem: why it cannot be shown, as far as that is known.
         root: folder that its file must lie in; anywhere when None.
+        seen: its file's stamp when it was opened first.
     """
 
     id: str
@@ -31,6 +43,13 @@ class SlideEntry:
     mpp: float | None = None
     problem: str | None = None
     root: Path | None = None
+    seen: str | None = None
+
+    @property
+    def is_anew(self) -> bool:
+        """Whether another file was put in the place of the one that was opened."""
+        now = None if self.seen is None else file_stamp(self.path)
+        return now is not None and now != self.seen
 
 
 @dataclass(frozen=True)
@@ -57,16 +76,30 @@ class EvidenceEntry:
     slide: SlideEntry
     folder: Path
 
-    @cached_property
+    @property
     def explanation(self) -> "StoredExplanation":
-        """What is in the folder.
+        """What is in the folder, as it was when it was read.
 
         Raises:
             PathologyError: it is damaged.
         """
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> "tuple[str | None, StoredExplanation]":
         from pathology.explain.results.stored import load_explanation
 
-        return load_explanation(self.folder)
+        return file_stamp(self.folder / RECORD), load_explanation(self.folder)
+
+    @property
+    def is_anew(self) -> bool:
+        """Whether the slide was explained again since this was read."""
+        now = file_stamp(self.folder / RECORD) if "_read" in self.__dict__ else None
+        return now is not None and now != self._read[0]
+
+    def forget(self) -> None:
+        """Read it again when it is looked at next."""
+        self.__dict__.pop("_read", None)
 
     @property
     def target(self) -> str:

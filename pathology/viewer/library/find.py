@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pathology.errors import PathologyError
-from pathology.viewer.library.entries import EvidenceEntry, RunResults, SlideEntry
+from pathology.viewer.library.entries import RECORD, EvidenceEntry, RunResults, SlideEntry
 
-RECORD = "explanation.json"
 NOT_LABELS = ("slide_id", "path", "mpp", "regions")
 """Columns of a manifest of slides that say where and how, not what."""
 

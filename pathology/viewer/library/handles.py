@@ -58,6 +58,11 @@ class Handles(Generic[Handle]):
         is_there = found is not None and found.done() and found.exception() is None
         return found.result() if found is not None and is_there else None
 
+    def drop(self, key: Hashable) -> None:
+        """Let go of what is open under ``key``, if anything is."""
+        with self._lock:
+            self._open.pop(key, None)
+
     def __len__(self) -> int:
         """How many are open."""
         return len(self._open)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from pathology.errors import PathologyError, SlideError, StampMismatchError
-from pathology.viewer.library.entries import EvidenceEntry, RunResults, SlideEntry
+from pathology.viewer.library.entries import EvidenceEntry, RunResults, SlideEntry, file_stamp
 from pathology.viewer.library.find import find_evidence, find_slides, way_out
 from pathology.viewer.library.handles import Handles
 from pathology.viewer.library.readings import Reading, Readings
@@ -58,7 +58,7 @@ class Library:
         self.handles: Handles[Slide] = Handles()
         self.open_evidence: Handles[Evidence] = Handles()
         self._stamps: WeakKeyDictionary[Slide, str] = WeakKeyDictionary()
-        self._mismatches: WeakKeyDictionary[Slide, dict[str, str | None]] = WeakKeyDictionary()
+        self._mismatches: WeakKeyDictionary[Slide, dict[object, str | None]] = WeakKeyDictionary()
         self._slides = {each.id: each for each in slides}
         self._evidence = {each.id: each for each in evidence}
         self._of_slide: dict[str, list[EvidenceEntry]] = {}
@@ -110,13 +110,18 @@ class Library:
         Raises:
             UnknownIdError: there is none.
             HiddenError: its slide was not read yet.
-            StampMismatchError: it was made of something else than the slide shown under its name.
+            StampMismatchError: it was made of something else than the slide shown under its name,
+                or one of the two was written anew, see :meth:`refresh`.
         """
         found = self._evidence.get(evidence)
         if found is None:
             raise UnknownIdError(f"no explanation {evidence!r}")
         if self.is_hidden(found.slide):
             raise HiddenError(f"slide {found.slide.name}: hidden until you have said what it shows")
+        if found.is_anew:
+            raise StampMismatchError(
+                f"slide {found.slide.name}: it was explained again meanwhile; reload the page"
+            )
         with suppress(SlideError):  # one that cannot be shown cannot be mistaken, either
             self.open(found.slide.id)
         if problem := self.mismatch(found):
@@ -133,9 +138,10 @@ class Library:
         if slide is None:
             return None
         found = self._mismatches.setdefault(slide, {})
-        if entry.id not in found:
-            found[entry.id] = difference(entry.explanation.record, slide, self.stamp(slide))
-        return found[entry.id]
+        explanation = entry.explanation
+        if explanation not in found:
+            found[explanation] = difference(explanation.record, slide, self.stamp(slide))
+        return found[explanation]
 
     def evidence_of(self, slide: SlideEntry) -> Sequence[EvidenceEntry]:
         """All that was said of a slide, hidden or not."""
@@ -155,8 +161,13 @@ class Library:
         Raises:
             UnknownIdError: there is none of this id.
             SlideError: it cannot be opened; :attr:`SlideEntry.problem` says why from then on.
+            StampMismatchError: its file was replaced, see :meth:`refresh`.
         """
         entry = self.slide(slide)
+        if entry.is_anew:
+            raise StampMismatchError(
+                f"slide {entry.name}: its file was replaced meanwhile; reload the page"
+            )
         try:
             opened = self.handles.get(entry.id, lambda: _open(entry))
         except SlideError as error:
@@ -177,6 +188,22 @@ class Library:
             stamp = self._stamps[slide] = slide.stamp()
         return stamp
 
+    def refresh(self) -> None:
+        """Take what was written anew as it is now.
+
+        A page keeps sizes, scales and sums, and what it asks for later must be of the same files.
+        So these stay as they were seen first, or are refused, until a page begins anew.
+        """
+        for slide in self.slides:
+            if slide.is_anew:
+                slide.seen = None
+                self.handles.drop(slide.id)
+        anew = [entry for entry in self.evidence if entry.is_anew]
+        for entry in anew:
+            entry.forget()
+        if anew:
+            self.open_evidence.clear()
+
     def close(self) -> None:
         """Let go of all files."""
         self.handles.clear()
@@ -190,4 +217,7 @@ def _open(entry: SlideEntry) -> "Slide":
     share_cache(CACHE_BYTES)
     if problem := way_out(entry.path, entry.root):
         raise SlideError(problem)
-    return open_slide(entry.path, entry.mpp)
+    stamp = file_stamp(entry.path)
+    opened = open_slide(entry.path, entry.mpp)
+    entry.seen = stamp
+    return opened

@@ -60,6 +60,7 @@ class SlideRoutes:
     def library(self, request: Request) -> Response:
         """Slides, runs and evidence."""
         library = self._library
+        library.refresh()
         return JSONResponse(
             {
                 "version": bcos_vit.__version__,

@@ -221,12 +221,14 @@ def test_evidence_of_a_former_scan(slides, explained):
     _, same = library.evidence
     assert library.entry(same.id) is same
     write_slide(slides / "a.tif", 9)
-    library.close()  # as when it is let go
+    with pytest.raises(StampMismatchError, match="replaced meanwhile; reload"):
+        library.entry(same.id)
+    library.refresh()
     with pytest.raises(StampMismatchError, match="another file of the name a"):
         library.entry(same.id)
     write_slide(slides / "a.tif", 1)
     (slides / "a.tif").write_text("gone")
-    library.close()
+    library.refresh()
     assert library.entry(same.id) is same  # there is no picture that it could be taken for
 
 

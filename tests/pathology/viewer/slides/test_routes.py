@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -167,15 +168,33 @@ def test_browsers_ask_whether_it_is_the_same(client, slide):
     assert client.get(address.replace("0/0.jpg", "1/0.jpg")).headers["etag"] != tag
 
 
-def test_another_slide_of_the_name_is_another(client, library, slides, slide):
+def test_another_slide_of_the_name_is_another(client, slides, slide):
     address = f"/api/slides/{slide.id}/tiles/0/0/0.jpg"
     before = client.get(address)
     write_slide(slides / "a.tif", 7)
-    library.close()  # as when it is let go
+    for path in (address, f"/api/slides/{slide.id}"):
+        answer = client.get(path)  # of a page that knows the former one's size
+        assert answer.status_code == 409
+        assert "reload the page" in answer.json()["error"]
+    client.get("/api/library")
     after = client.get(address, headers={"If-None-Match": before.headers["etag"]})
     assert after.status_code == 200
     assert after.headers["etag"] != before.headers["etag"]
     assert np.abs(pixels_of(after) - pixels_of(before)).mean() > 10
+
+
+def test_explained_again_is_refused_until_the_page_begins_anew(client, results, slide):
+    def entry():
+        found = client.get("/api/library").json()["evidence"]
+        return next(e for e in found if (e["slide"], e["target"]) == (slide.id, "tumour"))
+
+    before = entry()
+    shutil.rmtree(results / "cnn" / "a" / "tumour")
+    write_record(results / "cnn" / "a" / "tumour", "a", score=4.5)
+    answer = client.get(f"/api/evidence/{before['id']}/at?x=1&y=1")
+    assert answer.status_code == 409
+    assert "explained again meanwhile" in answer.json()["error"]
+    assert (before["score"], entry()["score"]) == (3.25, 4.5)
 
 
 def test_a_tile_is_made_once(client, slide, monkeypatch):
