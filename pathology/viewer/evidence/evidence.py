@@ -25,7 +25,8 @@ from pathology.viewer.evidence.tiles import Tiles
 
 if TYPE_CHECKING:
     from pathology.explain.results.stored import StoredExplanation
-    from pathology.viewer.library.library import EvidenceEntry, Library, SlideEntry
+    from pathology.viewer.library.entries import EvidenceEntry, SlideEntry
+    from pathology.viewer.library.library import Library
 
 MAP = ".ome.tif"
 MINUS = "~"

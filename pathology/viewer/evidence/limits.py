@@ -13,7 +13,7 @@ from pathology.errors import PathologyError
 from pathology.viewer.evidence.evidence import colour_limits
 
 if TYPE_CHECKING:
-    from pathology.viewer.library.library import EvidenceEntry
+    from pathology.viewer.library.entries import EvidenceEntry
 
 MOST_READ = 400
 """Explanations that are asked; of more, as many all over the list."""
