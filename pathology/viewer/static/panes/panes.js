@@ -187,6 +187,15 @@ export function createPanes(app) {
       all().forEach((pane) => pane.retry());
     }),
   ];
+  // A window that moves to a screen of another density need not change its size.
+  let density = null;
+  function watchDensity() {
+    density?.removeEventListener("change", watchDensity);
+    density = matchMedia(`(resolution: ${globalThis.devicePixelRatio || 1}dppx)`);
+    density.addEventListener("change", watchDensity);
+    for (const pane of all()) pane.recolour();
+  }
+  watchDensity();
   const observer = new ResizeObserver(fitAll);
   observer.observe(home);
 
@@ -255,6 +264,7 @@ export function createPanes(app) {
     destroy() {
       clearTimeout(timer);
       observer.disconnect();
+      density.removeEventListener("change", watchDensity);
       for (const stop of [...stops, ...removals]) stop();
       for (const pane of all()) pane.destroy();
       panes = [];

@@ -413,6 +413,16 @@ def test_another_slide_is_shown_whole(panes):
     panes.set(panes=[pane("slide", "s2")])
     panes.settle()
     assert panes.page.evaluate("() => app.panes.camera.get().scale") == 0.7
+    # A screen of another density, without a change of size.
+    panes.set(panes=[pane("heat")], slide="s1")
+    panes.settle()
+    screen = {"width": 0, "height": 0, "deviceScaleFactor": 1.5, "mobile": False}
+    session = panes.page.context.new_cdp_session(panes.page)
+    session.send("Emulation.setDeviceMetricsOverride", screen)
+    panes.page.wait_for_function(
+        """() => { const canvas = document.querySelector(".pane-heat");
+          return canvas.width === Math.round(1.5 * canvas.clientWidth); }"""
+    )
 
 
 def test_panes_of_one_slide_ask_for_each_tile_once(panes):

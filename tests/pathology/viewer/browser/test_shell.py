@@ -75,8 +75,8 @@ def test_panes_show_what_is_chosen(opened, ids):
     # Short, the target first; a map that only the other had is the one that is shown.
     texts = dict(zip(values, choose.locator("option").all_text_contents(), strict=True))
     assert texts[cnn] == "tumour · cnn"
-    assert texts[f"{cnn}~{vit}"] == "tumour · cnn − vit"
-    assert texts[f"{contrast}~{cnn}"] == "tumour - normal − tumour · cnn"
+    assert texts[f"{cnn}~{vit}"] == "tumour · cnn \u2212 vit"
+    assert texts[f"{contrast}~{cnn}"] == "tumour - normal \u2212 tumour · cnn"
     choose.select_option(f"{cnn}~{vit}")
     assert state(opened)["panes"][1]["evidence"] == f"{cnn}~{vit}"
     assert state(opened)["active"] == 1
