@@ -339,7 +339,7 @@ def shown_shares(sums, pixel, threshold, middle, view, shape):
     return float((seen >= threshold).mean()), float((seen <= -threshold).mean())
 
 
-def exact_sum(explanation, polygons, mpp) -> float:
+def exact_sum(explanation, polygons) -> float:
     """The map's sum in polygons of level-0 pixels: every map pixel by its area inside."""
     heat = explanation.contributions
     values = np.nan_to_num(heat.values.astype(np.float64))
@@ -350,60 +350,6 @@ def exact_sum(explanation, polygons, mpp) -> float:
     boxes = shapely.box(x, y, x + size[0], y + size[1])
     share = shapely.area(shapely.intersection(boxes, area)) / (size[0] * size[1])
     return float((values * share).sum())
-
-
-def test_a_lasso_holds_what_numpy_says(page, served):
-    slides, evidence = opened(page, served)
-    entry = evidence["vit", "case_1", "tumour"]
-    explanation = load_explanation(served.library.entry(entry).folder)
-    put(page, page="slide", slide=slides["case_1"], panel="ledger",
-        panes=[pane_of(slides["case_1"], entry, "overlay")])  # fmt: skip
-    settle(page)
-    box = page.locator(".pane-stage").bounding_box()
-    centre = np.array([box["x"] + box["width"] / 2, box["y"] + box["height"] / 2])
-    reach = min(box["width"], box["height"]) * 0.3
-    page.keyboard.press("l")
-    # A star that crosses itself: its lines are drawn in one go.
-    corners = [
-        centre + reach * np.array([np.sin(a), -np.cos(a)]) for a in 0.8 * np.pi * np.arange(6)
-    ]
-    page.mouse.move(*corners[0])
-    page.mouse.down()
-    for corner in corners[1:]:
-        page.mouse.move(*corner, steps=6)
-    with page.expect_response(
-        lambda answer: answer.url.endswith("/regions") and '"view"' not in answer.request.post_data
-    ) as asked:
-        page.mouse.up()
-    (told,) = asked.value.json()["regions"]
-    wanted = exact_sum(explanation, told["polygons"], MPP["case_1"])
-    assert abs(wanted) > 1e-6
-    scale = float(np.abs(np.nan_to_num(explanation.contributions.values)).sum())
-    # float64 sums, of a map stored as float32
-    assert told["sum"] == pytest.approx(wanted, abs=1e-9 * scale)
-    assert told["ledger"][0] == ["bias", explanation.ledger.bias]
-    assert told["total"] == pytest.approx(sum(value for _, value in told["ledger"]), abs=1e-12)
-    # ... and the page says so: the ledger has a column for the region.
-    (region,) = state(page, "regions")
-    page.get_by_text(region["name"]).first.wait_for()
-    assert state(page, "selected") == region["id"]
-    digits = re.sub("[^0-9]", "", f"{abs(wanted):.12f}").lstrip("0")[:2]
-    text = re.sub("[^0-9 \n\t]", "", page.locator(".tools").inner_text())
-    assert digits in text
-
-    # By keys: a triangle with the crosshair, and gone and back again.
-    page.keyboard.press("Escape")
-    page.keyboard.press("l")
-    for key in ("ArrowLeft", "ArrowUp", "ArrowRight"):
-        page.keyboard.press("Enter")
-        page.keyboard.press(key)
-    page.keyboard.press("Shift+Enter")
-    assert len(state(page, "regions")) == 2
-    page.keyboard.press("Escape")
-    page.keyboard.press("Delete")
-    assert len(state(page, "regions")) == 1
-    page.keyboard.press("Control+z")
-    assert len(state(page, "regions")) == 2
 
 
 def test_a_link_brings_back_the_view_and_a_figure_tells_all(page, served):
@@ -573,7 +519,7 @@ def test_the_model_itself_is_asked(page, serve_viewer, library, runs_folder):
         assert result["score"]["recomputed"] == pytest.approx(score, abs=1e-4)
         assert result["tiles"]["run"] >= 1
         # The region holds the tile, and of the tiles that overlap it what lies inside.
-        inside = exact_sum(explanation, [[ring]], MPP[ODD])
+        inside = exact_sum(explanation, [[ring]])
         assert result["subtraction"]["predicted"] == pytest.approx(score - inside, abs=1e-4)
         gap = result["real"] - result["subtraction"]["predicted"]
         assert result["gaps"]["subtraction"] == pytest.approx(gap, abs=1e-9)
