@@ -37,14 +37,14 @@ except KeyboardInterrupt:
 
 @pytest.fixture(scope="module")
 def model(runs_folder):
-    model = ModelClient([runs_folder / "cnn"], device="cpu")
+    model = ModelClient([runs_folder / "vit"], device="cpu")
     yield model
     model.close()
 
 
 @pytest.fixture(scope="module")
 def ask(model, results_folder, slides_folder):
-    folder = results_folder / "cnn" / "case_1" / "tumour"
+    folder = results_folder / "vit" / "case_1" / "tumour"
     record = json.loads((folder / "explanation.json").read_text())
     explained = Explained(folder, slides_folder / "case_1.tif")
     return lambda question: model.ask("evidence", explained, record, question)

@@ -75,7 +75,7 @@ def test_every_tile_has_the_numbers_that_are_stored(get, results_folder, slides_
     folder = results_folder / "cnn" / "case_1" / name
     subject = get(folder, slides_folder / "case_1.tif")
     assert subject.tiles["positive"].isna().any()
-    for index in range(0, len(subject.tiles), 17):
+    for index in range(0, len(subject.tiles), 41):
         result = ask_tile(subject, TileQuestion(index), silent).result
         assert not result["check"]["differs"]
         row = subject.tiles.loc[index]
@@ -123,7 +123,8 @@ def test_members_that_are_runs_have_each_their_own_weights(
 ):
     # Figures for papers take the most time, and hold no numbers.
     monkeypatch.setattr("pathology.explain.results.write.write_figure", lambda *_: None)
-    paths = [runs_folder / "cnn", write_run(tmp_path / "other", mpp=1.0, seed=5)]
+    small = {"model": "bcos_vit_tiny_patch16_224", "model_args": {"img_size": 32, "depth": 1}}
+    paths = [runs_folder / "vit", write_run(tmp_path / "other", mpp=1.0, seed=5, **small)]
     runs = [load_run(path, device="cpu") for path in paths]
     slide, folder = slides_folder / "case_1.tif", tmp_path / "case_1" / "tumour"
     grid = TileGrid.load(tiles_folder / "case_1.parquet").select(np.arange(20, 32))
