@@ -127,6 +127,7 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
   function verdictOf({ check }) {
     const largest = Math.max(0, ...Object.values(check.differences).map(Math.abs));
     if (check.differs) return { isFine: false, text: check.line };
+    if (!Object.keys(check.stored).length) return { isFine: true, text: "No number of this tile is stored to hold what was computed against." };
     return { isFine: true, text: `Computed again, the tile gives what is stored, to ${plain(largest, 2)} logits (float32 allows ${plain(check.tolerance, 2)}).` };
   }
 
@@ -158,7 +159,7 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
     const [x, y, width, height] = tile.result.box;
     const box = [x, y, x + width, y + height];
     const { depth, maps } = tile.result;
-    const told = `Over tile ${tile.index}: its ${depth === "pixels" ? "pixels" : `places of ${depth}`} for ${maps[tile.target].target}. ` +
+    const told = `Over tile ${tile.index}: its ${depth === "pixels" ? "pixels" : `places of ${depth}`} for ${maps[tile.target].target}${maps[tile.target].counts ? "" : ", as if the score counted it"}. ` +
       verdictOf(tile.result).text;
     if (state.mode === "heat") return [{ box, picture: tile.drawn.heat.address, className: "tool-heat", told }];
     // What is drawn of the coarse map there would shine through: the tile's own picture goes between.
@@ -214,7 +215,7 @@ export function createModelPanel(app, { overlay, regions, tiles }) {
         element("tbody", {}, ...numbers.map(([name, value]) =>
           element("tr", {}, element("th", { scope: "row", text: name }), element("td", { class: "ledger-number", text: logits(value, decimals) }))),
           element("tr", {}, element("th", { scope: "row", text: "gap" }), element("td", { class: "ledger-number", text: plain(own.gap, 2) })),
-          element("tr", {}, element("th", { scope: "row", text: "adds to the slide" }), element("td", { class: "ledger-number", text: logits(map.sum, decimalsFor([map.sum])) })),
+          element("tr", {}, element("th", { scope: "row", text: map.counts ? "adds to the slide" : "would add, if it counted" }), element("td", { class: "ledger-number", text: logits(map.sum, decimalsFor([map.sum])) })),
         ),
       ),
       checkTable(result.check),

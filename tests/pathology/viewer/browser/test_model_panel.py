@@ -23,7 +23,8 @@ class MadeUpModel:
     """Answers of a model, as the server gives them, for one tile and one region."""
 
     def __init__(self, page, evidence, box):
-        self.deleted, self.asked, self.is_slow = [], [], False
+        self.deleted, self.asked, self.held = [], [], []
+        self.is_slow, self.is_held = False, False
         rng = np.random.default_rng(0)
         self.values = rng.normal(0, 40, (8, 8)).astype("<f4")
         own = {
@@ -72,6 +73,9 @@ class MadeUpModel:
             )
         if "/ask/" in path:
             kind = path.rpartition("/")[2]
+            if self.is_held:
+                self.held.append(route)
+                return None
             self.asked.append((kind, request.post_data_json))
             return route.fulfill(json={"job": kind})
         if request.method == "DELETE":
@@ -151,8 +155,21 @@ def test_a_tiles_pixels_lie_over_it_in_the_maps_colours(asked, page):
     page.get_by_label("Explained for").select_option(label="normal")
     flipped = page.locator(".tool-pictures canvas").get_attribute("aria-label")
     assert "normal" in flipped
-    viewer.ask("app => app.store.set({tile: null})")
-    assert page.locator(".tool-heat").count() == 0
+    page.locator(".tool-panel").get_by_role("button", name="Let go").click()
+    assert page.locator(".tool-heat, .tool-pictures").count() == 0
+
+
+def test_a_tile_that_the_score_does_not_count_adds_nothing(asked, page):
+    _, model = asked
+    for each in model.tile["maps"]:
+        each["counts"] = False
+    model.tile["check"] |= {"stored": {}, "recomputed": {}, "differences": {}, "differs": False}
+    page.keyboard.press("Shift+P")
+    page.locator(".tool-pictures canvas").wait_for()
+    tile = page.get_by_label("The tile, explained again")
+    assert tile.get_by_role("rowheader", name="would add, if it counted").count() == 1
+    assert "adds to the slide" not in tile.inner_text()
+    assert "No number of this tile is stored" in page.locator(".model-fine").inner_text()
 
 
 def test_a_question_is_followed_and_given_up(asked, page):
@@ -165,6 +182,19 @@ def test_a_question_is_followed_and_given_up(asked, page):
     progress.get_by_role("button", name="Give up").click()
     viewer.until("app => !document.querySelector('.tool-progress')")
     assert model.deleted == ["/api/jobs/tile"]
+
+
+def test_a_question_given_up_before_the_server_took_it_is_taken_back(asked, page):
+    _, model = asked
+    model.is_held = True
+    page.keyboard.press("Shift+P")
+    page.locator(".tool-progress").get_by_role("button", name="Give up").click()
+    assert model.deleted == []
+    (held,) = model.held
+    with page.expect_response(lambda response: response.request.method == "DELETE"):
+        held.fulfill(json={"job": "late"})
+    assert model.deleted == ["/api/jobs/late"]
+    assert page.locator(".tool-progress").count() == 0
 
 
 def test_what_is_painted_over_is_foretold_and_computed(asked, page):
