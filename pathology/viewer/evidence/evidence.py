@@ -6,33 +6,27 @@ is subtracted entry by entry and pixel by pixel, so its ledger holds as those of
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pathology.errors import PathologyError
 from pathology.explain.ledger import Ledger, Undivided
-from pathology.maps.shown_unit import is_per_pixel
 from pathology.maps.stored_map import StoredMap
 from pathology.viewer.evidence.maps import (
     LAYER,
+    MAP,
     DifferenceMap,
     EvidenceMap,
     OneMap,
-    recorded_range,
 )
 from pathology.viewer.evidence.tiles import Tiles
 
 if TYPE_CHECKING:
-    from pathology.explain.results.stored import StoredExplanation
     from pathology.viewer.library.entries import EvidenceEntry, SlideEntry
     from pathology.viewer.library.library import Library
 
-MAP = ".ome.tif"
 MINUS = "~"
 """Stands between the ids of two explanations for their difference."""
-OVERVIEW_PX = 1024
-"""Longest side of the level that colours are estimated from where a record does not tell."""
 
 
 class Evidence(Protocol):
@@ -235,33 +229,6 @@ def _coefficients(first: Evidence, second: Evidence) -> dict[str, float]:
     names = dict.fromkeys([*told[0], *told[1]])
     differences = {name: told[0].get(name, 0.0) - told[1].get(name, 0.0) for name in names}
     return {name: number for name, number in differences.items() if number}
-
-
-def colour_limits(explanation: "StoredExplanation") -> dict[str, float]:
-    """Where colours of each map should saturate, by its name, in the unit shown; quick.
-
-    Where the record does not tell, it is estimated from a coarse level. A map of zeros alone says
-    nothing of it, and is left out; so is one that cannot be read, an error when it is looked at.
-    """
-    limits = {}
-    for name in explanation.maps:
-        recorded = recorded_range(explanation.record, name)
-        if recorded is not None:
-            limits[name] = recorded.limit
-            continue
-        with suppress(PathologyError):
-            limits[name] = _estimated_limit(StoredMap(explanation.folder / f"{name}{MAP}"))
-    return {name: limit for name, limit in limits.items() if limit}
-
-
-def _estimated_limit(stored: StoredMap) -> float:
-    small = (k for k, shape in enumerate(stored.shapes) if max(shape) <= OVERVIEW_PX)
-    level = next(small, len(stored.shapes) - 1)
-    limit, _ = stored.value_range(level)
-    if not is_per_pixel(stored.unit):
-        return limit
-    mpp = stored.pixel_mpp(level if stored.kind == "sum" else 0)
-    return limit / (mpp.x * mpp.y * 1e-6)
 
 
 def _order(name: str) -> tuple[bool, bool, str]:

@@ -7,16 +7,21 @@ import math
 import statistics
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pathology.errors import PathologyError
-from pathology.viewer.evidence.evidence import colour_limits
+from pathology.maps.stored_map import StoredMap
+from pathology.viewer.evidence.maps import MAP, OneMap, recorded_range
 
 if TYPE_CHECKING:
+    from pathology.explain.results.stored import StoredExplanation
     from pathology.viewer.library.entries import EvidenceEntry
 
 MOST_READ = 400
 """Explanations that are asked; of more, as many all over the list."""
+OVERVIEW_PX = 1024
+"""Longest side of the level that colours are estimated from where a record does not tell."""
 
 
 class SharedLimits:
@@ -52,6 +57,31 @@ class SharedLimits:
             for name, limit in own.items():
                 found.setdefault(name, []).append(limit)
         return {name: round_down(_median(limits)) for name, limits in found.items()}
+
+
+def colour_limits(explanation: "StoredExplanation") -> dict[str, float]:
+    """Where colours of each map should saturate, by its name, in the unit shown; quick.
+
+    Where the record does not tell, it is estimated from a coarse level. A map of zeros alone says
+    nothing of it, and is left out; so is one that cannot be read, an error when it is looked at.
+    """
+    limits = {}
+    for name in explanation.maps:
+        recorded = recorded_range(explanation.record, name)
+        if recorded is not None:
+            limits[name] = recorded.limit
+            continue
+        with suppress(PathologyError):
+            stored = StoredMap(explanation.folder / f"{name}{MAP}")
+            limits[name] = _estimated_limit(OneMap(name, stored, explanation.record))
+    return {name: limit for name, limit in limits.items() if limit}
+
+
+def _estimated_limit(each: OneMap) -> float:
+    small = (k for k, shape in enumerate(each.shapes) if max(shape) <= OVERVIEW_PX)
+    level = next(small, len(each.shapes) - 1)
+    limit, _ = each.stored.value_range(level)
+    return limit / each.divisor(level)
 
 
 def _median(limits: Sequence[float]) -> float:

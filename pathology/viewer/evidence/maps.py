@@ -39,6 +39,7 @@ UNSIGNED = {
     "layers/null_spread",
     "layers/null_p",
 }
+MAP = ".ome.tif"
 STAIN = "heatmap_"
 LAYER = "layers/"
 

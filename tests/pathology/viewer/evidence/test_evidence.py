@@ -13,8 +13,9 @@ from pathology.geometry import Box, Mpp
 from pathology.maps.ome_tiff import read_ome_tiff, write_ome_tiff
 from pathology.maps.slide_map import SlideMap
 from pathology.maps.stored_map import StoredMap
-from pathology.viewer.evidence.evidence import colour_limits, ledger_difference, open_evidence
+from pathology.viewer.evidence.evidence import ledger_difference, open_evidence
 from pathology.viewer.evidence.heat_tiles import heat_tile
+from pathology.viewer.evidence.limits import colour_limits
 from pathology.viewer.evidence.maps import DifferenceMap, OneMap, recorded_range
 from pathology.viewer.evidence.tiles import Tiles
 from pathology.viewer.library.library import HiddenError, Library, UnknownIdError
@@ -457,7 +458,7 @@ def test_limits_of_large_maps_are_estimated_from_a_coarse_level(remade, monkeypa
         write_ome_tiff(slide_map, folder / "heatmap.ome.tif")
 
     library, _, large_id = remade(large)
-    monkeypatch.setattr("pathology.viewer.evidence.evidence.OVERVIEW_PX", 400)
+    monkeypatch.setattr("pathology.viewer.evidence.limits.OVERVIEW_PX", 400)
     entry = library.entry(large_id)
     blocks = StoredMap.blocks
     monkeypatch.setattr(

@@ -5,8 +5,7 @@ import math
 import pytest
 
 from pathology.viewer.evidence import limits
-from pathology.viewer.evidence.evidence import colour_limits
-from pathology.viewer.evidence.limits import SharedLimits, round_down
+from pathology.viewer.evidence.limits import SharedLimits, colour_limits, round_down
 
 
 @pytest.mark.parametrize(
