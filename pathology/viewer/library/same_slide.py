@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from pathology.errors import PathologyError
 from pathology.slides import Slide
 
 
@@ -18,8 +19,19 @@ def difference(record: Mapping[str, Any], slide: Slide, stamp: str) -> str | Non
         record: of the explanation.
         slide: that it would be shown on.
         stamp: the slide's.
+
+    Raises:
+        PathologyError: the record is damaged.
     """
-    settings = record.get("settings", {})
+    try:
+        return _difference(record.get("settings", {}), slide, stamp)
+    except (AttributeError, TypeError, ValueError, LookupError) as error:
+        raise PathologyError(
+            f"slide {slide.slide_id}: the settings of its explanation are damaged; explain it again"
+        ) from error
+
+
+def _difference(settings: Mapping[str, Any], slide: Slide, stamp: str) -> str | None:
     if settings.get("slide", stamp) != stamp:
         return (
             f"explained was another file of the name {slide.slide_id} (its fingerprint is"
@@ -27,7 +39,7 @@ def difference(record: Mapping[str, Any], slide: Slide, stamp: str) -> str | Non
             " or show the one that was explained"
         )
     explained = settings.get("slide_mpp", slide.mpp)
-    if not all(map(_is_close, explained, slide.mpp)):
+    if not all(_is_close(*pair) for pair in zip(explained, slide.mpp, strict=True)):
         return (
             f"explained with pixels of {explained[0]:g} x {explained[1]:g} µm, and shown with"
             f" {slide.mpp.x:g} x {slide.mpp.y:g} µm; give the same --mpp, or column mpp of the"

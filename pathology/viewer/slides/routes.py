@@ -102,6 +102,7 @@ class SlideRoutes:
         }
         try:
             target, ledger = entry.target, entry.explanation.ledger
+            problem = None if hidden else self._library.mismatch(entry)
         except PathologyError:
             return known | {"problem": "its record is damaged; explain the slide again"}
         if hidden:
@@ -113,7 +114,7 @@ class SlideRoutes:
             "score": number_or_none(ledger.score),
             "gap": number_or_none(ledger.gap),
             "is_closed": ledger.is_closed,
-            "problem": self._library.mismatch(entry),
+            "problem": problem,
             "undivided": None if ledger.undivided is None else ledger.undivided.tiles,
         }
 

@@ -95,6 +95,20 @@ def test_a_damaged_record_is_listed_as_such(client, results):
     assert damaged["score"] is None
 
 
+@pytest.mark.parametrize(
+    "settings", [None, [], {"slide": 5}, {"slide_mpp": "x"}, {"slide_mpp": [1]}]
+)
+def test_damaged_settings_spoil_one_line_of_the_list(client, results, slide, settings):
+    client.get(f"/api/slides/{slide.id}")  # open, so that the two are compared
+    path = results / "cnn" / "a" / "tumour" / "explanation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": settings}))
+    found = client.get("/api/library").json()["evidence"]
+    (damaged,) = [each for each in found if each["problem"]]
+    assert "damaged" in damaged["problem"]
+    answer = client.get(f"/api/evidence/{damaged['id']}")
+    assert (answer.status_code, "damaged" in answer.json()["error"]) == (500, True)
+
+
 def test_numbers_that_json_lacks_are_null(client, results):
     path = results / "cnn" / "a" / "tumour" / "explanation.json"
     path.write_text(path.read_text().replace("3.25", "NaN"))
