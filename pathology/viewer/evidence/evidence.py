@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from pathology.errors import PathologyError
 from pathology.explain.ledger import Ledger, Undivided
 from pathology.maps.stored_map import StoredMap
@@ -19,7 +21,7 @@ from pathology.viewer.evidence.maps import (
     EvidenceMap,
     OneMap,
 )
-from pathology.viewer.evidence.tiles import Tiles
+from pathology.viewer.evidence.tiles import Floats, Tiles
 
 if TYPE_CHECKING:
     from pathology.viewer.library.entries import EvidenceEntry, SlideEntry
@@ -71,6 +73,10 @@ class Evidence(Protocol):
     @property
     def tiles_note(self) -> str | None:
         """Why there are no tiles."""
+
+    @property
+    def undivided(self) -> Floats:
+        """``(n, 4)`` boxes of what was not taken apart, each once, also where tiles are unknown."""
 
 
 def open_evidence(library: "Library", evidence: str) -> Evidence:
@@ -133,6 +139,10 @@ class Explained:
             undivided=self.ledger.undivided is not None,
         )
 
+    @property
+    def undivided(self) -> Floats:
+        return self.tiles.boxes[self.tiles.undivided]
+
 
 class Difference:
     """One explanation of a slide minus another.
@@ -191,6 +201,10 @@ class Difference:
         if self.tiles is not None:
             return None
         return "the two were made of different tiles, which do not subtract; their maps do"
+
+    @cached_property
+    def undivided(self) -> Floats:
+        return np.unique(np.concatenate([part.undivided for part in self._parts]), axis=0)
 
 
 def ledger_difference(first: Ledger, second: Ledger) -> Ledger:

@@ -34,7 +34,7 @@ class RegionLedger:
     area_mm2: float
     map_sum: float
     tiles: int | None
-    undivided: int | None
+    undivided: int
 
     @property
     def total(self) -> float:
@@ -87,7 +87,7 @@ def region_ledger(evidence: Evidence, geometry: Any, slide: Box) -> RegionLedger
         area_mm2=geometry.area * float(mpp.x * mpp.y) * 1e-6,
         map_sum=ledger.map_sum,
         tiles=None if tiles is None else len(tiles_inside(tiles, geometry)),
-        undivided=None if tiles is None else _reaching_into(tiles.boxes[tiles.undivided], geometry),
+        undivided=_reaching_into(evidence.undivided, geometry),
     )
 
 

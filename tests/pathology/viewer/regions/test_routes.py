@@ -123,8 +123,10 @@ def test_a_difference_is_what_the_two_differ_by(client, entries):
     parts = parts_of(first, region) - parts_of(second, region)
     assert answer["for"] == pytest.approx(parts[parts > 0].sum(), abs=1e-11)
     assert answer["against"] == pytest.approx(parts[parts < 0].sum(), abs=1e-11)
-    # Their tiles differ, so nothing is said of tiles.
-    assert (answer["tiles"], answer["undivided"]) == (None, None)
+    # Their tiles differ, so nothing is said of them but where the map is no finer than they are.
+    assert answer["tiles"] is None
+    assert (answer["undivided"], other["undivided"]) == (one["undivided"], 0)
+    assert one["undivided"] > 0
     told = posted(client, f"evidence/{both}/gallery", {"order": "for", "n": 3}, 422)
     assert "do not subtract" in told["error"]
     targets = [entries["cnn", "case_1", name].id for name in ("tumour", "tumour_minus_normal")]
