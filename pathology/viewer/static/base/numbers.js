@@ -42,7 +42,8 @@ export function percent(share) {
   if (share === null || share === undefined) return "";
   if (!Number.isFinite(share)) return "not defined";
   const hundredfold = 100 * share;
-  if (hundredfold !== 0 && Math.abs(hundredfold) < 0.05) return signed(`${hundredfold.toExponential(1)} %`);
+  const size = Math.abs(hundredfold);
+  if (size !== 0 && size < 0.05) return signed(`${size < 1e-3 ? hundredfold.toExponential(1) : hundredfold.toPrecision(2)} %`);
   return signed(`${hundredfold.toFixed(1)} %`);
 }
 

@@ -4,7 +4,7 @@ import { element } from "../base/dom.js";
 import { download, fileName } from "../base/copy.js";
 import { activeEvidence, activeSlide, nameOf } from "../base/shown.js";
 import { slideOf } from "../base/names.js";
-import { boundsOf } from "./overlay.js";
+import { isOutside } from "./overlay.js";
 
 /**
  * @param {object} app
@@ -44,12 +44,7 @@ export function createAnnotations(app, regions) {
 
   // A file of another slide has no sums here, and nobody would see why.
   function warnOutside(found, slide, name) {
-    const size = app.panes.list().find((pane) => pane.slide?.id === slide)?.slide.size;
-    if (!size || !found.length) return;
-    const isOff = found.filter(({ polygons }) => {
-      const [left, top, right, bottom] = boundsOf(polygons.flat(2));
-      return right <= 0 || bottom <= 0 || left >= size[0] || top >= size[1];
-    });
+    const isOff = found.filter(({ polygons }) => isOutside(app, polygons.flat(2), slide));
     if (isOff.length)
       app.notify(`${name}: ${isOff.length} of ${found.length} regions lie outside this slide. Are they of another slide, or of another level?`);
   }

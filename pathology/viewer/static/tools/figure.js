@@ -17,6 +17,7 @@ const RATIO = 2;
 const MARGIN = 20;
 const GAP = 10;
 const LINE = 17;
+const MOST_TOLD = 12; // regions whose numbers stand under the picture
 const FONT = "system-ui, 'Helvetica Neue', Arial, sans-serif";
 const INK = "#1c1c1c";
 const FAINT = "#595959";
@@ -115,13 +116,18 @@ export function createFigure(app, { infos, overlay, regions, sums }) {
   const slideName = (pane) => slideOf(app.library, pane.state().slide)?.name ?? pane.slide.name ?? "slide";
   const title = (panes) => [...new Set(panes.map(slideName))].join(", ");
 
-  function regionLines(told, found) {
-    return told.flatMap(({ region, answers }) =>
+  // The selected region first; many would be longer than the picture.
+  function regionLines(all, found) {
+    const chosen = store.get().selected;
+    const told = [...all].sort((a, b) => Number(b.region.id === chosen) - Number(a.region.id === chosen)).slice(0, MOST_TOLD);
+    const rest = all.length - told.length;
+    const lines = told.flatMap(({ region, answers }) =>
       answers.map(({ id, answer }) => {
         const whose = found.size > 1 ? ` (${nameOf(app, id)})` : "";
         return `${region.name}${whose}: ${logits(answer.sum)} logits, ${percent(answer.share)} of the map, ${plain(answer.area_mm2, 4)} mm², ` +
           `${logits(answer.density, decimalsFor([answer.density]))} logits/mm².`;
       }));
+    return rest > 0 ? [...lines, `The numbers of ${rest} more regions are in the file's text.`] : lines;
   }
 
   function captionOf(panes, found, looks) {

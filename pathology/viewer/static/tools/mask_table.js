@@ -27,7 +27,7 @@ export function maskTable(region, result) {
   swatch.style.background = fill.colour;
   const table = element(
     "table", { class: "ledger mask-table" },
-    element("caption", { text: `${result.target} without ${region}, in logits` }),
+    element("caption", { text: `Without ${region}, in logits` }),
     element("thead", {}, element("tr", {}, element("td", {}), ...["score", "change", "gap"].map((text) =>
       element("th", { scope: "col", text, title: text === "gap" ? "What the model says less what was predicted" : "" })))),
     element("tbody", {}, ...rows.map(({ name, label, hint, value, change, gap }) =>
@@ -52,7 +52,7 @@ export function maskTable(region, result) {
 /** The same as text with tabs between. */
 export function maskText(region, result) {
   return [
-    [`${result.target} without ${region} (logits)`, "score", "change", "gap"].join("\t"),
+    [`Without ${region} (logits)`, "score", "change", "gap"].join("\t"),
     ...rowsOf(result).map(({ label, value, change, gap }) => [label, value, change, gap].map((cell) => (typeof cell === "string" ? cell : exact(cell))).join("\t")),
   ].join("\n");
 }

@@ -42,6 +42,14 @@ export function boundsOf(points) {
   return box;
 }
 
+/** Whether a ring lies wholly beside a slide that a pane shows. @param {object} app @param {number[][]} ring @param {string} slide its id */
+export function isOutside(app, ring, slide) {
+  const size = app.panes.list().find((pane) => pane.slide?.id === slide)?.slide.size;
+  if (!size) return false;
+  const [left, top, right, bottom] = boundsOf(ring);
+  return right <= 0 || bottom <= 0 || left >= size[0] || top >= size[1];
+}
+
 /** Where a label stands: over its shape, or at the top of the pane where the shape goes beyond that. */
 export function labelPlace([left, top, right, bottom]) {
   const isCut = top < LABEL_PX && bottom > LABEL_PX;

@@ -13,31 +13,42 @@ const keyOf = (slide) => `${PREFIX}${slide.id}.${slide.size.join("x")}.${slide.m
  */
 export function createRegionStore(isLasting) {
   const memory = new Map();
+  const unwritten = new Set(); // slides whose regions the browser did not take
+
+  function stored(slide) {
+    if (!isLasting) return [];
+    try {
+      const found = JSON.parse(localStorage.getItem(keyOf(slide)) ?? "[]");
+      return Array.isArray(found) ? found.filter((region) => isRegion(region, slide.id)) : [];
+    } catch {
+      return [];
+    }
+  }
+
   return {
     kept(slide) {
-      if (memory.has(slide.id) || !isLasting) return memory.get(slide.id) ?? [];
-      try {
-        const found = JSON.parse(localStorage.getItem(keyOf(slide)) ?? "[]");
-        return Array.isArray(found) ? found.filter((region) => isRegion(region, slide.id)) : [];
-      } catch {
-        return [];
-      }
+      if (!memory.has(slide.id)) memory.set(slide.id, stored(slide));
+      return memory.get(slide.id);
     },
     keep(slide, regions) {
+      const before = unwritten.has(slide.id) ? [] : (memory.get(slide.id) ?? []);
       memory.set(slide.id, regions);
       if (!isLasting) return regions.length === 0;
       try {
-        if (regions.length) localStorage.setItem(keyOf(slide), JSON.stringify(regions));
+        const all = merged(stored(slide), before, regions);
+        if (all.length) localStorage.setItem(keyOf(slide), JSON.stringify(all));
         else localStorage.removeItem(keyOf(slide));
+        unwritten.delete(slide.id);
         return true;
       } catch {
+        unwritten.add(slide.id);
         return false; // more than the browser takes, or it takes nothing
       }
     },
     on(listener) {
       const heard = ({ key }) => {
         const slide = key?.startsWith(PREFIX) ? key.slice(PREFIX.length).split(".")[0] : null;
-        if (slide === null) return;
+        if (slide === null || unwritten.has(slide)) return; // what only this tab has stays
         memory.delete(slide);
         listener(slide);
       };
@@ -45,6 +56,18 @@ export function createRegionStore(isLasting) {
       return () => removeEventListener("storage", heard);
     },
   };
+}
+
+/** What another tab may have stored meanwhile, with what this one has changed from `before` to `after`. */
+function merged(stored, before, after) {
+  if (stored.length === before.length && stored.every(({ id }, i) => id === before[i].id)) return after;
+  const [was, now] = [before, after].map((regions) => new Map(regions.map((region) => [region.id, region])));
+  const left = stored.filter(({ id }) => now.has(id) || !was.has(id));
+  const known = new Set(stored.map(({ id }) => id));
+  return [
+    ...left.map((region) => (now.has(region.id) && now.get(region.id) !== was.get(region.id) ? now.get(region.id) : region)),
+    ...after.filter(({ id }) => !was.has(id) && !known.has(id)),
+  ];
 }
 
 function isRegion(region, slide) {

@@ -9,7 +9,7 @@ import { createLasso } from "./lasso.js";
 import { createLedgerPanel } from "./ledger_panel.js";
 import { createModelPanel } from "./model_panel.js";
 import { logits, percent, plain } from "../base/numbers.js";
-import { createOverlay } from "./overlay.js";
+import { createOverlay, isOutside } from "./overlay.js";
 import { createRegions } from "./regions.js";
 import { createRegionsPanel } from "./regions_panel.js";
 import { activeEvidence, activePane, activeSlide } from "../base/shown.js";
@@ -31,6 +31,7 @@ export function createTools(app) {
 
   let told = null; // the region whose sum is to be read out
   const lasso = createLasso(app, overlay, (ring, slide) => {
+    if (isOutside(app, ring, slide)) return app.notify("That lies outside the slide: it holds nothing.", { kind: "note", key: "outside" });
     told = regions.draw([[ring]], slide).id;
     if (!["regions", "ledger", "model"].includes(store.get().panel)) store.set({ panel: "ledger" });
     readOut();

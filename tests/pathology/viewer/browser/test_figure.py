@@ -59,6 +59,34 @@ def test_figure_says_what_it_is_of(viewer, page, tmp_path):
     assert outline.sum() > 500
 
 
+def test_caption_says_what_is_where(viewer, page):
+    entry = viewer.entry("cnn")
+    viewer.open(entry)
+
+    def caption(**patch):
+        viewer.ask("(app, patch) => app.store.set(patch)", patch)
+        viewer.until(
+            """app => app.panes.list().length === app.store.get().panes.length &&
+                app.panes.list().every((pane) => pane.slide && pane.size.width > 0)"""
+        )
+        with page.expect_download() as caught:
+            page.keyboard.press("Shift+S")
+        with Image.open(caught.value.path()) as picture:
+            return picture.text["Description"]
+
+    told = caption(layout="curtain", curtain=0.4)
+    assert "Left and right of the line: the slide; " in told
+    assert "60 % over the slide" in told
+    assert "scale" not in told
+    (pane,) = viewer.ask("app => app.store.get().panes")
+    two = [pane, {**pane, "map": "density", "mode": "heat"}]
+    told = caption(layout="grid", panes=two)
+    assert "each kind of map on a scale of its own" in told
+    labels = viewer.ask("app => app.panes.list()[0].evidence.maps.map((map) => map.label)")
+    assert f"({labels[0]}, 60 % over the slide)" in told
+    assert f"({labels[1]})" in told
+
+
 def test_png_texts_are_right_for_any_text(module_page, tmp_path):
     texts = {
         "Title": "µm² „Ünï“ 😀",
@@ -100,12 +128,12 @@ def test_numbers_never_read_as_zero_unless_they_are(module_page):
         """async () => {
             const {logits, percent, plain, decimalsFor} = await import('/static/base/numbers.js');
             return [logits(0.00001, 3), logits(-3, 3), logits(0, 3), logits(null), logits(NaN),
-                percent(1e-6), percent(0), percent(0.1234), plain(1234.5, 5), plain(0.000123, 2),
-                plain(0), decimalsFor([1234, 1]), decimalsFor([0.001]),
-                logits(1e-17, 3)];
+                percent(1e-6), percent(-0.00038), percent(0), percent(0.1234),
+                plain(1234.5, 5), plain(0.000123, 2), plain(0), decimalsFor([1234, 1]),
+                decimalsFor([0.001]), logits(1e-17, 3)];
         }"""
     )
     assert told == [
-        "+1.0e\u22125", "\u22123.000", "0.000", "", "not finite", "1.0e\u22124 %", "0.0 %",
-        "12.3 %", "1,234.5", "0.00012", "0", 3, 6, "0.000",
+        "+1.0e\u22125", "\u22123.000", "0.000", "", "not finite", "1.0e\u22124 %",
+        "\u22120.038 %", "0.0 %", "12.3 %", "1,234.5", "0.00012", "0", 3, 6, "0.000",
     ]  # fmt: skip

@@ -72,7 +72,9 @@ def test_a_tile_is_told_as_the_table_has_it(viewer, page):
         )
     )
     assert number(told["contribution"]) == pytest.approx(row.contribution, rel=2e-3, abs=1e-3)
-    assert number(told["= the tile's own logit"]) == pytest.approx(row.logit_tumour, rel=2e-3, abs=1e-3)
+    assert number(told["= the tile's own logit"]) == pytest.approx(
+        row.logit_tumour, rel=2e-3, abs=1e-3
+    )
     assert number(told["adds to the slide: weight \u00d7 contribution"]) == pytest.approx(
         row.weight * row.contribution, rel=2e-3
     )

@@ -53,7 +53,9 @@ def test_the_slides_ledger_is_that_of_the_file(viewer):
     }  # fmt: skip
     # All of the slide is in view.
     assert float(copied["inside"][1]) == pytest.approx(ledger["map_sum"], rel=1e-6)
-    assert float(copied["area, mm²"][1]) == pytest.approx(SIZE[0] * MPP[0] * SIZE[1] * MPP[1] * 1e-6)
+    assert float(copied["area, mm²"][1]) == pytest.approx(
+        SIZE[0] * MPP[0] * SIZE[1] * MPP[1] * 1e-6
+    )
 
 
 def test_two_explanations_stand_beside_each_other(viewer):
@@ -104,6 +106,12 @@ def test_the_first_press_on_a_pane_that_is_not_the_active_one_draws(viewer):
     assert shapely.Polygon(region["polygons"][0][0]).area == pytest.approx(300 * 250, rel=0.05)
     # It is drawn in both panes.
     assert viewer.page.locator(".pane-svg .tool-selected").count() == 2
+
+    viewer.ask("app => app.panes.camera.go({...app.panes.camera.get(), scale: 4})")
+    viewer.page.wait_for_timeout(50)
+    viewer.draw([(-90, -90), (-10, -90), (-10, -10)])
+    viewer.page.get_by_text("That lies outside the slide").wait_for()
+    assert viewer.ask("app => app.store.get().regions.length") == 1
 
 
 def test_lasso_by_touch(viewer):
@@ -215,11 +223,43 @@ def test_regions_stay_until_they_are_deleted_and_come_back(viewer, page):
     assert viewer.ask(names) == ["Region 1"]
     viewer.ask("app => { app.openList(); app.openSlide(app.store.get().slide); }")
     assert viewer.ask(names) == ["Region 1"]
+    viewer.ask("app => app.commands.run('region.view')")
     viewer.ask("app => app.commands.run('region.next')")
     page.keyboard.press("Delete")
-    assert viewer.ask(names) == []
+    assert viewer.ask(names) == ["Region 2"]
     page.keyboard.press("Control+z")
-    assert viewer.ask(names) == ["Region 1"]
+    assert viewer.ask(names) == ["Region 1", "Region 2"]  # where it was
+
+
+def test_tabs_do_not_undo_each_others_regions(viewer, page, served):
+    entry = viewer.entry()
+    viewer.open(entry)
+    viewer.draw([(300, 250), (600, 250), (600, 500)])
+    tab = page.context.new_page()
+    other = Viewer(tab, served)
+    other.open(entry)
+    other.ask("app => app.commands.run('region.view')")
+    names = "app => app.store.get().regions.map((one) => one.name).join()"
+    viewer.until(f"app => ({names})(app) === 'Region 1,Region 2'")
+    viewer.ask("app => app.commands.run('region.view')")
+    other.until(f"app => ({names})(app) === 'Region 1,Region 2,Region 3'")
+
+
+def test_what_could_not_be_summed_is_asked_again(viewer, page, complaints):
+    entry, sums = viewer.entry(), re.compile(r"/api/evidence/.*/regions$")
+    page.route(sums, lambda route: route.fulfill(status=500, json={"error": "no room"}))
+    viewer.open(entry)
+    told = page.locator(".ledger-tables .tool-problem")
+    told.wait_for()
+    assert told.inner_text() == "View: no room"
+    page.unroute(sums)
+    page.get_by_role("button", name="Try again").click()
+    assert number(viewer.cell("inside", 2)) == pytest.approx(
+        record_of(entry)["ledger"]["map_sum"], abs=5e-4
+    )
+    assert told.count() == 0
+    assert not page.get_by_role("button", name="Try again").is_visible()
+    complaints[:] = [each for each in complaints if "500" not in each]
 
 
 def test_export_and_import_give_the_same_regions(viewer, page, tmp_path):
@@ -291,7 +331,7 @@ def test_dropped_annotations_have_sums_for_each_class(viewer, page, complaints):
     page.locator("input[type=file]").set_input_files(
         {"name": "none.geojson", "mimeType": "application/json", "buffer": b"{not json"}
     )
-    line = page.locator(".notice-text").filter(has_text="none.geojson")
+    line = page.locator(".notice-text").filter(has_text="none.geojson: ")
     line.wait_for()
     refused = [each for each in complaints if "422" in each]
     assert len(refused) == 1
