@@ -267,6 +267,7 @@ def test_every_answer_says_what_browsers_may_do(friend, access, path, host, stat
     assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
     assert "unsafe" not in answer.headers["content-security-policy"]
     assert "http" not in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert answer.headers["cross-origin-opener-policy"] == "same-origin"
