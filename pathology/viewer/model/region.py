@@ -22,25 +22,29 @@ VIEW_PX = 1024
 
 @dataclass(frozen=True)
 class Region:
-    """The union of polygons.
+    """The union of polygons, as far as it lies on a slide.
 
     Args:
         polygons: each a ring and its holes, in level-0 pixels; of one that crosses itself all that
             it encloses counts, as in a region's sum.
+        size: width and height of the slide, beyond which there is nothing to paint.
     """
 
     polygons: Sequence[Sequence[Sequence[Sequence[float]]]]
+    size: tuple[float, float]
 
     @cached_property
     def geometry(self) -> Any:
         """A valid shapely geometry, prepared."""
         import shapely
 
+        from pathology.annotations.annotation import only_polygons
         from pathology.viewer.regions.regions import enclosed
 
         union = shapely.union_all([enclosed(rings) for rings in self.polygons])
-        shapely.prepare(union)
-        return union
+        on_slide = only_polygons(shapely.intersection(union, shapely.box(0, 0, *self.size)))
+        shapely.prepare(on_slide)
+        return on_slide
 
     def area_mm2(self, mpp: Mpp) -> float:
         """Its area on a slide of these pixels."""

@@ -53,11 +53,11 @@ def ask_mask(subject: Subject, question: MaskQuestion, progress: Progress) -> An
         ``notes``. All scores in logits, predictions from ``score.recomputed``.
 
     Raises:
-        ValueError: polygons without an area.
+        ValueError: polygons without an area on the slide.
     """
-    region = Region(question.polygons)
+    region = Region(question.polygons, subject.slide.size)
     if not region.geometry.area > 0:
-        raise ValueError("polygons have no area; draw a region")
+        raise ValueError("polygons have no area on the slide; draw a region")
     colour = fill_colour(question.fill, subject.slide, subject.members[0].grid)
     found = [_paint(subject, member, region, colour, progress) for member in subject.members]
     ledger, mpp = subject.explanation.ledger, subject.slide.mpp

@@ -21,6 +21,7 @@ from tests.pathology.viewer.model.made_subject import (
     CLASSES,
     GLASS,
     POLYGONS,
+    SIDES,
     TILE,
     by_loops,
     encoded,
@@ -135,6 +136,29 @@ def test_a_slide_model_sees_all_tiles_again(tmp_path):
     assert result["tiles"]["run"] < result["tiles"]["all"]
 
 
+def test_a_region_ends_where_the_slide_does(tmp_path):
+    array = pixels()
+    slide = slide_of(array)
+    torch.manual_seed(0)
+    # Halos, and a tile half beside the slide: what is read there is no part of it.
+    grid = grid_of(slide)
+    grid = replace(grid, x=np.where(np.arange(len(grid)) == 3, SIDES[1] - 6, grid.x))
+    scorer = DenseLogits(Dense(network()), encoded, CLASSES)
+    ring = (70.0, -20.0), (300.0, -20.0), (300.0, 300.0), (70.0, 300.0)
+    subject = subject_of(scorer, grid, slide)
+    result = ask(subject, "grey", ((ring,),))
+    changed = array.copy()
+    changed[:, 70:] = 128
+    real = explain_slide(
+        slide_of(changed), grid, scorer, "tumour", out_mpp=0.5, scratch=tmp_path / "1"
+    )
+    assert result["real"] == pytest.approx(real.logit, abs=EXACT)
+    assert result["area_mm2"] == pytest.approx(20 * SIDES[0] * 0.25e-6)
+    beside = (((100.0, 0.0), (120.0, 0.0), (120.0, 50.0)),)
+    with pytest.raises(ValueError, match="no area on the slide"):
+        ask(subject, polygons=(beside,))
+
+
 @pytest.mark.parametrize("block_tiles", [1, 3])
 def test_a_dense_model_sees_the_region_in_halos_too(block_tiles, tmp_path):
     array = pixels()
@@ -237,7 +261,7 @@ def test_a_linear_network_is_foretold_exactly():
 def test_a_region_beside_all_tiles_changes_nothing():
     array = pixels()
     slide = slide_of(array)
-    far = ((((1000.0, 1000.0), (1010.0, 1000.0), (1005.0, 1020.0)),),)
+    far = ((((81.0, 1.0), (89.0, 1.0), (85.0, 60.0)),),)
     result = ask(subject_of(pooled(), grid_of(slide), slide), polygons=far)
     assert result["tiles"]["run"] == 0
     assert result["change"] == 0

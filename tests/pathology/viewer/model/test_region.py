@@ -10,7 +10,8 @@ from pathology.viewer.model.region import Region, fill_colour
 from pathology.viewer.regions.regions import parse_polygons
 from tests.pathology.viewer.model.made_subject import HOLE, OUTLINE, POLYGONS, is_inside
 
-REGION = Region(POLYGONS)
+SIZE = 96, 80
+REGION = Region(POLYGONS, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -40,15 +41,15 @@ def test_tiles_that_it_meets():
 
 def test_an_outline_that_crosses_itself_has_an_area_and_overlaps_count_once():
     bow = (((0.0, 0.0), (10.0, 10.0), (10.0, 0.0), (0.0, 10.0)),)
-    assert Region((bow,)).area_mm2(Mpp(1.0, 1.0)) == pytest.approx(50e-6)
+    assert Region((bow,), SIZE).area_mm2(Mpp(1.0, 1.0)) == pytest.approx(50e-6)
     # A star's middle is wound around twice, and inside of what its line encloses.
-    corners = [(50 * np.cos(a), 50 * np.sin(a)) for a in np.arange(5) * 0.8 * np.pi]
-    star = Region((((*corners,),),))
-    assert star.mask(Box(-1, -1, 2, 2), 1, 1).all()
+    corners = [(40 + 39 * np.cos(a), 40 + 39 * np.sin(a)) for a in np.arange(5) * 0.8 * np.pi]
+    star = Region((((*corners,),),), SIZE)
+    assert star.mask(Box(39, 39, 2, 2), 1, 1).all()
     whole = parse_polygons([[list(map(list, corners))]], Box(-100, -100, 200, 200))
     assert star.geometry.equals(whole)
     square = (((0.0, 0.0), (10.0, 0.0), (10.0, 10.0), (0.0, 10.0)),)
-    assert Region((square, square)).area_mm2(Mpp(0.5, 2.0)) == pytest.approx(100e-6)
+    assert Region((square, square), SIZE).area_mm2(Mpp(0.5, 2.0)) == pytest.approx(100e-6)
 
 
 def test_colours():
