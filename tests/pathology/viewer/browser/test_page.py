@@ -17,6 +17,7 @@ from PIL import Image
 
 from pathology.explain.results.stored import load_explanation
 from pathology.viewer.library.library import Library
+from tests.pathology.viewer.browser.tool_page import areas_inside
 from tests.pathology.viewer.conftest import MPP, ODD, SIZES
 
 SETTLED = """() => {
@@ -348,8 +349,7 @@ def exact_sum(explanation, polygons) -> float:
     y, x = np.mgrid[: values.shape[0], : values.shape[1]]
     x, y = x * size[0] + heat.box.x, y * size[1] + heat.box.y
     boxes = shapely.box(x, y, x + size[0], y + size[1])
-    share = shapely.area(shapely.intersection(boxes, area)) / (size[0] * size[1])
-    return float((values * share).sum())
+    return float((values * areas_inside(boxes, area)).sum() / (size[0] * size[1]))
 
 
 def test_a_link_brings_back_the_view_and_a_figure_tells_all(page, served):

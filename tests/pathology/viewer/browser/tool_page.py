@@ -153,5 +153,13 @@ def brute_sum(entry, geometry):
     x_px, y_px = (1.3 / mpp for mpp in MPP)  # the fixture's pixels of 1.3 um
     rows, columns = np.nonzero(np.nan_to_num(values))
     boxes = shapely.box(columns * x_px, rows * y_px, (columns + 1) * x_px, (rows + 1) * y_px)
-    shares = shapely.area(shapely.intersection(boxes, geometry)) / (x_px * y_px)
-    return float((values[rows, columns] * shares).sum())
+    return float((values[rows, columns] * areas_inside(boxes, geometry)).sum() / (x_px * y_px))
+
+
+def areas_inside(boxes, geometry):
+    """How much of each box lies in a geometry; shapely cuts those that its outline crosses."""
+    shapely.prepare(geometry)
+    areas = np.where(shapely.contains_properly(geometry, boxes), shapely.area(boxes), 0.0)
+    is_cut = (areas == 0) & shapely.intersects(geometry, boxes)
+    areas[is_cut] = shapely.area(shapely.intersection(boxes[is_cut], geometry))
+    return areas
