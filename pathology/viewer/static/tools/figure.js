@@ -32,7 +32,7 @@ function layoutOf(panes) {
 }
 
 /** The ledger of a score in one line. */
-export function ledgerLine(ledger) {
+function ledgerLine(ledger) {
   const parts = [["bias", ledger.bias], ...Object.entries(ledger.constants ?? {}), ["map", ledger.map_sum]];
   if (ledger.cut_off !== 0) parts.push(["cut off", ledger.cut_off]);
   const sum = parts.map(([name, value]) => `${name} ${logits(value)}`).join(", ");
