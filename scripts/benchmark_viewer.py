@@ -433,7 +433,9 @@ def print_row(row: dict) -> None:
 def main() -> None:
     """Write what is shown, press, write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=OUT, help="the table (default: docs)")
+    parser.add_argument(
+        "--out", type=Path, default=OUT, help="the table (default: docs/viewing.csv)"
+    )
     parser.add_argument("--seconds", type=float, default=15, help="of a turn")
     parser.add_argument("--rounds", type=int, default=4, help="turns of every server")
     parser.add_argument("--slide", type=Path, help="a slide, instead of the made-up one")

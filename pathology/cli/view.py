@@ -1,5 +1,6 @@
 """``pathology view``: explanations beside their slides, in a browser."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -75,6 +76,8 @@ def view(
         )
     if not 0 <= port <= 65535:
         raise ValueError(f"--port must be from 0 to 65535, got {port}")
+    if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
+        raise ValueError(f"--mpp must be micrometres per pixel above 0, got {mpp:g}")
 
     from pathology.runs.encoder_choice import EncoderChoice
     from pathology.viewer.app import make_app

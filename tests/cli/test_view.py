@@ -189,6 +189,8 @@ def test_what_cannot_be_shown_is_refused(refused, slides, results, tmp_path):
     assert "no such folder" in refused("view", "--slides", slides, "--results", tmp_path / "x")
     assert "no explanation in it" in refused("view", "--slides", slides, "--results", slides)
     assert "--port" in refused("view", *options, "--port", 70000)
+    for mpp in (0, -1, "1e999"):
+        assert "--mpp must be" in refused("view", *options, f"--mpp={mpp}")
     assert "--host" in refused("view", *options, "--host", "203.0.113.5", "--allow-remote")
     other = tmp_path / "other.csv"
     other.write_text("slide_id,path\n")
