@@ -10,6 +10,7 @@ Tests are skipped, with a reason, where there is no Chromium or no Playwright.
 ``serve_viewer``: starts a viewer, ``serve_viewer(library, model=None) -> Served``, which says where
     it is (``url``, with the token in it, and ``origin``); it ends with the module's tests.
 ``served``: the one of the small library.
+``viewer``: its page, with words for what a person does there.
 """
 
 import mimetypes
@@ -26,6 +27,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import pathology.viewer
+from tests.pathology.viewer.browser.tool_page import Viewer
 
 STATIC = Path(pathology.viewer.__file__).parent / "static"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -160,3 +162,8 @@ def serve_viewer() -> Iterator[Callable[..., Served]]:
 @pytest.fixture(scope="module")
 def served(serve_viewer, library) -> Served:
     return serve_viewer(library)
+
+
+@pytest.fixture
+def viewer(page, served) -> Viewer:
+    return Viewer(page, served)

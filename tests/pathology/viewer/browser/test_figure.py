@@ -9,16 +9,10 @@ from PIL import Image
 
 from tests.pathology.viewer.browser.tool_page import (
     CASE,
-    Viewer,
     brute_sum,
     geometry_of,
     record_of,
 )  # fmt: skip
-
-
-@pytest.fixture
-def viewer(page, served) -> Viewer:
-    return Viewer(page, served)
 
 
 def test_figure_says_what_it_is_of(viewer, page, tmp_path):

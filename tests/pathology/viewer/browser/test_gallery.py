@@ -5,12 +5,7 @@ import pandas as pd
 import pytest
 import shapely
 
-from tests.pathology.viewer.browser.tool_page import MPP, Viewer, geometry_of, number
-
-
-@pytest.fixture
-def viewer(page, served) -> Viewer:
-    return Viewer(page, served)
+from tests.pathology.viewer.browser.tool_page import MPP, geometry_of, number
 
 
 def test_gallery_is_in_the_tables_order_and_goes_there(viewer, page):

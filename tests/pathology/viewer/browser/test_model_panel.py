@@ -14,11 +14,6 @@ from tests.pathology.viewer.browser.tool_page import CASE, Viewer, geometry_of, 
 INDEX, BOX = 40, ("x", "y", "width", "height")
 
 
-@pytest.fixture
-def viewer(page, served) -> Viewer:
-    return Viewer(page, served)
-
-
 class MadeUpModel:
     """Answers of a model, as the server gives them, for one tile and one region."""
 

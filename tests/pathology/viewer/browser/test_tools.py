@@ -21,11 +21,6 @@ from tests.pathology.viewer.browser.tool_page import (
 )  # fmt: skip
 
 
-@pytest.fixture
-def viewer(page, served) -> Viewer:
-    return Viewer(page, served)
-
-
 def test_the_slides_ledger_is_that_of_the_file(viewer):
     entry = viewer.entry()
     ledger = record_of(entry)["ledger"]
