@@ -56,6 +56,7 @@ export function createBlind(app) {
         confidence: confidence.value === "" ? null : Number(confidence.value),
         note: note.value.trim(),
       };
+      const hasFocus = place.contains(root.getRootNode().activeElement);
       commit.disabled = true;
       try {
         await app.transport.json(`api/slides/${slide}/reading`, { method: "POST", body });
@@ -65,6 +66,7 @@ export function createBlind(app) {
           const panes = firstPanes(app.library, slide);
           store.set({ panes, active: panes.length > 1 ? 1 : 0, view: null });
           app.announce("Your reading is committed; the prediction is shown.");
+          if (hasFocus) place.querySelector("button")?.focus(); // what had it is gone
         }
       } catch (error) {
         problem.textContent = error.message;
@@ -89,6 +91,7 @@ export function createBlind(app) {
         { class: "dialog-head" },
         element("h2", { text: "Your reading and the prediction" }),
         button("Close", () => {
+          app.focusPane();
           made.delete(slide);
           place.dataset.of = "";
           show();

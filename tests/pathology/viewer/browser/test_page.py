@@ -453,6 +453,8 @@ def test_what_a_run_says_is_hidden_until_the_reader_has_spoken(
     until(page, "document.body.viewer.store.get().panes.some((p) => p.evidence)")
     settle(page)
     assert "tumour, I think" in readings.read_text(encoding="utf-8")
+    focused = page.evaluate("document.activeElement.textContent")
+    assert focused == "Close", "the form that had the focus is gone"
     assert page.evaluate("(id) => fetch(`api/evidence/${id}`).then((a) => a.status)", hidden) == 200
     library.close()
 
