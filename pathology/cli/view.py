@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -103,7 +104,8 @@ def view(
         if model is not None:
             model.close()
         library.close()
-    print("stopped")
+    with suppress(BrokenPipeError):  # of `pathology view | head`
+        print("stopped", flush=True)
     return leave(0)
 
 
