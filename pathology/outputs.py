@@ -4,6 +4,7 @@ import errno
 import glob
 import os
 import shutil
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,8 +102,9 @@ def complete_folder(folder: Path) -> Iterator[Path]:
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        if folder.exists() and not folder.is_dir():
-            raise FileExistsError(errno.EEXIST, "there is a file of that name")
+        with suppress(FileNotFoundError):  # looked at once: another process may move it meanwhile
+            if not stat.S_ISDIR(folder.stat().st_mode):
+                raise FileExistsError(errno.EEXIST, "there is a file of that name")
         scratch.mkdir(parents=True)
         remove_scratch(folder)
         yield scratch
