@@ -19,7 +19,7 @@ from bcos_vit.explain import Explanation, explain_classes
 from bcos_vit.explain.trace import PIXELS
 from bcos_vit.models.dense import CellReadout, Dense
 from pathology.explain.scorers.blocks import Blocks
-from pathology.explain.scorers.pooled_logits import Mixture, check_finite
+from pathology.explain.scorers.pooled_logits import Mixture, check_finite, highest
 from pathology.explain.scorers.pooling import MeanPooling, Pooling
 from pathology.explain.scorers.scorer import (
     TILES,
@@ -30,7 +30,7 @@ from pathology.explain.scorers.scorer import (
     Window,
     check_tile_depth,
 )
-from pathology.explain.targets import Target, one_class
+from pathology.explain.targets import Target
 from pathology.tiling import TileGrid
 
 BLOCK_TILES = 4
@@ -102,8 +102,7 @@ class DenseLogits:
         blocks = Blocks(self.model, grid, self.block_tiles)
         logits: NDArray[np.float64] = known.double().cpu().numpy()
         if not targets:
-            pooled = [self.pooling.weights(column) @ column for column in logits.T]
-            targets = [one_class(self.classes, int(np.argmax(pooled)))]
+            targets = [highest(self.classes, self.pooling, logits)]
         mixtures = [Mixture.of(target, self.pooling, logits) for target in targets]
         ends = self.model.logits.bias.detach().double().cpu().numpy()
         plans = [

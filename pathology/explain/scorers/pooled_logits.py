@@ -58,6 +58,12 @@ class Mixture:
         return cls(weights, mixed)
 
 
+def highest(classes: Sequence[str], pooling: Pooling, logits: NDArray[np.float64]) -> Target:
+    """The class of the highest score, of the tiles' logits ``(n, classes)``."""
+    pooled = [pooling.weights(column) @ column for column in logits.T]
+    return one_class(classes, int(np.argmax(pooled)))
+
+
 @dataclass(frozen=True)
 class PooledLogits:
     """A tile model, whose logits are pooled.
@@ -111,8 +117,7 @@ class PooledLogits:
         logits: NDArray[np.float64] = known.double().cpu().numpy()
         is_known = bool(np.isfinite(logits).all())
         if not targets:
-            pooled = [self.pooling.weights(column) @ column for column in logits.T]
-            targets = [one_class(self.classes, int(np.argmax(pooled)))]
+            targets = [highest(self.classes, self.pooling, logits)]
         mixtures = [Mixture.of(target, self.pooling, logits) for target in targets]
         biases = self._biases()
         return Plan(
