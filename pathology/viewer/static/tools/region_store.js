@@ -3,9 +3,11 @@
 const PREFIX = "bcos-pathology.regions.";
 
 /** Slides of two libraries may have one name: the size has to be the same, too. */
-const keyOf = (slide) => `${PREFIX}${slide.id}.${slide.size.join("x")}.${slide.mpp.join("x")}`;
+const prefixOf = (slide) => `${PREFIX}${slide.id}.${slide.size.join("x")}.${slide.mpp.join("x")}.`;
 
 /**
+ * Each region is under a key of its own, so that two tabs that write at the same moment lose nothing of each other's.
+ *
  * @param {boolean} isLasting false where slides' ids mean nothing beyond this page, as in a notebook's cell: then regions last as long as it
  * @returns {{kept: function(object): object[], keep: function(object, object[]): boolean, on: function(function(string)): function()}}
  *   `kept` and `keep` take a slide as api/slides tells it; `keep` is false where regions last only as long as the page; `on` hears of
@@ -14,15 +16,29 @@ const keyOf = (slide) => `${PREFIX}${slide.id}.${slide.size.join("x")}.${slide.m
 export function createRegionStore(isLasting) {
   const memory = new Map();
   const unwritten = new Set(); // slides whose regions the browser did not take
+  const places = new Map(); // of a region in its slide's list, so that one that comes back has its old one
+  let last = 0;
+
+  function placeOf(id) {
+    if (!places.has(id)) places.set(id, (last = Math.max(last + 1, Date.now())));
+    return places.get(id);
+  }
 
   function stored(slide) {
     if (!isLasting) return [];
+    const prefix = prefixOf(slide);
+    const found = [];
     try {
-      const found = JSON.parse(localStorage.getItem(keyOf(slide)) ?? "[]");
-      return Array.isArray(found) ? found.filter((region) => isRegion(region, slide.id)) : [];
+      for (const key of Object.keys(localStorage).filter((each) => each.startsWith(prefix))) {
+        const { place, region } = read(key);
+        if (!Number.isFinite(place) || !isRegion(region, slide.id)) continue;
+        places.set(region.id, place);
+        found.push(region);
+      }
     } catch {
-      return [];
+      return []; // the browser keeps nothing
     }
+    return found.sort((a, b) => places.get(a.id) - places.get(b.id));
   }
 
   return {
@@ -31,13 +47,17 @@ export function createRegionStore(isLasting) {
       return memory.get(slide.id);
     },
     keep(slide, regions) {
-      const before = unwritten.has(slide.id) ? [] : (memory.get(slide.id) ?? []);
+      const before = new Map((unwritten.has(slide.id) ? [] : (memory.get(slide.id) ?? [])).map((region) => [region.id, region]));
+      const gone = new Set((memory.get(slide.id) ?? []).map(({ id }) => id));
       memory.set(slide.id, regions);
       if (!isLasting) return regions.length === 0;
       try {
-        const all = merged(stored(slide), before, regions);
-        if (all.length) localStorage.setItem(keyOf(slide), JSON.stringify(all));
-        else localStorage.removeItem(keyOf(slide));
+        for (const region of regions) {
+          gone.delete(region.id);
+          if (before.get(region.id) === region) continue;
+          localStorage.setItem(prefixOf(slide) + region.id, JSON.stringify({ place: placeOf(region.id), region }));
+        }
+        for (const id of gone) localStorage.removeItem(prefixOf(slide) + id);
         unwritten.delete(slide.id);
         return true;
       } catch {
@@ -46,28 +66,37 @@ export function createRegionStore(isLasting) {
       }
     },
     on(listener) {
+      const changed = new Set();
+      let soon = null;
+      const tell = () => {
+        soon = null;
+        const slides = [...changed].filter((slide) => !unwritten.has(slide)); // what only this tab has stays
+        changed.clear();
+        for (const slide of slides) {
+          memory.delete(slide);
+          listener(slide);
+        }
+      };
       const heard = ({ key }) => {
-        const slide = key?.startsWith(PREFIX) ? key.slice(PREFIX.length).split(".")[0] : null;
-        if (slide === null || unwritten.has(slide)) return; // what only this tab has stays
-        memory.delete(slide);
-        listener(slide);
+        if (!key?.startsWith(PREFIX)) return;
+        changed.add(key.slice(PREFIX.length).split(".")[0]);
+        soon ??= setTimeout(tell); // an import is a thousand keys
       };
       if (isLasting) addEventListener("storage", heard);
-      return () => removeEventListener("storage", heard);
+      return () => {
+        clearTimeout(soon);
+        removeEventListener("storage", heard);
+      };
     },
   };
 }
 
-/** What another tab may have stored meanwhile, with what this one has changed from `before` to `after`. */
-function merged(stored, before, after) {
-  if (stored.length === before.length && stored.every(({ id }, i) => id === before[i].id)) return after;
-  const [was, now] = [before, after].map((regions) => new Map(regions.map((region) => [region.id, region])));
-  const left = stored.filter(({ id }) => now.has(id) || !was.has(id));
-  const known = new Set(stored.map(({ id }) => id));
-  return [
-    ...left.map((region) => (now.has(region.id) && now.get(region.id) !== was.get(region.id) ? now.get(region.id) : region)),
-    ...after.filter(({ id }) => !was.has(id) && !known.has(id)),
-  ];
+function read(key) {
+  try {
+    return JSON.parse(localStorage.getItem(key)) ?? {};
+  } catch {
+    return {}; // not ours
+  }
 }
 
 function isRegion(region, slide) {
