@@ -7,6 +7,7 @@
     +-- WeightsError          weights that do not fit: shape, class count, hash
     +-- ConversionError       a conventional model that has no B-cos form here; names the part
     +-- NotExplainableError   a layer whose dynamic scale cannot be held constant; names the layer
+    +-- UnsupportedMethodError  an attribution method that is wrong or undefined on a model; says why
 
 Arguments that are wrong by themselves raise ``ValueError`` or ``TypeError`` where they are given.
 """
@@ -30,3 +31,7 @@ class ConversionError(BcosError):
 
 class NotExplainableError(BcosError):
     """The model, as it is, is not one matrix W(x) per input; the message names the layer."""
+
+
+class UnsupportedMethodError(BcosError):
+    """An attribution method is wrong or undefined on a model; the message says why."""

@@ -1,0 +1,1 @@
+"""What studies measured, as one page: intervals, tests, ranks and pictures."""

@@ -1,0 +1,1 @@
+"""Explanations of slides measured by their tiles."""

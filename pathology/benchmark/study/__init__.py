@@ -1,0 +1,1 @@
+"""Studies: backbones, explanation methods, data sets and seeds, cell by cell."""

@@ -1,0 +1,1 @@
+"""Labelled tiles whose evidence is known, to train on and to measure maps with."""

@@ -1,0 +1,1 @@
+"""How good a map is: against masks, against what the model does, and against chance. NumPy only."""
