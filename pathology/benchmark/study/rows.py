@@ -47,6 +47,8 @@ class Value:
         better: which way.
         headline: among the few numbers that a study is read by.
         note: why there is no value, or what to know about it.
+        backbone: where one cell measures several, as slides do; else the cell's own.
+        method: likewise, of explanation.
     """
 
     metric: str
@@ -61,3 +63,5 @@ class Value:
     better: Better = "higher"
     headline: bool = False
     note: str = ""
+    backbone: str = ""
+    method: str = ""
