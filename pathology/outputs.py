@@ -2,6 +2,7 @@
 
 import errno
 import glob
+import importlib
 import os
 import shutil
 import stat
@@ -139,3 +140,34 @@ def remove_scratch(folder: Path) -> None:
         process = draft.name[: -len(".part")].rpartition(".")[2]
         if process.isdecimal() and not _is_alive(int(process)):
             shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def alone_in(folder: Path, doing: str) -> Iterator[None]:
+    """Nobody else does the same in ``folder`` while the block runs, also where disks are shared.
+
+    The system lets go of the lock however the process ends; reading processes do not inherit it.
+
+    Args:
+        folder: it is there.
+        doing: what is done, for the message: ``training in it``.
+
+    Raises:
+        OutputError: somebody else does.
+    """
+    try:
+        fcntl = importlib.import_module("fcntl")
+    except ImportError:  # Windows
+        yield
+        return
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise OutputError(
+                    f"{folder}: another process is {doing}; wait for its end, or choose"
+                    " another --out"
+                ) from error
+            # A file system without locks.
+        yield

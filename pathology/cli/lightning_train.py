@@ -27,11 +27,10 @@ from pathology.cli.run_checkpoints import (
     WholeFiles,
     point_to_resume,
 )
-from pathology.cli.run_lock import alone_in
 from pathology.cli.run_logs import curve_loggers
 from pathology.cli.run_record import note_session, write_metrics
 from pathology.errors import OutputError, StampMismatchError
-from pathology.outputs import complete_file, writable_folder
+from pathology.outputs import alone_in, complete_file, writable_folder
 from pathology.runs.trained import OriginInCheckpoints, TileKind, write_origin
 from pathology.stain import StainFolder
 from pathology.tasks.checkpoint import Run
@@ -229,7 +228,7 @@ def _train(arguments: list[str]) -> int:
     cli.model.check_length(cli.trainer.max_epochs)
     run = Run(writable_folder(Path(cli.config["out"])))
     is_first = cli.trainer.is_global_zero
-    with alone_in(run) if is_first else nullcontext():
+    with alone_in(run.folder, "training in it") if is_first else nullcontext():
         return _train_in(run, cli, arguments)
 
 
