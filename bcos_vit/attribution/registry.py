@@ -1,17 +1,31 @@
 """Methods by name."""
 
+import difflib
 from collections.abc import Callable
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from bcos_vit.attribution.method import Method
 
 METHODS: dict[str, Callable[..., Method]] = {}
 """Classes by name; filled by :func:`register`, which each module of methods calls."""
 
+_Class = TypeVar("_Class", bound=type)
 
-def register(method: type) -> type:
-    """Class decorator: makes a method known by its ``name``."""
-    METHODS[method.name] = method  # type: ignore[attr-defined]
+
+def register(method: _Class) -> _Class:
+    """Class decorator: makes a method known by its ``name``.
+
+    Args:
+        method: a frozen dataclass; its fields are the method's settings.
+
+    Raises:
+        ValueError: another class has that name.
+    """
+    name: str = method.name  # type: ignore[attr-defined]
+    if METHODS.get(name, method) is not method:
+        raise ValueError(f"two methods are called {name!r}")
+    METHODS[name] = method
     return method
 
 
@@ -23,6 +37,29 @@ def make_method(name: str, **settings: Any) -> Method:
         **settings: the method's own.
 
     Raises:
-        ValueError: no such method, with the nearest; or a setting that it does not have.
+        ValueError: no such method, with the nearest; a setting that it does not have, or a value
+            that the setting cannot have.
+        TypeError: a value of the wrong type.
     """
-    raise NotImplementedError
+    if name not in METHODS:
+        raise ValueError(f"no attribution method is called {name!r}{_nearest(name, METHODS)}")
+    known = settings_of(name)
+    for setting in settings:
+        if setting not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise ValueError(
+                f"method {name!r} has no setting {setting!r}; {has}{_nearest(setting, known)}"
+            )
+    return METHODS[name](**settings)
+
+
+def settings_of(name: str) -> list[str]:
+    """Names of a registered method's settings."""
+    # What has a place in __init__: the rest of the fields are fixed by the class.
+    return [each.name for each in fields(METHODS[name]) if each.init]  # type: ignore[arg-type]
+
+
+def _nearest(name: str, known: Any) -> str:
+    """What an error message adds about names like ``name``; nothing where none is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=3)
+    return f"; did you mean {', '.join(near)}?" if near else ""
