@@ -156,6 +156,25 @@ def paint_edge(
     return Painted(_absorb(rgb, soft * np.full(3, density)), mask)
 
 
+def paint_tint(
+    rgb: NDArray[np.uint8],
+    mpp: float,
+    rng: np.random.Generator,
+    *,
+    gains: tuple[float, float, float] = (0.93, 1.0, 0.86),
+) -> Painted:
+    """The whole image as by another scanner, whose colours are not the same.
+
+    Args:
+        rgb: ``(height, width, 3)`` uint8; not changed.
+        mpp: micrometres per pixel; of no effect.
+        rng: of no effect.
+        gains: what red, green and blue are multiplied by.
+    """
+    tinted = np.rint(rgb * np.array(gains)).clip(0, 255).astype(np.uint8)
+    return Painted(tinted, np.ones(rgb.shape[:2], bool))
+
+
 def paint_black(
     rgb: NDArray[np.uint8], mpp: float, rng: np.random.Generator, *, share: float = 0.2
 ) -> Painted:

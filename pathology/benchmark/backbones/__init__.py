@@ -1,0 +1,1 @@
+"""Training, loading and measuring of the networks of studies."""
