@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bcos_vit.attribution.classifier import Classifier
 from bcos_vit.errors import NotExplainableError, UnsupportedMethodError
 from bcos_vit.explain.mode import check_explainable, unwrapped
+from bcos_vit.layers.bias import TERM as BIASES
 
 
 def check_batch(images: Tensor, target: Tensor) -> None:
@@ -118,11 +119,29 @@ def attentions(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def is_bcos(model: nn.Module) -> bool:
-    """Whether the network in eval mode is one matrix W(x) per image."""
+def check_bcos(name: str, classifier: Classifier) -> None:
+    """Refuse networks that are not B-cos: not one matrix W(x) per image, or with biases inside.
+
+    Raises:
+        UnsupportedMethodError: naming the method ``name`` and the first layer at fault.
+    """
     try:
-        check_explainable(model)
-    except NotExplainableError:
+        check_explainable(classifier.model)
+    except NotExplainableError as error:
+        raise UnsupportedMethodError(f"{name} is for B-cos networks: {error}") from error
+    for where, module in classifier.model.named_modules():
+        if BIASES in getattr(module, "constant_terms", ()):
+            raise UnsupportedMethodError(
+                f"{name} is for B-cos networks; {_named(where, module)} adds a bias, as in a"
+                " conventional network"
+            )
+
+
+def is_bcos(model: nn.Module) -> bool:
+    """Whether the network in eval mode is one matrix W(x) per image, without biases inside."""
+    try:
+        check_bcos("", Classifier(model, nn.Identity()))
+    except UnsupportedMethodError:
         return False
     return True
 
