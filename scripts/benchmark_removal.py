@@ -14,7 +14,9 @@ import torch
 from pathology.aggregators import make_aggregator
 from pathology.aggregators.removal import greedy_removal, removal_effects
 
-NAMES = ("bcos_mean", "bcos_top", "bcos_attention", "bcos_gated_sum", "bcos_pooled")
+NAMES = (
+    "bcos_mean", "bcos_top", "bcos_attention", "bcos_gated_sum", "bcos_pooled", "abmil", "clam",
+)  # fmt: skip
 
 
 @torch.no_grad()

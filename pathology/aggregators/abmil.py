@@ -1,5 +1,6 @@
 """Attention-based multiple-instance learning, with a classifier of two layers or a linear one."""
 
+import torch
 from torch import Tensor, nn
 
 from pathology.aggregators.aggregator import Aggregator
@@ -51,6 +52,18 @@ class AttentionMIL(Aggregator):
         """``(bags, tiles)``, sums to 1 over a bag."""
         features = self.checked(features, present)
         return softmax_of_tiles(self.scores(self.embed(features)), present)[..., 0]
+
+    def subsets(self, features: Tensor, target: int) -> NormalisedSum:
+        embedded: Tensor = self.embed(features)
+        to_logits = self.finish(target)
+
+        @torch.no_grad()
+        def finish(pooled: Tensor) -> Tensor:
+            with torch.autocast(pooled.device.type, enabled=False):
+                logits: Tensor = self.classifier(pooled.to(embedded.dtype))[:, target, None]
+            return to_logits(logits.double())
+
+        return NormalisedSum(embedded.double(), self.scores(embedded)[:, 0].double(), finish)
 
 
 class LinearAttentionMIL(PooledFeatures):

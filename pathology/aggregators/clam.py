@@ -8,6 +8,7 @@ from pathology.aggregators.abmil import embedding
 from pathology.aggregators.aggregator import Aggregator
 from pathology.aggregators.gated_attention import GatedAttention
 from pathology.aggregators.scorer import softmax_of_tiles
+from pathology.aggregators.subsets import NormalisedSum
 
 
 class ClassAttentionMIL(Aggregator):
@@ -71,6 +72,13 @@ class ClassAttentionMIL(Aggregator):
         weights = softmax_of_tiles(self.scores(self.embed(features)), present)
         predicted = self(features, present).argmax(-1)
         return weights[torch.arange(len(features), device=features.device), :, predicted]
+
+    def subsets(self, features: Tensor, target: int) -> NormalisedSum:
+        embedded: Tensor = self.embed(features)
+        scores = self.scores(embedded)[:, target].double()
+        values = (embedded.double() @ self.weight[target].double())[:, None]
+        finish, constant = self.finish(target), self.bias.detach()[target].double()
+        return NormalisedSum(values, scores, lambda sums: finish(sums + constant))
 
     def auxiliary_loss(self, features: Tensor, present: Tensor | None, label: Tensor) -> Tensor:
         """Instance-level clustering, to be added to the bag loss; its weight is in it.

@@ -18,8 +18,8 @@ from pathology.aggregators.removal import (
 from tests.pathology.aggregators.cases import EXACT, EXACT_CASES, bag, case_name, make
 
 CLOSED = {
-    "bcos_mean", "bcos_top", "bcos_attention", "bcos_pooled", "bcos_gated_sum", "abmil_linear",
-    "mean",
+    "bcos_mean", "bcos_top", "bcos_attention", "bcos_pooled", "bcos_gated_sum", "abmil",
+    "abmil_linear", "clam", "mean",
 }  # fmt: skip
 CASES = EXACT_CASES + [(name, {}) for name in AGGREGATORS if name not in EXACT]
 ORDERED = {"transmil"}
