@@ -1,0 +1,79 @@
+"""Groups of metrics: what of :mod:`pathology.map_quality` is asked of a method on a network."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pathology.benchmark.study.measures.asked_for_only import asked_for_only
+from pathology.benchmark.study.measures.catalogue import METRICS, Metric
+from pathology.benchmark.study.measures.confounder import confounder
+from pathology.benchmark.study.measures.cost import cost
+from pathology.benchmark.study.measures.faithfulness import faithfulness
+from pathology.benchmark.study.measures.folds import folds
+from pathology.benchmark.study.measures.grid import grid
+from pathology.benchmark.study.measures.ledger import ledger
+from pathology.benchmark.study.measures.localisation import localisation
+from pathology.benchmark.study.measures.sanity import sanity
+from pathology.benchmark.study.measures.single import idsds
+from pathology.benchmark.study.measures.subject import Subject, UnknownMaskError
+from pathology.benchmark.study.rows import Value
+from pathology.benchmark.study.variants import DELETED, FOLD, SHUFFLED
+
+__all__ = ["GROUPS", "METRICS", "Group", "Metric", "Subject", "UnknownMaskError"]
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Metrics that are computed together.
+
+    Args:
+        measure: from a subject and settings to values.
+        settings: its own, with what they are unless a study says otherwise.
+        version: raised when its numbers change, so that nothing old is taken for new.
+        variants: networks trained another way that it needs, by its settings.
+        times: whether it measures time or memory, so that nothing else may run beside it.
+    """
+
+    measure: Callable[..., list[Value]]
+    settings: Settings = field(default_factory=dict)
+    version: int = 1
+    variants: Callable[[Settings], list[str]] = lambda settings: []
+    times: bool = False
+
+
+GROUPS: dict[str, Group] = {
+    "localisation": Group(localisation, {"repeats": 1000}),
+    "confounder": Group(confounder),
+    "grid": Group(grid, {"mosaics": 50, "cells": 2, "kernel": 0}),
+    "faithfulness": Group(
+        faithfulness,
+        {
+            "examples": 32,
+            "steps": 16,
+            "fill": "local_mean",
+            "parts": 16,
+            "cells": 4,
+            "squares": 100,
+            "levels": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+        },
+    ),
+    "idsds": Group(
+        idsds,
+        {"examples": 0, "cells": 4},
+        variants=lambda settings: [DELETED.format(cells=settings["cells"])],
+    ),
+    "ledger": Group(ledger),
+    "sanity": Group(sanity, {"examples": 32, "draws": 1}, variants=lambda settings: [SHUFFLED]),
+    "folds": Group(
+        folds,
+        {"folds": 4, "examples": 64},
+        variants=lambda settings: [
+            FOLD.format(fold=i, folds=settings["folds"]) for i in range(settings["folds"])
+        ],
+    ),
+    "asked_for_only": Group(asked_for_only, {"tolerance": 0.0}),
+    "cost": Group(cost, {"images": 8, "seconds": 2.0}, times=True),
+}
+"""By name, in the order of reports."""
