@@ -22,6 +22,8 @@ class Attribution:
         reference: ``(n,)`` the logit of the baseline, for methods that explain the difference to
             one; zero when omitted.
         standard_error: ``(n, h, w)`` of the maps, where they are estimated from samples.
+        fidelity: ``(n,)`` weighted R^2 of the surrogate that the maps are of, where there is one;
+            NaN where the network says the same whatever it sees.
         forward_passes: per image, by the method as it ran.
         backward_passes: likewise.
     """
@@ -33,6 +35,7 @@ class Attribution:
     constants: dict[str, Tensor] = field(default_factory=dict)
     reference: Tensor | None = None
     standard_error: Tensor | None = None
+    fidelity: Tensor | None = None
     forward_passes: float = 0
     backward_passes: float = 0
 
