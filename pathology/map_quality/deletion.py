@@ -26,15 +26,15 @@ from pathology.map_quality.replacement import Fill, Inpainting
 from pathology.map_quality.scoring import (
     BATCH,
     Image,
+    Quantity,
     Score,
     Squash,
     ask,
     check,
     check_target,
-    probability,
+    said,
 )
 
-Quantity = Literal["logit", "probability"]
 Order = Literal["morf", "lerf"]
 
 
@@ -59,7 +59,8 @@ class Curves:
 
     def curve(self, order: Order, quantity: Quantity = "probability") -> NDArray[np.float64]:
         """``(s,)``: a logit or probability by share removed, mean over orders of ties."""
-        return self._of({"morf": self.morf, "lerf": self.lerf}[order], quantity).mean(0)
+        logits = {"morf": self.morf, "lerf": self.lerf}[order]
+        return said(logits, self.target, quantity, self.squash).mean(0)
 
     def accuracy(self, order: Order) -> NDArray[np.float64]:
         """``(s,)``: whether the target still is the highest class; a share over orders of ties."""
@@ -82,13 +83,6 @@ class Curves:
     def mean_difference(self, quantity: Quantity = "probability") -> float:
         """Mean of LeRF - MoRF over the shares, each counting the same."""
         return float((self.curve("lerf", quantity) - self.curve("morf", quantity)).mean())
-
-    def _of(self, logits: NDArray[np.float64], quantity: Quantity) -> NDArray[np.float64]:
-        if quantity == "logit":
-            return logits[..., self.target]
-        if quantity == "probability":
-            return probability(logits, self.target, self.squash)
-        raise ValueError(f"quantity must be logit or probability, got {quantity!r}")
 
     def _area(self, order: Order, quantity: Quantity) -> float:
         width = self.shares[-1] - self.shares[0]
@@ -138,10 +132,10 @@ def deletion(
     # Where nothing ties every order is the same, and asking twice tells nothing.
     orders = orders if len(np.unique(values)) < len(values) else 1
     counts = np.rint(shares * len(values)).astype(int)
-    ranks = [_ranks(values, rng) for _ in range(orders)]
+    places = [ranks(values, rng) for _ in range(orders)]
 
     def images() -> Iterator[Image]:
-        for rank in ranks:
+        for rank in places:
             for count in counts:
                 yield fill(image, rank[member] < count)
             for count in counts:
@@ -180,7 +174,7 @@ def _parts(
     return sums / np.bincount(member.ravel()), member.reshape(parts.shape)
 
 
-def _ranks(values: ArrayLike, rng: np.random.Generator) -> NDArray[np.intp]:
+def ranks(values: ArrayLike, rng: np.random.Generator) -> NDArray[np.intp]:
     """Place of each in the order from highest to lowest, ties at random."""
     values = np.asarray(values)
     order = np.lexsort((rng.random(len(values)), -values))

@@ -18,17 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology.map_quality.deletion import Quantity
 from pathology.map_quality.replacement import Colour, Fill, Mask
 from pathology.map_quality.scoring import (
     BATCH,
     Image,
+    Quantity,
     Score,
     Squash,
-    ask,
     check,
-    check_target,
-    probability,
+    falls,
 )
 
 
@@ -108,19 +106,16 @@ def infidelity(
     fill = Colour() if fill is None else fill
     removed = draw_squares(rng, image.shape[:2], samples, sides)
     others = (fill(image, mask) for mask in removed)
-    logits = ask(score, (one for some in ([image], others) for one in some), batch)
-    check_target(logits, target)
-    said = logits[:, target] if quantity == "logit" else probability(logits, target, squash)
-    falls = said[0] - said[1:]
+    fell = falls(score, image, others, target, quantity, squash, batch)
     wide = attribution.astype(np.float64)
     sums = np.array([wide[mask].sum() for mask in removed])
     areas = np.array([float(mask.sum()) for mask in removed])
     note = ""
-    if not falls.any():
+    if not fell.any():
         note = "removing squares does nothing"
     elif np.ptp(attribution) == 0:
         note = "the map is constant"
-    return Infidelity(sums, falls, areas, note)
+    return Infidelity(sums, fell, areas, note)
 
 
 def draw_squares(

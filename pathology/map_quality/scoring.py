@@ -1,7 +1,7 @@
 """What metrics ask of a network: logits of images, a few at a time."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ Score = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 """From images ``(k, h, w, 3)`` in [0, 1] to logits ``(k, classes)``."""
 Explain = Callable[[NDArray[np.float32]], NDArray[np.floating]]
 """From images ``(k, h, w, 3)`` to their maps ``(k, h, w)``, of the class that is explained."""
+Quantity = Literal["logit", "probability"]
 Squash = Literal["softmax", "sigmoid"]
 """How logits become probabilities: of one class of several, or of each class by itself."""
 
@@ -71,6 +72,40 @@ def probability(
         found: NDArray[np.float64] = expit(logits[..., target])
         return found
     return np.exp(log_softmax(logits, axis=-1)[..., target])
+
+
+def said(
+    logits: NDArray[np.float64], target: int, quantity: Quantity, squash: Squash = "softmax"
+) -> NDArray[np.float64]:
+    """A class's logit or probability from logits ``(..., classes)``.
+
+    Raises:
+        ValueError: a class that the network has not, or another quantity.
+    """
+    check_target(logits, target)
+    if quantity == "logit":
+        return logits[..., target]
+    if quantity == "probability":
+        return probability(logits, target, squash)
+    raise ValueError(f"quantity must be logit or probability, got {quantity!r}")
+
+
+def falls(
+    score: Score,
+    image: Image,
+    others: Iterable[Image],
+    target: int,
+    quantity: Quantity = "logit",
+    squash: Squash = "softmax",
+    batch: int = BATCH,
+) -> NDArray[np.float64]:
+    """By how much a class's logit (or probability) is higher for an image than for others.
+
+    Returns:
+        ``(k,)``, one for each of ``others``.
+    """
+    values = said(ask(score, chain([image], others), batch), target, quantity, squash)
+    return values[0] - values[1:]
 
 
 def check(image: NDArray, attribution: NDArray | None = None) -> None:

@@ -19,17 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology.map_quality.agreement import spearman
-from pathology.map_quality.deletion import Quantity
 from pathology.map_quality.replacement import Colour, Fill, is_tissue
 from pathology.map_quality.scoring import (
     BATCH,
     Image,
+    Quantity,
     Score,
     Squash,
-    ask,
     check,
-    check_target,
-    probability,
+    falls,
 )
 
 FEWEST = 3
@@ -102,13 +100,11 @@ def single_deletion(
     check(image, attribution)
     fill = Colour() if fill is None else fill
     member = cells_of(image.shape[:2], cells)
-    sums = np.bincount(member.ravel(), attribution.ravel().astype(np.float64))
+    sums = np.zeros(cells**2)
+    np.add.at(sums, member.ravel(), attribution.ravel())
     tissue = np.bincount(member.ravel(), is_tissue(image).ravel()) / np.bincount(member.ravel())
     without = (fill(image, member == cell) for cell in range(cells**2))
-    logits = ask(score, (one for some in ([image], without) for one in some), batch)
-    check_target(logits, target)
-    said = logits[:, target] if quantity == "logit" else probability(logits, target, squash)
-    drops = said[0] - said[1:]
+    drops = falls(score, image, without, target, quantity, squash, batch)
     counted = tissue >= least_tissue
     correlation, note = math.nan, ""
     if counted.sum() < FEWEST:
