@@ -1,0 +1,46 @@
+"""The exact ledger of a conventional network: what each pixel and each constant brings to a logit."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from bcos_vit.attribution.attribution import Attribution, Unit
+from bcos_vit.attribution.checks import check_batch
+from bcos_vit.attribution.classifier import Classifier
+from bcos_vit.attribution.following import check_followable, take_apart
+from bcos_vit.attribution.gates import Gates
+from bcos_vit.attribution.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class Ledger:
+    """Pixels, position code, tokens and biases of a logit, with the network's gates held.
+
+    The honest control to B-cos: any network of gates, norms and attention is one matrix ``W(x)``
+    per image plus constants, and the gap of this ledger is rounding, too. What differs between
+    networks is how much of a logit is in the pixels. For ReLU networks maps are those of Input x
+    Gradient; with GELU, norms and attention they are not, since there the gradient also follows how
+    the gates move.
+
+    Constants: ``position`` (codes added to tokens), ``tokens`` (class token, registers), ``biases``
+    (of any layer, with the shifts of norms), ``mean`` (what the encoding's normalisation subtracts).
+
+    Source:
+        Detached-gate reading of conventional networks: Ali et al., "XAI for Transformers", ICML
+        2022 (arXiv:2202.07304); Adam et al., "OMENN", 2021; position as a part of its own: Gur-Arieh
+        et al.'s positional attribution.
+    """
+
+    name: ClassVar[str] = "ledger"
+    is_signed: ClassVar[bool] = True
+    unit: ClassVar[Unit] = "logits"
+
+    def check(self, classifier: Classifier) -> None:
+        check_followable(self.name, classifier)
+
+    def __call__(self, classifier: Classifier, images: Tensor, target: Tensor) -> Attribution:
+        check_batch(images, target)
+        self.check(classifier)
+        return take_apart(Gates(self.name, classifier, images), classifier, images, target)

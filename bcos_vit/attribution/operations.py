@@ -1,0 +1,80 @@
+"""PyTorch's operations by what they do to something that is linear in the pixels.
+
+An operation that is in none of these sets is taken to be none of them. Names are without the
+underscores of methods and in-place forms: ``__iadd__`` is ``iadd``, ``relu_`` is ``relu``.
+"""
+
+from typing import Any
+
+LINEAR = frozenset(
+    """
+    view view_as reshape reshape_as flatten unflatten ravel squeeze unsqueeze permute transpose
+    swapaxes swapdims movedim moveaxis t T mT contiguous clone expand expand_as broadcast_to repeat
+    repeat_interleave tile roll flip rot90 narrow select index_select getitem unbind chunk split
+    tensor_split split_with_sizes take_along_dim gather unfold im2col pixel_shuffle pixel_unshuffle
+    channel_shuffle mean sum cumsum neg negative positive to type type_as float double
+    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+    interpolate upsample upsample_bilinear upsample_nearest requires_grad
+    """.split()
+)
+"""Linear in their first argument, whatever the others; nothing is added."""
+
+CHOICES = frozenset(
+    """
+    max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+    amax
+    """.split()
+)
+"""Linear once the choice that they make is held, as their gradient does."""
+
+ACTIVATIONS = frozenset(
+    """
+    relu relu6 gelu silu mish hardswish leaky_relu prelu elu selu celu tanh hardtanh softsign
+    """.split()
+)
+"""Element by element and 0 at 0: their input times a gate."""
+
+PRODUCTS = frozenset(
+    """
+    mul multiply rmul imul div divide true_divide truediv itruediv idiv matmul rmatmul mm bmm mv
+    einsum
+    """.split()
+)
+"""Linear in one factor where the others are held."""
+
+LAYERS = frozenset(
+    """
+    linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d batch_norm
+    layer_norm group_norm rms_norm pad dropout dropout2d feature_dropout alpha_dropout
+    """.split()
+)
+"""Affine in their first argument, once a norm's deviation is held; all others are constants."""
+
+SUMS = {
+    "add": (1, 1),
+    "radd": (1, 1),
+    "iadd": (1, 1),
+    "sub": (1, -1),
+    "subtract": (1, -1),
+    "isub": (1, -1),
+    "rsub": (-1, 1),
+}
+"""Signs of the two terms."""
+
+NUMBERS = frozenset("item tolist numpy __float__ __int__ __index__ __array__".split())
+"""Leave PyTorch with a number; here with underscores: ``x.float()`` is another matter."""
+
+MAKERS = frozenset(
+    """
+    zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full
+    new_empty new_tensor
+    """.split()
+)
+"""Look at shape and type only."""
+
+
+def name_of(func: Any) -> str:
+    """Name of a function, method or property of PyTorch."""
+    if func.__name__ == "__get__":
+        return str(func.__self__.__name__)
+    return str(func.__name__).strip("_")
