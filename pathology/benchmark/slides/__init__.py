@@ -1,1 +1,1 @@
-"""Explanations of slides measured by their tiles."""
+"""Explanations of whole slides by their tiles: methods, and what they are measured by."""
