@@ -13,6 +13,7 @@
     +-- StampMismatchError        results made by another model or specification
     +-- OutputError               a folder or file that cannot be written
     +-- MissingExtraError         an optional package that is not installed
+    +-- TrainingError         a training of a study that failed
     +-- LedgerError               the sum of a map does not account for its score
 
 The command line turns each into one line and exit code 2. A message says what failed, on what,
@@ -73,6 +74,10 @@ class OutputError(PathologyError):
 
 class MissingExtraError(PathologyError, ImportError):
     """What was asked for needs an optional package; the message says which to install."""
+
+
+class TrainingError(PathologyError):
+    """A training that a study started has failed."""
 
 
 class LedgerError(PathologyError):

@@ -161,7 +161,7 @@ def paint_tint(
     mpp: float,
     rng: np.random.Generator,
     *,
-    gains: tuple[float, float, float] = (0.93, 1.0, 0.86),
+    gains: tuple[float, float, float] = (0.95, 1.0, 0.9),
 ) -> Painted:
     """The whole image as by another scanner, whose colours are not the same.
 

@@ -6,6 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
+from pathology.benchmark.tile_sets.folder import FolderTiles
+from pathology.benchmark.tile_sets.nuclei import NucleiTiles
 from pathology.benchmark.tile_sets.synthetic import SyntheticTiles
 from pathology.benchmark.tile_sets.tile_set import TileSet
 from pathology.benchmark.tile_sets.writing import Tile, found_set, write_set
@@ -28,7 +30,11 @@ class Maker(Protocol):
     def make(self, progress: Progress | None = None) -> Iterator[Tile]: ...
 
 
-KINDS: dict[str, Callable[..., Maker]] = {"synthetic": SyntheticTiles}
+KINDS: dict[str, Callable[..., Maker]] = {
+    "synthetic": SyntheticTiles,
+    "folder": FolderTiles,
+    "nuclei": NucleiTiles,
+}
 """Makers by what configs call them."""
 
 

@@ -22,6 +22,7 @@ Progress = Callable[[str, int, int], None]
 
 NORMAL_NUCLEUS, TUMOUR_NUCLEUS = 1, 2  # of Rendering.evidence
 BLOCK = 512  # renderings of whole blocks are the fastest
+DEFAULT_TILES = {"train": 600, "val": 150, "test": 150}
 BARREN = 30
 """So many patients in a row without a tile are too many."""
 
@@ -56,7 +57,7 @@ class SyntheticTiles:
         per_patient: tiles of each patient, of both classes together.
     """
 
-    tiles: Mapping[str, int] = field(default_factory=lambda: dict(train=600, val=150, test=150))
+    tiles: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_TILES))
     size_px: int = 64
     mpp: float = 1.0
     seed: int = 0

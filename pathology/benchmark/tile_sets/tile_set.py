@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,8 +28,8 @@ class Examples:
         names: of the files, unique in the set.
         patients: ``(n,)`` what is drawn as a whole by the bootstrap.
         masks: by name, see :data:`MASK_BITS`, ``(n, h, w)`` bool; those that the set has.
-        columns: the manifest's other columns, one row per tile, as text: ``confounder``, ``stratum``
-            and ``base`` where something was planted.
+        columns: the manifest's other columns, one row per tile, as text: ``confounder``,
+            ``stratum`` and ``base`` where something was planted.
     """
 
     images: NDArray[np.uint8]
@@ -43,7 +42,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: NDArray[np.integer[Any]] | NDArray[np.bool_]) -> "Examples":
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> "Examples":
         """The tiles that an index or mask ``(n,)`` picks, in its order."""
         index = np.arange(len(self))[np.asarray(rows)]
         return Examples(
@@ -105,7 +104,7 @@ class TileSet:
         places = {label: i for i, label in enumerate(self.classes)}
         return Examples(
             images,
-            rows["label"].map(places).to_numpy(np.int64),
+            np.array([places[label] for label in rows["label"]], np.int64),
             tuple(Path(path).stem for path in rows["path"]),
             tuple(rows["patient_id"]),
             masks,
