@@ -1,4 +1,4 @@
-"""``pathology benchmark KIND``: what models cost, measured on this machine."""
+"""``pathology benchmark``: what models cost, and studies of networks and their explanations."""
 
 import sys
 from collections.abc import Sequence
@@ -135,16 +135,65 @@ def summary(rows: "list[Row]") -> str:
     return f"{sum(verdicts)} of {len(verdicts)} targets met"
 
 
+def study(
+    config: list[str],
+    out: Path,
+    device: str = "auto",
+    jobs: int = 1,
+    only_report: bool = False,
+) -> int:
+    """Compare networks and ways to explain them: accuracy, cost, quality of their maps.
+
+    Runs what studies in YAML files say (configs/benchmark) and writes into --out: results.parquet (a
+    tidy table), report.html (one page), commands.txt (what was run), failures.csv, and cells/, a
+    folder for each piece of work. Run it again and it goes on where it was stopped; what is done is
+    not done again, and a change in a config only costs what it changes. What fails is told in a
+    line and the rest goes on.
+
+    exit codes: 0 done, 1 something failed (failures.csv says what), 2 something to correct
+
+    Args:
+        config: studies, one YAML each.
+        out: folder for all of them.
+        device: auto, cpu, cuda, ...
+        jobs: processes at a time; each needs a GB or two of memory for small networks on small
+            tiles. Times are measured with nothing beside them.
+        only_report: write the table and the page of what is there.
+    """
+    from pathology.benchmark.study.running import run_studies
+
+    words = ["benchmark", "--config", *config, "--out", str(out)]
+    words += ["--device", device] if device != "auto" else []
+    return run_studies(
+        [Path(each) for each in config],
+        out,
+        device=device,
+        jobs=jobs,
+        only_report=only_report,
+        asked=words,
+    )
+
+
 KINDS = {"speed": (speed, "cost over the conventional twin, of explanations over a forward pass")}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a kind of benchmark."""
+    """Run studies, or a kind of benchmark."""
     kinds = "\n".join(f"  {kind:<10} {what}" for kind, (_, what) in KINDS.items())
-    usage = f"usage: pathology benchmark KIND [options]\n\nkinds:\n{kinds}"
+    usage = (
+        "usage: pathology benchmark --config STUDY.yaml [...] --out DIR\n"
+        "       pathology benchmark KIND [options]\n\n"
+        "Studies (configs/benchmark) train networks and their twins, explain them by many methods,"
+        " and\nmeasure the maps; `pathology benchmark --config --help` tells the options.\n\n"
+        f"kinds:\n{kinds}"
+    )
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage, file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
+    if arguments[0].startswith("--"):
+        if "--help" in arguments or "-h" in arguments:
+            arguments = ["--help"]
+        return run_function(study, arguments, "benchmark", config=False)
     if arguments[0] not in KINDS:
         raise ValueError(f"no benchmark is called {arguments[0]!r}; one of {', '.join(KINDS)}")
     return run_function(KINDS[arguments[0]][0], arguments[1:], f"benchmark {arguments[0]}")

@@ -10,7 +10,11 @@ from jsonargparse import ArgumentParser
 
 
 def run_function(
-    function: Callable[..., int], arguments: Sequence[str], verb: str | None = None
+    function: Callable[..., int],
+    arguments: Sequence[str],
+    verb: str | None = None,
+    *,
+    config: bool = True,
 ) -> int:
     """Parse ``arguments`` by the function's own annotations and call it.
 
@@ -18,6 +22,7 @@ def run_function(
         function: keyword arguments become ``--options``; ``--config FILE`` reads them from YAML.
         arguments: what stands behind the verb.
         verb: for the usage; the function's name when omitted.
+        config: whether ``--config`` is such a file; otherwise the function may take it itself.
 
     Returns:
         What the function returns: an exit code.
@@ -26,11 +31,13 @@ def run_function(
         prog=f"pathology {verb or function.__name__}",
         description=(inspect.getdoc(function) or "").split("\n\nArgs:")[0],
     )
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    if config:
+        parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parser.add_function_arguments(function, as_positional=False)
     words = _plain_words(arguments, function)
     values: dict[str, Any] = parser.instantiate(parser.parse_args(words)).as_dict()
-    values.pop("config", None)
+    if config:
+        values.pop("config", None)
     return function(**values)
 
 

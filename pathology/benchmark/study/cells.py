@@ -59,8 +59,7 @@ class Cell:
 def write_values(folder: Path, values: Sequence[Value]) -> None:
     """Values of a cell."""
     frame = pd.DataFrame([asdict(each) for each in values], columns=list(FIELDS))
-    for name in FIELDS:
-        frame[name] = frame[name].astype(COLUMNS[name])
+    frame = frame.astype({name: COLUMNS[name] for name in FIELDS})
     frame.to_parquet(folder / VALUES, index=False)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import timm
 import yaml
 
-from bcos_vit.attribution import METHODS, make_method
-from bcos_vit.models import TWINS
+from bcos_vit.attribution import make_method
+from bcos_vit.errors import BcosError
+from pathology.benchmark.backbones import Backbone, make_backbones
 from pathology.benchmark.study.measures import GROUPS
 from pathology.benchmark.study.nearest import hint
 from pathology.benchmark.tile_sets import make_maker
@@ -21,6 +22,7 @@ KEYS = (
     "name", "title", "data", "backbones", "methods", "metrics", "seeds", "training", "examples",
     "pictures", "batch", "slides",
 )  # fmt: skip
+ORACLE = "oracle"
 DEFAULT_METRICS = ("localisation", "grid", "faithfulness", "ledger", "cost")
 
 
@@ -37,29 +39,6 @@ class NamedMethod:
     label: str
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class NamedBackbone:
-    """A network as a study names it.
-
-    Args:
-        name: in tables.
-        model: of timm's registry, ours among them.
-        model_args: its own.
-        family: ``bcos`` or ``conventional``.
-        architecture: ``cnn`` or ``vit``.
-        pair: shared by a B-cos network and its twin.
-        training: settings of ``pathology train`` that differ from the study's.
-    """
-
-    name: str
-    model: str
-    model_args: dict[str, Any]
-    family: str
-    architecture: str
-    pair: str
-    training: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +63,7 @@ class Study:
     name: str
     title: str
     data: dict[str, dict[str, Any]]
-    backbones: tuple[NamedBackbone, ...]
+    backbones: tuple[Backbone, ...]
     methods: tuple[NamedMethod, ...]
     metrics: dict[str, dict[str, Any]]
     seeds: tuple[int, ...]
@@ -112,7 +91,7 @@ def load_study(path: Path) -> Study:
         raise ValueError(f"{path}: holds no study; see configs/benchmark")
     try:
         return read_study(words, path.stem)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, BcosError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -129,7 +108,7 @@ def read_study(words: Mapping[str, Any], default_name: str = "study") -> Study:
     slides = _mapping(words, "slides")
     data = {str(key): dict(_is_mapping(f"data.{key}", value))
             for key, value in _mapping(words, "data").items()}  # fmt: skip
-    backbones = tuple(_backbone(i, each) for i, each in enumerate(_list(words, "backbones")))
+    backbones = _backbones(_list(words, "backbones"))
     methods = tuple(_method(i, each) for i, each in enumerate(_list(words, "methods")))
     if not slides and not (data and backbones):
         raise ValueError("data and backbones are needed, or slides")
@@ -141,7 +120,6 @@ def read_study(words: Mapping[str, Any], default_name: str = "study") -> Study:
             make_maker(value)
         except (ValueError, TypeError) as error:
             raise ValueError(f"data.{key}: {error}") from error
-    _unique("backbones", [each.name for each in backbones])
     _unique("methods", [each.label for each in methods])
     return Study(
         name=name,
@@ -223,48 +201,22 @@ def _method(place: int, entry: object) -> NamedMethod:
         raise ValueError(f"methods[{place}]: has no name")
     name = str(settings.pop("name"))
     label = str(settings.pop("as", name))
-    if name not in METHODS and name != "oracle":
-        raise ValueError(f"methods: there is no {name!r}; {hint(name, METHODS)}")
-    if name == "oracle":  # is given the mask, so it is made where masks are known
-        if settings:
-            raise ValueError("methods.oracle: has no settings")
-    else:
-        try:
-            make_method(name, **settings)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"methods.{label}: {error}") from error
+    if name == ORACLE and settings:
+        raise ValueError(f"methods.{label}: has no settings; its masks are the tile set's")
+    try:
+        make_method(name, **settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"methods.{label}: {error}") from error
     return NamedMethod(label, name, settings)
 
 
-def _backbone(place: int, entry: object) -> NamedBackbone:
-    settings = {"model": entry} if isinstance(entry, str) else _is_mapping("backbones", entry)
-    known = ("name", "model", "model_args", "family", "architecture", "pair", "training")
-    for key in settings:
-        if key not in known:
-            raise ValueError(f"backbones[{place}].{key}: no such key; {hint(str(key), known)}")
-    if "model" not in settings:
-        raise ValueError(f"backbones[{place}].model: missing")
-    model = str(settings["model"])
-    if not timm.is_model(model):
-        raise ValueError(f"backbones: no model is called {model!r}{nearest(model)}")
-    name = str(settings.get("name", model))
-    is_bcos = model.startswith("bcos_")
-    is_vit = any(part in model for part in ("vit", "swin", "deit"))
-    family = str(settings.get("family", "bcos" if is_bcos else "conventional"))
-    architecture = str(settings.get("architecture", "vit" if is_vit else "cnn"))
-    if family not in ("bcos", "conventional"):
-        raise ValueError(f"backbones.{name}.family: got {family}, wanted bcos or conventional")
-    if architecture not in ("cnn", "vit"):
-        raise ValueError(f"backbones.{name}.architecture: got {architecture}, wanted cnn or vit")
-    return NamedBackbone(
-        name=name,
-        model=model,
-        model_args=dict(_mapping(settings, "model_args")),
-        family=family,
-        architecture=architecture,
-        pair=str(settings.get("pair", TWINS[model][0] if model in TWINS else model)),
-        training=dict(_mapping(settings, "training")),
-    )
+def _backbones(entries: Sequence[Any]) -> tuple[Backbone, ...]:
+    made = tuple(make_backbones(entries))
+    for each in made:
+        _check_name("backbones", each.name)
+        if not timm.is_model(each.model):
+            raise ValueError(f"backbones: no model is called {each.model!r}{nearest(each.model)}")
+    return made
 
 
 def nearest(model: str) -> str:
@@ -287,8 +239,8 @@ def _metrics(words: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             given = _is_mapping(f"metrics.{name}", settings or {})
             for key, value in given.items():
                 if key not in defaults:
-                    raise ValueError(f"metrics.{name}.{key}: no such setting; "
-                                     + (hint(str(key), defaults) if defaults else "it has none"))  # fmt: skip
+                    has = hint(str(key), defaults) if defaults else "it has none"
+                    raise ValueError(f"metrics.{name}.{key}: no such setting; {has}")
                 if not _same_kind(value, defaults[key]):
                     raise ValueError(
                         f"metrics.{name}.{key}: got {value!r}, wanted such as {defaults[key]!r}"

@@ -15,7 +15,9 @@ from pathology.benchmark.study.measures.ledger import ledger
 from pathology.benchmark.study.measures.localisation import localisation
 from pathology.benchmark.study.measures.sanity import sanity
 from pathology.benchmark.study.measures.single import idsds
+from pathology.benchmark.study.measures.stability import stability
 from pathology.benchmark.study.measures.subject import Subject, UnknownMaskError
+from pathology.benchmark.study.measures.worst_case import worst_case
 from pathology.benchmark.study.rows import Value
 from pathology.benchmark.study.variants import DELETED, FOLD, SHUFFLED
 
@@ -55,6 +57,7 @@ GROUPS: dict[str, Group] = {
             "fill": "local_mean",
             "parts": 16,
             "cells": 4,
+            "groups": 10,
             "squares": 100,
             "levels": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
         },
@@ -65,6 +68,8 @@ GROUPS: dict[str, Group] = {
         variants=lambda settings: [DELETED.format(cells=settings["cells"])],
     ),
     "ledger": Group(ledger),
+    "stability": Group(stability, {"examples": 16}),
+    "worst_case": Group(worst_case, {"examples": 4, "rounds": 20, "samples": 100}),
     "sanity": Group(sanity, {"examples": 32, "draws": 1}, variants=lambda settings: [SHUFFLED]),
     "folds": Group(
         folds,
@@ -73,7 +78,7 @@ GROUPS: dict[str, Group] = {
             FOLD.format(fold=i, folds=settings["folds"]) for i in range(settings["folds"])
         ],
     ),
-    "asked_for_only": Group(asked_for_only, {"tolerance": 0.0}),
+    "asked_for_only": Group(asked_for_only, {"tolerance": 0.0, "examples": 16, "radius": 0.02}),
     "cost": Group(cost, {"images": 8, "seconds": 2.0}, times=True),
 }
 """By name, in the order of reports."""

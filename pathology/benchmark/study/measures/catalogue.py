@@ -78,13 +78,13 @@ METRICS: dict[str, dict[str, Metric]] = {
             "rank correlation over tiles of the map's sum on the mark with"
             " what the network owes to it"
         ),
-    },  # fmt: skip
+    },
     "grid": {
         "gridpg": Metric("share of positive values in the cell of the class", headline=True),
         "empty_mass": Metric(
             "positive values of a mosaic without the class over those of one with it", "lower"
         ),
-    },  # fmt: skip
+    },
     "faithfulness": {
         "deletion": Metric("area under the probability as the most relevant goes first", "lower"),
         "insertion": Metric("the same as the most relevant comes first"),
@@ -94,6 +94,7 @@ METRICS: dict[str, dict[str, Metric]] = {
         "sds": Metric(
             "rank correlation of cells' sums with what removing each cell does", headline=True
         ),
+        "saco": Metric("whether groups of pixels that a map puts first matter more, pair by pair"),
         "infidelity": Metric(
             "error of sums over squares as a share of what removing them does", "lower"
         ),
@@ -115,9 +116,21 @@ METRICS: dict[str, dict[str, Metric]] = {
         "position_share": Metric("that of position codes and tokens", "lower"),
         "bias_share": Metric("that of biases", "lower"),
         "other_share": Metric("that of all other constants", "lower"),
-    },  # fmt: skip
-    "stability": {},
-    "worst_case": {},
+    },
+    "stability": {
+        "stain_stability": Metric(
+            "rank correlation under other amounts of stain, answer unchanged"
+        ),
+        "scanner_stability": Metric("the same under another lamp and sensor"),
+        "shift_stability": Metric("the same of the field moved by some pixels"),
+        "answers_held": Metric("share of changes under which the answer stays", "none"),
+    },
+    "worst_case": {
+        "farthest": Metric(
+            "distance, 0 to 1, of the farthest map that unseen changes reach", "lower"
+        ),
+        "chance_of_change": Metric("probability that unseen noise moves a map half away", "lower"),
+    },
     "sanity": {
         "emprt": Metric("rise of the map's entropy under random parameters"),
         "parameter_similarity": Metric(
@@ -135,6 +148,9 @@ METRICS: dict[str, dict[str, Metric]] = {
     "asked_for_only": {
         "pointing_game": Metric("whether the highest pixel is in the mask; saturates"),
         "oracle_dice": Metric("Dice at each tile's own best threshold; an upper bound"),
+        "max_sensitivity": Metric(
+            "farthest relative move under noise; a constant map wins", "lower"
+        ),
     },
     "cost": {
         "map_seconds": Metric("seconds per map", "lower", "s", headline=True),

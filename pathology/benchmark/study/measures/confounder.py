@@ -44,8 +44,8 @@ def confounder(subject: Subject) -> list[Value]:
     known = np.isfinite(relied)
     sums = (maps * examples.masks["confounder"]).sum((1, 2))
     rho = spearman(sums[known], relied[known]) if known.sum() > 2 else np.nan
-    return [*values, value(GROUP, "mark_agreement", rho,
-                           note="" if np.isfinite(rho) else "too few pairs, or nothing varies")]  # fmt: skip
+    why = "" if np.isfinite(rho) else "too few pairs, or nothing varies"
+    return [*values, value(GROUP, "mark_agreement", rho, note=why)]
 
 
 UNPAIRED = "the same tile without the mark is not among the examples"

@@ -13,6 +13,7 @@ from pathology.map_quality.deletion import deletion
 from pathology.map_quality.infidelity import infidelity
 from pathology.map_quality.replacement import Fill, glass_colour, make_fill
 from pathology.map_quality.road import road
+from pathology.map_quality.saco import saco
 from pathology.map_quality.single_deletion import cells_of, single_deletion
 
 GROUP = "faithfulness"
@@ -26,6 +27,7 @@ def faithfulness(
     fill: str,
     parts: int,
     cells: int,
+    groups: int,
     squares: int,
     levels: list[float],
 ) -> list[Value]:
@@ -38,12 +40,13 @@ def faithfulness(
         fill: what pixels that they remove become.
         parts: along each side, that they remove as a whole; 0 for single pixels.
         cells: along each side, of the single deletion; they become glass.
+        groups: of pixels, of SaCo.
         squares: of infidelity; they become glass.
         levels: shares that ROAD removes.
     """
     some = first(subject.test, examples)
     target = subject.predicted()[: len(some)]
-    maps = subject.maps(subject.predicted()[: len(some)])
+    maps = subject.maps(target)
     images = as_float(some.images)
     glass = glass_fill(some)
     filling = glass if fill == "glass" else make_fill(fill)
@@ -58,8 +61,10 @@ def faithfulness(
     for image, one, aim, name in zip(images, maps, target.tolist(), some.names, strict=True):
         constant = "the map is constant" if np.ptp(one) == 0 else ""
         # The same draws for every method and network.
-        curves = deletion(subject.score, image, one, aim, subject.rng(GROUP, "ties", name),
-                          fill=filling, steps=steps, parts=regions, batch=subject.batch)  # fmt: skip
+        curves = deletion(
+            subject.score, image, one, aim, subject.rng(GROUP, "ties", name), fill=filling,
+            steps=steps, parts=regions, batch=subject.batch,
+        )  # fmt: skip
         note("deletion", curves.deletion())
         note("insertion", curves.insertion())
         note("abpc", curves.abpc())
@@ -70,6 +75,11 @@ def faithfulness(
         alone = single_deletion(subject.score, image, one, aim, cells=cells, fill=glass,
                                 batch=subject.batch)  # fmt: skip
         note("sds", alone.correlation, alone.note)
+        grouped = saco(
+            subject.score, image, one, aim, subject.rng(GROUP, "ties", name), groups=groups,
+            fill=filling, batch=subject.batch,
+        )  # fmt: skip
+        note("saco", grouped.value, grouped.note)
         squared = infidelity(subject.score, image, one, aim, subject.rng(GROUP, "squares", name),
                              samples=squares, fill=glass, batch=subject.batch)  # fmt: skip
         note("infidelity", squared.normalised, squared.note or constant)
@@ -89,7 +99,7 @@ def first(examples: Examples, count: int) -> Examples:
 
 def as_float(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """In [0, 1]."""
-    return images.astype(np.float32) / 255
+    return np.divide(images, 255, dtype=np.float32)
 
 
 def glass_fill(examples: Examples) -> Fill:

@@ -100,11 +100,12 @@ def _pooled(subject: Subject, mask: str, prefix: str, repeats: int) -> list[Valu
     masks = test.masks[mask] & evident(subject, test)[:, None, None]
     has_unit = subject.method is not None and subject.method.unit == "logits"
     note = "" if has_unit else "values are in no unit that tiles share"
+    plain = _estimate(PooledPrecision(maps, masks), test, repeats)
+    protocol = _estimate(pixel_average_precision(maps, masks), test, repeats)
     return [
-        pooled(GROUP, prefix + "pooled_ap", _estimate(PooledPrecision(maps, masks), test, repeats), note),
-        pooled(GROUP, prefix + "pxap",
-               _estimate(pixel_average_precision(maps, masks), test, repeats)),
-    ]  # fmt: skip
+        pooled(GROUP, prefix + "pooled_ap", plain, note),
+        pooled(GROUP, prefix + "pxap", protocol),
+    ]
 
 
 def _estimate(precision: PooledPrecision, examples: Examples, repeats: int) -> Estimate:

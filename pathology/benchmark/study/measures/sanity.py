@@ -1,9 +1,9 @@
 """Maps must change when what the network learnt is thrown away, and differ between classes."""
 
 import numpy as np
-import torch
 
 from bcos_vit.attribution import Classifier
+from bcos_vit.attribution.randomise import randomise
 from pathology.benchmark.study.measures.catalogue import METRICS, per_example, undefined
 from pathology.benchmark.study.measures.faithfulness import first
 from pathology.benchmark.study.measures.subject import Subject
@@ -32,7 +32,9 @@ def sanity(subject: Subject, *, examples: int, draws: int) -> list[Value]:
     maps = subject.maps(target)
     rises, likes = [], []
     for draw in range(draws):
-        network = randomised(subject.classifier, subject.seed + draw)
+        network = Classifier(
+            randomise(subject.classifier.model, subject.seed + draw), subject.classifier.encode
+        )
         other = subject.explain(some.images, target, network)
         rises.append(entropy_rise(maps, other))
         likes.append(parameter_similarity(maps, other))
@@ -50,26 +52,3 @@ def sanity(subject: Subject, *, examples: int, draws: int) -> list[Value]:
         for metric, numbers in found.items()
         for each in per_example(GROUP, metric, numbers, some, [CONSTANT] * len(some))
     ]
-
-
-def randomised(classifier: Classifier, seed: int) -> Classifier:
-    """A copy of which every parameter and buffer of numbers is drawn anew, position codes too.
-
-    Each tensor is filled with normal numbers of its own mean and deviation, so that scales stay
-    what networks of that kind have; variances of norms are shuffled, since they must be positive.
-    """
-    import copy
-
-    network = copy.deepcopy(classifier)
-    source = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in network.model.state_dict().items():
-            if not tensor.is_floating_point():
-                continue
-            values = tensor.float().cpu().flatten()
-            if "var" in name or len(values) < 2:
-                drawn = values[torch.randperm(len(values), generator=source)]
-            else:
-                drawn = torch.randn(len(values), generator=source) * values.std() + values.mean()
-            tensor.copy_(drawn.reshape(tensor.shape))
-    return network.eval()

@@ -1,0 +1,236 @@
+"""Running a study: what is missing is done, what fails is told and the rest goes on."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import (
+    Executor,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+)
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+from bcos_vit.errors import UnsupportedMethodError
+from pathology.benchmark.study.plan import Training, Unit, trainings, units
+from pathology.benchmark.study.work import BlockedError, Place
+
+State = Literal["done", "found", "refused", "failed", "blocked"]
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a piece of work.
+
+    Args:
+        study: that it is of.
+        kind: of the work: data, runs, backbones, pictures, slides, or a group of metrics.
+        what: its name.
+        state: done now, found done, refused by the method, failed, or blocked by a failure that is
+            told where it happened.
+        message: of a refusal or a failure, in one line.
+    """
+
+    study: str
+    kind: str
+    what: str
+    state: State
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A piece of work that is yet to be looked at."""
+
+    kind: str
+    what: str
+    do: Callable[[Tell], bool]
+
+
+def outcome(place: Place, step: Step, tell: Tell) -> Outcome:
+    """Do a step; whatever goes wrong in it is its own, and told in one line."""
+    name = place.study.name
+    try:
+        state: State = "done" if step.do(tell) else "found"
+    except BlockedError as error:
+        return Outcome(name, step.kind, step.what, "blocked", f"needs {error}")
+    except UnsupportedMethodError as error:
+        return Outcome(name, step.kind, step.what, "refused", one_line(error))
+    except Exception as error:
+        return Outcome(name, step.kind, step.what, "failed", one_line(error))
+    return Outcome(name, step.kind, step.what, state)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message in one line, with its kind where it is no message of ours."""
+    text = " ".join(str(error).split())[:500]
+    kind = type(error)
+    is_ours = kind.__module__.startswith(("pathology", "bcos_vit")) or kind is ValueError
+    return text if is_ours and text else f"{kind.__name__}: {text}".rstrip(": ")
+
+
+def measure_unit(place: Place, unit: Unit) -> list[Outcome]:
+    """All groups of metrics of a method on a network; maps are shared among them."""
+    found: list[Outcome] = []
+    subject: Any = None
+
+    def step(name: str, cell: Any) -> Callable[[Tell], bool]:
+        def do(tell: Tell) -> bool:
+            nonlocal subject
+            if cell.is_done(place.out):
+                return False
+            if subject is None:
+                subject = place.subject(unit)
+            if name == "pictures":
+                place.keep_pictures(subject, cell)
+            else:
+                place.measure_group(subject, name, cell)
+            return True
+
+        return do
+
+    names = [*unit.groups, *(["pictures"] if unit.pictures else [])]
+    for name in names:
+        try:
+            cell = place.pictures_cell(unit) if name == "pictures" else place.group_cell(unit, name)
+        except BlockedError as error:
+            found.append(Outcome(place.study.name, name, unit.name, "blocked", f"needs {error}"))
+            continue
+        made = outcome(place, Step(name, unit.name, step(name, cell)), lambda _: None)
+        found.append(made)
+        if made.state == "refused":
+            break  # it speaks for all groups
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Does what is missing of studies that lie in one folder.
+
+    Args:
+        places: studies; cells that two have in common are computed once.
+        jobs: processes at a time. Each holds its own PyTorch and its network with the tiles that it
+            explains: a GB or two each for small networks. Time and memory are always measured with
+            nothing beside them.
+        quiet: without bars.
+    """
+
+    places: Sequence[Place]
+    jobs: int = 1
+    quiet: bool = False
+
+    def run(self) -> list[Outcome]:
+        """All of the work, in the order that pieces need each other."""
+        if self.jobs > 1:
+            share = max(1, (os.cpu_count() or 1) // self.jobs)
+            os.environ.setdefault("OMP_NUM_THREADS", str(share))
+        plain = [(p, t) for p in self.places for t in trainings(p.study) if not t.variant]
+        others = [(p, t) for p in self.places for t in trainings(p.study) if t.variant]
+        found = self._steps(
+            "tile sets",
+            [
+                (place, Step("data", data, partial(place.make_data, data)))
+                for place in self.places
+                for data in place.study.data
+            ],
+        )
+        for what, some in (("trainings", plain), ("trainings of variants", others)):
+            found += self._steps(what, [(p, _training(p, t)) for p, t in some], self.jobs)
+        found += self._units("maps", False)
+        found += self._steps("networks", [(p, _measuring(p, t)) for p, t in plain])
+        found += self._units("cost of maps", True)
+        return found
+
+    def _steps(
+        self, what: str, steps: Sequence[tuple[Place, Step]], jobs: int = 1
+    ) -> list[Outcome]:
+        """Steps in threads: training is in processes of its own."""
+        found: list[Outcome] = []
+        with self._bar(what, len(steps)) as bar:
+            if jobs == 1:
+                for place, step in steps:
+                    bar.set_postfix_str(step.what)
+                    tell = _Told(bar, step.what)
+                    found.append(_shown(outcome(place, step, tell), bar))
+                return found
+            with ThreadPoolExecutor(jobs) as pool:
+                futures = [
+                    pool.submit(outcome, place, step, _Told(bar, step.what))
+                    for place, step in steps
+                ]
+                for future in _completed(pool, futures):
+                    found.append(_shown(future.result(), bar))
+        return found
+
+    def _units(self, what: str, timed: bool) -> list[Outcome]:
+        """Methods on networks, in processes."""
+        work = [(place, unit) for place in self.places for unit in units(place.study, timed)]
+        found: list[Outcome] = []
+        with self._bar(what, len(work)) as bar:
+            if self.jobs == 1 or timed:
+                for place, unit in work:
+                    bar.set_postfix_str(unit.name)
+                    found += _all_shown(measure_unit(place, unit), bar)
+                return found
+            with ProcessPoolExecutor(self.jobs, get_context("spawn"), _threads) as pool:
+                futures = [pool.submit(measure_unit, place, unit) for place, unit in work]
+                for future in _completed(pool, futures):
+                    found += _all_shown(future.result(), bar)
+        return found
+
+    def _bar(self, what: str, total: int) -> "tqdm[Any]":
+        return tqdm(total=total, desc=what, disable=self.quiet or None, leave=False)
+
+
+class _Told:
+    """What a step tells of itself, behind its name on the bar."""
+
+    def __init__(self, bar: "tqdm[Any]", what: str) -> None:
+        self.bar, self.what = bar, what
+
+    def __call__(self, line: str) -> None:
+        self.bar.set_postfix_str(f"{self.what}: {line}")
+
+
+def _training(place: Place, training: Training) -> Step:
+    return Step("runs", training.name, partial(place.train, training))
+
+
+def _measuring(place: Place, training: Training) -> Step:
+    return Step("backbones", training.name, lambda tell: place.measure_backbone(training))
+
+
+def _shown(made: Outcome, bar: "tqdm[Any]") -> Outcome:
+    """A step that is over, told where it went wrong."""
+    if made.state in ("failed", "refused"):
+        tqdm.write(f"{made.state}: {made.what} ({made.kind}): {made.message}")
+    bar.update()
+    return made
+
+
+def _all_shown(made: Sequence[Outcome], bar: "tqdm[Any]") -> Sequence[Outcome]:
+    for each in made:
+        if each.state in ("failed", "refused"):
+            tqdm.write(f"{each.state}: {each.what} ({each.kind}): {each.message}")
+    bar.update()
+    return made
+
+
+def _completed(pool: Executor, futures: Sequence[Any]) -> Any:
+    """Futures as they end; what has not begun is dropped when this is interrupted."""
+    try:
+        yield from as_completed(futures)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _threads() -> None:
+    """A process of several takes its share of the processors."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -1,0 +1,106 @@
+"""Studies from their YAML files to a table and a page."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from pathology.benchmark.report import write_page
+from pathology.benchmark.study.config import Study, load_study
+from pathology.benchmark.study.gathering import (
+    commands,
+    gather,
+    pictures,
+    read_failures,
+    write_commands,
+    write_failures,
+    write_results,
+)
+from pathology.benchmark.study.runner import Outcome, Runner
+from pathology.benchmark.study.work import Place
+from pathology.outputs import alone_in, writable_folder
+
+PAGE = "report.html"
+
+
+def run_studies(
+    configs: Sequence[Path],
+    out: Path,
+    *,
+    device: str = "auto",
+    jobs: int = 1,
+    only_report: bool = False,
+    asked: Sequence[str] = (),
+) -> int:
+    """Run studies, or go on with them, and write what they say.
+
+    Args:
+        configs: a YAML file each.
+        out: folder of all of them.
+        device: torch's name, or ``auto``.
+        jobs: processes at a time.
+        only_report: nothing is computed.
+        asked: the words of this command, for the page.
+
+    Returns:
+        1 where something failed, else 0.
+
+    Raises:
+        ValueError: a study that cannot be, two of one name, a device that is not there.
+        OutputError: ``out`` cannot be written, or another process is at work in it.
+    """
+    studies = [load_study(path) for path in configs]
+    _check(studies, jobs)
+    device = _device(device)
+    places = [Place(study, writable_folder(out), device) for study in studies]
+    with alone_in(out, "running studies in it"):
+        outcomes = read_failures(out) if only_report else Runner(places, jobs).run()
+        write_failures(out, outcomes)
+        results = pd.concat([gather(place, outcomes) for place in places], ignore_index=True)
+        write_results(out, results)
+        words = commands(places, asked)
+        write_commands(out, words)
+        shown = [picture for place in places for picture in pictures(place)]
+        title = "; ".join(study.title for study in studies)
+        write_page(results, shown, out / PAGE, words, title=title)
+    print(summary(outcomes, len(results), out))
+    return int(any(each.state == "failed" for each in outcomes))
+
+
+def _check(studies: Sequence[Study], jobs: int) -> None:
+    names = [study.name for study in studies]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two studies are called {name!r}; give one another `name`")
+    if not studies:
+        raise ValueError("--config: no study is given")
+    if jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, got {jobs}")
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used: {reason}") from error
+    return name
+
+
+def summary(outcomes: Sequence[Outcome], rows: int, out: Path) -> str:
+    """What was done, in a line."""
+    counts = Counter(each.state for each in outcomes)
+    words = {
+        "done": "done now",
+        "found": "done before",
+        "refused": "refused",
+        "failed": "failed",
+        "blocked": "waiting for what failed",
+    }
+    told = ", ".join(f"{counts[state]} {word}" for state, word in words.items() if counts[state])
+    return f"{told or 'nothing was run'}; {rows} rows: {out / PAGE}"
