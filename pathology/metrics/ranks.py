@@ -1,8 +1,8 @@
 """Ranks of methods over blocks, after Demšar: who is ahead, by how much, and is it chance.
 
-A block is one thing on which all methods are measured. Independent repetitions of a block (trainings
-of a network from other seeds) are to be averaged first: as blocks of their own they would count the
-same data again.
+A block is one thing on which all methods are measured. Independent repetitions of a block
+(trainings of a network from other seeds) are to be averaged first: as blocks of their own they
+would count the same data again.
 
 Source: Demšar, Statistical comparisons of classifiers over multiple data sets, 2006.
 """

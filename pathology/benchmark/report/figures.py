@@ -1,0 +1,250 @@
+"""Figures of the page and of the docs: means with intervals, critical differences, cost, strips."""
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from pathology.benchmark.report.pictures import GAP, SIDE, Picture, Strip, strips
+from pathology.benchmark.report.ranking import FAMILIES, Ranking, rankings
+from pathology.benchmark.report.results import CONTROLS, OURS, SLIDES, Metric, Study
+from pathology.metrics.figures import COLOURS, FAINT, INK
+from pathology.outputs import complete_file
+
+MARKERS = "osD^vPX*"
+_WIDTH = 11.0  # inches of a figure as wide as the page
+_MOST_PANELS = 6
+
+
+def dot_figure(study: Study, data: str, metrics: Sequence[Metric]) -> Figure | None:
+    """Every method's mean by every metric, with its interval; a marker per network.
+
+    Filled markers are B-cos networks, hollow ones conventional; patients are drawn as a whole.
+    """
+    shown = [m for m in metrics if any(p.data == data for p in study.panels(m))][:_MOST_PANELS]
+    if not shown:
+        return None
+    panels = {m: [p for p in study.panels(m) if p.data == data] for m in shown}
+    names = [n for n in study.methods if any(n in p.methods for ps in panels.values() for p in ps)]
+    place = {name: -i - 0.6 * (name in CONTROLS) for i, name in enumerate(names)}
+    networks = list(study.backbones.index)
+    pairs = list(dict.fromkeys(study.backbones["pair"]))
+    step = 0.7 / max(1, len(networks))
+    figure = Figure(figsize=(_WIDTH, 1.0 + 0.3 * len(names)), layout="constrained")
+    grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(grid, shown, strict=True):
+        for panel in panels[metric]:
+            about = study.backbones.loc[panel.backbone]
+            i = networks.index(panel.backbone)
+            colour = COLOURS[pairs.index(about["pair"]) % len(COLOURS)]
+            is_ours = about["family"] == "bcos"
+            for name, one in zip(panel.methods, panel.estimates, strict=True):
+                y = place[name] + 0.35 - step * (i + 0.5)
+                if not math.isnan(one.low):
+                    axes.plot([one.low, one.high], [y, y], color=colour, linewidth=1.2)
+                axes.plot(
+                    one.value, y, MARKERS[pairs.index(about["pair"]) % len(MARKERS)], color=colour,
+                    markersize=4.5, markerfacecolor=colour if is_ours else "#ffffff",
+                    label=panel.backbone if name == panel.methods[0] else None,
+                )  # fmt: skip
+        for name, y in place.items():
+            if name in OURS:
+                axes.axhspan(y - 0.5, y + 0.5, color=FAINT, alpha=0.25, linewidth=0)
+        side = {1: "higher is better", -1: "lower is better"}.get(metric.sign, "")
+        axes.set_title(metric.title, fontsize=10, color=INK)
+        axes.set_xlabel(side, fontsize=8, color=INK)
+        _style(axes)
+    grid[0].set_yticks(list(place.values()), list(place))
+    grid[0].set_ylim(min(place.values()) - 0.6, 0.6)
+    labels = {}
+    for axes in grid:
+        labels |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(
+        list(labels.values()), list(labels), loc="outside upper center", ncols=min(6, len(labels)),
+        fontsize=8, frameon=False,
+    )  # fmt: skip
+    return figure
+
+
+def critical_difference_figure(ranking: Ranking) -> Figure:
+    """Mean ranks on a line; bars join what Nemenyi's test does not tell apart (Demšar 2006)."""
+    mean = ranking.mean
+    order = np.argsort(mean, kind="stable")
+    count = len(order)
+    half = (count + 1) // 2
+    bars = ranking.cliques
+    top = 0.45 + 0.16 * len(bars)
+    height = 1.0 + top * 0.45 + 0.24 * half
+    figure = Figure(figsize=(5.4, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlim(1 - 0.62 * count, count + 0.62 * count)
+    axes.set_ylim(-top - 0.42 * half - 0.3, 1.2)
+    axes.axis("off")
+    axes.plot([1, count], [0, 0], color=INK, linewidth=1)
+    for tick in range(1, count + 1):
+        axes.plot([tick, tick], [0, 0.12], color=INK, linewidth=1)
+        axes.text(tick, 0.2, str(tick), ha="center", va="bottom", fontsize=8, color=INK)
+    shown = min(ranking.difference, count - 1)
+    axes.plot([1, 1 + shown], [0.85, 0.85], color=INK, linewidth=1.4)
+    more = "" if shown == ranking.difference else " (longer than the axis)"
+    axes.text(1, 0.95, f"CD {ranking.difference:.2f}{more}", fontsize=8, color=INK, va="bottom")
+    for i, bar in enumerate(bars):
+        y = -0.3 - 0.16 * i
+        ends = mean[bar[0]] - 0.06, mean[bar[-1]] + 0.06
+        axes.plot(ends, [y, y], color=INK, linewidth=3, solid_capstyle="butt")
+    for i, index in enumerate(order):
+        is_left = i < half
+        y = -top - 0.42 * (i if is_left else count - 1 - i)
+        end = 1 - 0.08 * count if is_left else count + 0.08 * count
+        name = ranking.methods[index]
+        colour = COLOURS[0] if name in OURS else INK
+        axes.plot([mean[index], mean[index], end], [0, y, y], color=colour, linewidth=0.9)
+        label = f"{name}  {mean[index]:.2f}" if is_left else f"{mean[index]:.2f}  {name}"
+        axes.text(
+            end - 0.03 * count if is_left else end + 0.03 * count, y, label, va="center",
+            ha="right" if is_left else "left", fontsize=8, color=colour,
+            fontweight="bold" if name in OURS else "normal",
+        )  # fmt: skip
+    return figure
+
+
+def cost_figure(study: Study, metric: Metric, seconds: Metric) -> Figure | None:
+    """Mean quality of a map against the seconds it takes, a panel per family of networks.
+
+    A point is a method's mean over networks and tile sets; no interval is shown.
+    """
+    points: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for panel in study.panels(metric):
+        cost = study.panel(panel.data, panel.backbone, seconds)
+        if cost is None:
+            continue
+        family = str(study.backbones.loc[panel.backbone, "family"])
+        for name, mean in zip(panel.methods, panel.means, strict=True):
+            column = cost.column(name)
+            if column is not None and name not in CONTROLS and cost.means[column] > 0:
+                pair = (float(cost.means[column]), float(mean))
+                if not math.isnan(sum(pair)):
+                    points.setdefault(family, {}).setdefault(name, []).append(pair)
+    kinds = [one for one in FAMILIES if one in points]
+    if not kinds:
+        return None
+    figure = Figure(figsize=(5.2 * len(kinds), 3.6), layout="constrained")
+    grid = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for axes, family in zip(grid, kinds, strict=True):
+        for name, found in points[family].items():
+            x, y = np.exp(np.mean(np.log([a for a, _ in found]))), np.mean([b for _, b in found])
+            colour = COLOURS[0] if name in OURS else INK
+            axes.plot(x, y, "o", color=colour, markersize=5)
+            axes.annotate(
+                name, (float(x), float(y)), xytext=(5, 3), textcoords="offset points", fontsize=7.5,
+                color=colour,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.margins(x=0.2, y=0.12)
+        axes.set_xlabel("seconds per map (log)", fontsize=9, color=INK)
+        axes.set_title(FAMILIES[family], fontsize=10, color=INK)
+        _style(axes)
+        if family == kinds[0]:
+            axes.set_ylabel(metric.title, fontsize=9, color=INK)
+    return figure
+
+
+def strip_figure(strip: Strip) -> Figure:
+    """Methods beside the same examples, each with its scale, for the docs."""
+    count = len(strip.examples)
+    side = SIDE / 100
+    wide = count * (SIDE + GAP) / 100
+    figure = Figure(figsize=(wide + 3.2, side * len(strip.rows) * 1.04))
+    for i, row in enumerate(strip.rows):
+        height = 1 / len(strip.rows)
+        left = 3.2 / (wide + 3.2)
+        axes = figure.add_axes((left, 1 - (i + 1) * height, 1 - left, height * 0.96))
+        axes.imshow(row.image, interpolation="nearest", aspect="equal")
+        axes.axis("off")
+        axes.text(
+            -0.02, 0.5, f"{row.method or strip.backbone}\n{row.scale}", ha="right", va="center",
+            transform=axes.transAxes, fontsize=9, color=INK,
+        )  # fmt: skip
+    return figure
+
+
+def svg_uri(figure: Figure) -> str:
+    """The figure as an address that an ``img`` shows; without a ground, for light and dark."""
+    FigureCanvasSVG(figure)
+    buffer = io.BytesIO()
+    # No date and no random names: the same numbers make the same page.
+    with matplotlib.rc_context({"svg.hashsalt": "pathology"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def write_figures(
+    study: Study, pictures: Sequence[Picture], folder: Path, dpi: int = 110
+) -> list[Path]:
+    """The few small figures that docs show, as PNG.
+
+    ``dots_DATA.png``, ``ranks_FAMILY.png`` (all headline metrics together), ``cost.png`` and
+    ``maps_DATA_BACKBONE.png``, each with the study's name before it.
+
+    Args:
+        study: what was measured.
+        pictures: of the study.
+        folder: to write to; existing files of these names are replaced.
+        dpi: of the PNGs.
+
+    Returns:
+        The files.
+    """
+    named: list[tuple[str, Figure | None]] = [
+        (f"dots_{data}", dot_figure(study, data, _without_slides(study.headline)))
+        for data in study.data
+    ]
+    named += [
+        (f"ranks_{one.family}", critical_difference_figure(one))
+        for one in rankings(study)
+        if one.is_overall
+    ]
+    first, seconds = next(iter(study.headline), None), seconds_metric(study)
+    if first is not None and seconds is not None:
+        named.append(("cost", cost_figure(study, first, seconds)))
+    own = [one for one in pictures if one.study == study.name]
+    named += [(f"maps_{s.data}_{s.backbone}", strip_figure(s)) for s in strips(own, most=5)]
+    written = []
+    for name, figure in named:
+        if figure is None:
+            continue
+        FigureCanvasAgg(figure)
+        path = folder / f"{study.name}_{name}.png"
+        with complete_file(path) as draft:
+            figure.savefig(draft, format="png", dpi=dpi, facecolor="white")
+        written.append(path)
+    return written
+
+
+def seconds_metric(study: Study) -> Metric | None:
+    """How long a map takes, where that was measured."""
+    found = [
+        m for m in study.metrics() if m.group == "cost" and (m.unit == "s" or "second" in m.name)
+    ]
+    return found[0] if found else None
+
+
+def _without_slides(metrics: Iterable[Metric]) -> list[Metric]:
+    return [one for one in metrics if one.group != SLIDES]
+
+
+def _style(axes: Axes) -> None:
+    axes.tick_params(labelsize=8.5, colors=INK)
+    axes.grid(axis="x", color=FAINT, linewidth=0.4, alpha=0.6)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(FAINT)

@@ -1,0 +1,265 @@
+"""Ranks of methods over networks, agreement of metrics and seeds, and what controls give away."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathology.benchmark.report.results import CONTROLS, SLIDES, Metric, Panel, Study
+from pathology.metrics.ranks import (
+    block_ranks,
+    cliques,
+    critical_difference,
+    friedman_test,
+    kendall_tau,
+)
+
+OVERALL = "All headline metrics"
+FAMILIES = {"bcos": "B-cos networks", "conventional": "conventional networks"}
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Methods ranked over blocks.
+
+    A block is a network on a tile set, its trainings averaged: seeds of one network share its data,
+    and as blocks of their own would count them twice. Blocks still share tile sets or networks, so
+    the critical difference is rather too small.
+
+    Args:
+        title: what is ranked by.
+        family: of networks.
+        blocks: what each is.
+        methods: ranked, those with a value in every block.
+        ranks: ``(blocks, methods)``, 1 the best.
+        difference: Nemenyi's critical one at 0.05.
+        p: of Friedman's test.
+        left_out: methods that lack a value somewhere, with the number of blocks that have one.
+    """
+
+    title: str
+    family: str
+    blocks: tuple[str, ...]
+    methods: tuple[str, ...]
+    ranks: NDArray[np.float64]
+    difference: float
+    p: float
+    left_out: dict[str, int]
+
+    @property
+    def is_overall(self) -> bool:
+        """Whether it is by all headline metrics together."""
+        return self.title == OVERALL
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """``(methods,)`` mean ranks."""
+        return self.ranks.mean(0)
+
+    @property
+    def cliques(self) -> list[tuple[int, ...]]:
+        """Methods not told apart."""
+        return cliques(self.mean, self.difference)
+
+
+def rankings(study: Study) -> list[Ranking]:
+    """By every headline metric and by all together, on each family of networks.
+
+    All together: a block's value is the mean of a method's ranks by the headline metrics, so that
+    metrics of one network do not count as blocks of their own.
+    """
+    found: list[Ranking] = []
+    metrics = [one for one in study.headline if one.group != SLIDES]
+    for family in FAMILIES:
+        tables = []
+        for metric in metrics:
+            panels = [p for p in study.panels(metric) if _family(study, p) == family]
+            ranking = _rank(metric.title, family, panels)
+            if ranking is not None:
+                found.append(ranking)
+                tables.append(ranking)
+        together = _together(family, tables)
+        if together is not None:
+            found.append(together)
+    return found
+
+
+def _family(study: Study, panel: Panel) -> str:
+    return str(study.backbones.loc[panel.backbone, "family"])
+
+
+def _rank(title: str, family: str, panels: Sequence[Panel]) -> Ranking | None:
+    panels = [panel for panel in panels if not np.isnan(panel.means).all()]
+    names = list(dict.fromkeys(n for p in panels for n in p.methods if n not in CONTROLS))
+    table = np.full((len(panels), len(names)), np.nan)
+    for row, panel in zip(table, panels, strict=True):
+        for name, mean in zip(panel.methods, panel.means, strict=True):
+            if name in names:
+                row[names.index(name)] = panel.metric.sign * mean
+    return _ranked(title, family, [f"{p.backbone}, {p.data}" for p in panels], names, table)
+
+
+def _ranked(
+    title: str, family: str, blocks: list[str], names: list[str], table: NDArray[np.float64]
+) -> Ranking | None:
+    counts = (~np.isnan(table)).sum(0)
+    whole = [i for i in range(len(names)) if counts[i] == len(table)]
+    if len(whole) < 2 or len(table) < 2:
+        return None
+    ranks = block_ranks(table[:, whole])
+    return Ranking(
+        title, family, tuple(blocks), tuple(names[i] for i in whole), ranks,
+        critical_difference(len(whole), len(table)), friedman_test(ranks)[1],
+        {names[i]: int(counts[i]) for i in range(len(names)) if i not in whole},
+    )  # fmt: skip
+
+
+def _together(family: str, tables: Sequence[Ranking]) -> Ranking | None:
+    if len(tables) < 2:
+        return None
+    blocks = [b for b in tables[0].blocks if all(b in one.blocks for one in tables)]
+    names = [n for n in tables[0].methods if all(n in one.methods for one in tables)]
+    if not blocks or len(names) < 2:
+        return None
+    ranks = np.stack(
+        [
+            block_ranks(
+                -one.ranks[np.ix_([one.blocks.index(b) for b in blocks],
+                                  [one.methods.index(n) for n in names])]
+            )
+            for one in tables
+        ]
+    )  # fmt: skip
+    found = _ranked(OVERALL, family, blocks, names, -ranks.mean(0))
+    if found is not None:
+        lacking = {n for one in tables for n in (*one.methods, *one.left_out)} - set(names)
+        found.left_out.update(dict.fromkeys(sorted(lacking), 0))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """Whether metrics put methods in the same order.
+
+    Args:
+        metrics: compared.
+        tau: ``(metrics, metrics)`` mean Kendall tau-b over networks and tile sets.
+        counts: ``(metrics, metrics)`` how many those are.
+    """
+
+    metrics: tuple[Metric, ...]
+    tau: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+def agreement(study: Study, metrics: Sequence[Metric]) -> Agreement:
+    """Kendall's tau between metrics, over methods without controls, best side up.
+
+    Within each network and tile set, then averaged: a metric that is high on one network and low on
+    another must not look as if it agreed.
+    """
+    size = len(metrics)
+    taus: list[list[list[float]]] = [[[] for _ in range(size)] for _ in range(size)]
+    for data in study.data:
+        for backbone in study.backbones.index:
+            panels = [study.panel(data, backbone, metric) for metric in metrics]
+            for i, j in itertools.combinations(range(size), 2):
+                a, b = panels[i], panels[j]
+                if a is None or b is None:
+                    continue
+                names = [n for n in a.methods if n in b.methods and n not in CONTROLS]
+                tau = kendall_tau(_oriented(a, names), _oriented(b, names))
+                if not math.isnan(tau):
+                    taus[i][j].append(tau)
+                    taus[j][i].append(tau)
+    mean = np.array([[np.mean(one) if one else math.nan for one in row] for row in taus])
+    mean = mean.reshape(size, size)
+    np.fill_diagonal(mean, 1.0)
+    counts = np.array([[len(one) for one in row] for row in taus], int).reshape(size, size)
+    return Agreement(tuple(metrics), mean, counts)
+
+
+def _oriented(panel: Panel, names: Sequence[str]) -> NDArray[np.float64]:
+    return panel.metric.sign * panel.means[[panel.methods.index(name) for name in names]]
+
+
+@dataclass(frozen=True, slots=True)
+class SeedStability:
+    """Whether another training puts methods in the same order.
+
+    Args:
+        metric: by which.
+        tau: mean over pairs of seeds, networks and tile sets; NaN with one seed.
+        lowest: of these.
+        count: how many.
+    """
+
+    metric: Metric
+    tau: float
+    lowest: float
+    count: int
+
+
+def seed_stability(study: Study, metrics: Sequence[Metric]) -> list[SeedStability]:
+    """Kendall's tau between trainings from different seeds, without controls."""
+    found = []
+    for metric in metrics:
+        taus = []
+        for panel in study.panels(metric):
+            kept = [i for i, name in enumerate(panel.methods) if name not in CONTROLS]
+            table = panel.seed_means[:, kept]
+            taus += [kendall_tau(a, b) for a, b in itertools.combinations(table, 2)]
+        known = [tau for tau in taus if not math.isnan(tau)]
+        if known:
+            found.append(SeedStability(metric, float(np.mean(known)), min(known), len(known)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A control that does what it must not.
+
+    Args:
+        metric: that does not separate here.
+        data: name of the tile set.
+        backbone: name of the network.
+        control: its name.
+        rank: of the control among the methods.
+        methods: how many those are, with it.
+    """
+
+    metric: Metric
+    data: str
+    backbone: str
+    control: str
+    rank: int
+    methods: int
+
+
+def alarms(study: Study, metrics: Sequence[Metric]) -> list[Alarm]:
+    """Random in the upper half of a ranking, or any other blind map ahead of all methods.
+
+    The oracle is left alone: it is the truth about masks, not about a network.
+    """
+    found = []
+    for metric in metrics:
+        for panel in study.panels(metric):
+            scores = metric.sign * panel.means
+            rivals = [
+                scores[i]
+                for i, name in enumerate(panel.methods)
+                if name not in CONTROLS and not math.isnan(scores[i])
+            ]
+            for name, score in zip(panel.methods, scores, strict=True):
+                if name not in CONTROLS or name == "oracle" or math.isnan(score) or not rivals:
+                    continue
+                rank = 1 + sum(one > score for one in rivals)
+                worst = (len(rivals) + 1) / 2 if name == "random" else 1
+                if rank <= worst:
+                    found.append(
+                        Alarm(metric, panel.data, panel.backbone, name, rank, len(rivals) + 1)
+                    )
+    return found

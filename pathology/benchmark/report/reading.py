@@ -1,0 +1,312 @@
+"""What the numbers say, in sentences: each by a rule from a test, each with its numbers.
+
+No adjective stands without a number. Where the B-cos maps lose is said as plainly as where they
+win, and before it.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pathology.benchmark.report.contests import LEVEL, Contest
+from pathology.benchmark.report.ranking import Agreement, Alarm, SeedStability
+from pathology.benchmark.report.results import CONTROLS, FAILED, OURS, REFUSED, Metric, Study
+from pathology.benchmark.report.tables import (
+    Score,
+    backbone_difference,
+    bounds,
+    number,
+    p_text,
+    score,
+    signed,
+)
+
+DISAGREE = 0.2
+"""Below this tau two metrics are said to disagree."""
+UNSTABLE = 0.5
+"""Below this tau the order of methods is said to change with the seed."""
+ABOUT_NETWORKS = ("balanced_accuracy", "accuracy", "auroc", "ece")
+Kind = Literal["better", "worse", "open", "warn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One finding.
+
+    Args:
+        text: in words and numbers.
+        kind: for or against the B-cos maps, neither, or about the measurement itself.
+    """
+
+    text: str
+    kind: Kind = "open"
+
+
+def reading(
+    study: Study,
+    same: dict[Metric, list[Contest]],
+    twins: dict[Metric, list[Contest]],
+    alarms: Sequence[Alarm],
+    agreed: Agreement,
+    stable: Sequence[SeedStability],
+) -> list[Sentence]:
+    """The page's first paragraph; rules as of each function here.
+
+    Args:
+        study: read.
+        same: contests on the same networks by metric.
+        twins: contests against twins by metric.
+        alarms: of headline metrics.
+        agreed: of headline metrics.
+        stable: of headline metrics.
+    """
+    return [
+        *_broken(alarms, study),
+        *_on(study, same, "the same network"),
+        *_on(study, twins, "the twin"),
+        *_networks(study),
+        *_shares(study),
+        *_agreement(agreed),
+        *_stability(study, stable),
+        *_missing(study),
+        *_few(study),
+    ]
+
+
+def _on(study: Study, contests: dict[Metric, list[Contest]], where: str) -> Iterator[Sentence]:
+    """Counts of won, open and lost tests by metric, losses with their methods.
+
+    Metrics of the same outcome share a sentence: all won, all open; the rest by themselves.
+    """
+    ours = {m: [c for c in found if c.ours == OURS[0]] for m, found in contests.items()}
+    scores = [s for m, found in ours.items() if (s := score(study, m, found)) is not None]
+    tested = [s for s in scores if s.tested]
+    for one in tested:
+        lost = [c for c in ours[one.metric] if c.verdict == "worse"]
+        if lost:
+            worst = min(lost, key=lambda c: c.gain)
+            names = ", ".join(
+                f"{n} ({k})" for n, k in Counter(c.other for c in lost).most_common(4)
+            )
+            yield Sentence(
+                f"B-cos maps lose by {one.metric.title} on {where}: worse in {len(lost)} of"
+                f" {one.total} tests (to {names}), better in {one.verdicts['better']}, open in"
+                f" {one.verdicts['open']}. The largest loss: {number(_mine(study, worst))}, by"
+                f" {_difference(worst)}, against {worst.other} ({worst.backbone}, {worst.data}).",
+                "worse",
+            )
+    won = [s for s in tested if not s.verdicts["worse"] and s.verdicts["better"]]
+    if won:
+        parts = [f"{s.metric.title} {s.verdicts['better']} of {s.total}" for s in won]
+        yield Sentence(
+            f"B-cos maps beat other methods on {where}, and lose to none, by {_listed(parts)} tests"
+            f" after Holm; {_best_rivals(won)}.",
+            "better",
+        )
+    still = [s for s in tested if not s.verdicts["worse"] and not s.verdicts["better"]]
+    if still:
+        parts = [f"{s.metric.title} (ahead in {s.ahead} of {s.total})" for s in still]
+        yield Sentence(
+            f"No test on {where} tells B-cos maps from other methods by {_listed(parts)}.", "open"
+        )
+    together = [s for s in scores if not s.tested]
+    if together:
+        parts = [
+            f"{s.metric.title} {number(s.ours)}"
+            + (f" against {number(s.rival_mean)} of {s.rival}" if s.rival else "")
+            + f", ahead in {s.ahead} of {s.total}"
+            for s in together
+        ]
+        yield Sentence(
+            f"Without a test, since they are one value per network, on {where}: {_listed(parts)}.",
+            "open",
+        )
+
+
+def _best_rivals(scores: Sequence[Score]) -> str:
+    parts = [
+        f"{s.metric.title} {number(s.ours)} against {number(s.rival_mean)} of {s.rival}"
+        for s in scores
+        if s.rival
+    ]
+    return (
+        f"means beside the best other method: {_listed(parts)}" if parts else "no method ran on all"
+    )
+
+
+def _mine(study: Study, contest: Contest) -> float:
+    panel = study.panel(contest.data, contest.backbone, contest.metric)
+    assert panel is not None
+    return float(panel.means[panel.methods.index(contest.ours)])
+
+
+def _difference(contest: Contest) -> str:
+    interval = bounds(contest.difference, signed)
+    return (
+        f"{signed(contest.difference.value)}"
+        + (f" [{interval}]" if interval else "")
+        + f", p {p_text(contest.adjusted)}"
+    )
+
+
+def _networks(study: Study) -> Iterator[Sentence]:
+    """Every pair's accuracy and calibration: the difference with its interval or range."""
+    kinds: dict[Kind, list[str]] = {"better": [], "worse": [], "open": []}
+    for metric in study.backbone_metrics:
+        if metric.name not in ABOUT_NETWORKS or not metric.sign:
+            continue
+        if metric.name == "accuracy" and any(
+            m.name == "balanced_accuracy" for m in study.backbone_metrics
+        ):
+            continue
+        gaps = []
+        for data in study.data:
+            for backbone in map(str, study.backbones.index):
+                if study.is_ours(backbone):
+                    for twin in study.twins(backbone):
+                        gap = backbone_difference(study, data, backbone, twin, metric)
+                        if gap is not None and not math.isnan(gap.estimate.value):
+                            gaps.append((gap, f"{backbone} on {data}"))
+        if not gaps:
+            continue
+        values = [gap.estimate.value for gap, _ in gaps]
+        worse = sum(metric.sign * one < 0 for one in values)
+        kind: Kind = "worse" if worse > len(gaps) / 2 else "open" if worse else "better"
+        low, high = min(values), max(values)
+        place = min(gaps, key=lambda one: metric.sign * one[0].estimate.value)[1]
+        kinds[kind].append(
+            f"{metric.title} {signed(float(np.mean(values)))} on average over {len(gaps)} pairs and"
+            f" sets ({signed(low)} to {signed(high)}, lowest side: {place}), behind in {worse}"
+        )
+    for kind, parts in kinds.items():
+        if parts:
+            yield Sentence(f"B-cos networks minus their twins: {'; '.join(parts)}.", kind)
+
+
+def _shares(study: Study) -> Iterator[Sentence]:
+    """How much of the logit is in the pixels, of every method that says so."""
+    for metric in study.metrics():
+        if metric.group == "ledger" and "pixel" in metric.name:
+            means: dict[str, list[float]] = {}
+            for panel in study.panels(metric):
+                for name, value in zip(panel.methods, panel.means, strict=True):
+                    if name not in CONTROLS and not math.isnan(value):
+                        means.setdefault(name, []).append(float(value))
+            parts = [
+                f"{name} {number(min(v))} to {number(max(v))} (mean {number(float(np.mean(v)))})"
+                for name, v in means.items()
+            ]
+            if parts:
+                yield Sentence(
+                    f"{metric.title}, over networks and sets: {_listed(parts)}; what is missing is"
+                    " position codes, tokens and biases.",
+                )
+
+
+def _broken(alarms: Sequence[Alarm], study: Study) -> Iterator[Sentence]:
+    """Metrics by which a control is where it must not be, in one sentence."""
+    parts = []
+    for metric in dict.fromkeys(one.metric for one in alarms):
+        found = [one for one in alarms if one.metric == metric]
+        places = len({(one.data, one.backbone) for one in found})
+        total = sum(1 for _ in study.panels(metric))
+        best = min(found, key=lambda one: one.rank)
+        parts.append(
+            f"{metric.title} in {places} of {total} tables ({best.control} is {best.rank} of"
+            f" {best.methods} on {best.backbone}, {best.data})"
+        )
+    if parts:
+        yield Sentence(
+            f"Does not separate methods from controls here: {_listed(parts)}. Nothing follows from"
+            " who leads there.",
+            "warn",
+        )
+
+
+def _agreement(found: Agreement) -> Iterator[Sentence]:
+    """Pairs of metrics whose tau is below :data:`DISAGREE`; else the lowest pair."""
+    size = len(found.metrics)
+    pairs = [
+        (float(found.tau[i, j]), found.metrics[i].title, found.metrics[j].title)
+        for i in range(size)
+        for j in range(i + 1, size)
+        if not math.isnan(found.tau[i, j])
+    ]
+    if not pairs:
+        return
+    pairs.sort()
+    apart = [one for one in pairs if one[0] < DISAGREE]
+    if apart:
+        parts = [f"{a} and {b} (tau {tau:.2f})" for tau, a, b in apart[:5]]
+        more = f" and {len(apart) - 5} further pairs" if len(apart) > 5 else ""
+        yield Sentence(
+            f"Metrics disagree on who is best (tau below {DISAGREE:g}): {_listed(parts)}{more}, of"
+            f" {len(pairs)} pairs.",
+            "warn",
+        )
+    else:
+        tau, a, b = pairs[0]
+        yield Sentence(
+            f"Metrics order methods alike: the lowest tau of {len(pairs)} pairs is {tau:.2f} ({a}"
+            f" and {b})."
+        )
+
+
+def _stability(study: Study, found: Sequence[SeedStability]) -> Iterator[Sentence]:
+    """Orders that change with the seed; that there is one seed only."""
+    if len(study.seeds) == 1:
+        yield Sentence(
+            "One seed: nothing here says how another training of the same network would rank.",
+            "warn",
+        )
+        return
+    loose = [one for one in found if one.tau < UNSTABLE]
+    if loose:
+        parts = [f"{one.metric.title} (tau {one.tau:.2f})" for one in loose]
+        yield Sentence(
+            f"Another seed reorders the methods (mean tau below {UNSTABLE:g}) by {_listed(parts)}.",
+            "warn",
+        )
+    elif found:
+        least = min(found, key=lambda one: one.tau)
+        yield Sentence(
+            f"Over {len(study.seeds)} seeds the order of methods holds with a mean tau of at least"
+            f" {least.tau:.2f} ({least.metric.title})."
+        )
+
+
+def _missing(study: Study) -> Iterator[Sentence]:
+    """What is not in any mean."""
+    lost = int(study.of_methods["value"].isna().sum())
+    groups = study.rows["group"]
+    pairs = study.rows[groups == REFUSED].drop_duplicates(["backbone", "method"])
+    failed = int((groups == FAILED).sum())
+    if lost or len(pairs) or failed:
+        yield Sentence(
+            f"{lost:,} of {len(study.of_methods):,} values of methods are not defined,"
+            f" {len(pairs)} pairs of method and network are refused, {failed} cells failed; all are"
+            " listed below with reasons.",
+            "warn" if failed else "open",
+        )
+
+
+def _few(study: Study) -> Iterator[Sentence]:
+    """Too few patients for any test to find anything."""
+    counts = [len(set(p.patients)) for m in study.headline for p in study.panels(m) if p.is_paired]
+    if counts and 2.0 ** (1 - min(counts)) > LEVEL / 10:
+        yield Sentence(
+            f"With {min(counts)} independent patients no p-value is below"
+            f" {2.0 ** (1 - min(counts)):.3f} before correction: tests there can find little or"
+            " nothing.",
+            "warn",
+        )
+
+
+def _listed(parts: Sequence[str]) -> str:
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
