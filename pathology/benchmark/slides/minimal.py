@@ -87,9 +87,12 @@ def _given_back(
     """The set less what is not needed: of a kept set (+1) tiles leave, of a removed one return.
 
     Args:
+        logits: of the bag's subsets.
+        target: the output.
         tiles: of the set, in order.
         kept: ``(N,)`` tiles in the bag; changed.
         sign: +1 where the logit is to stay at least at the threshold, -1 where at most.
+        threshold: of the logit.
     """
     subsets: Subsets = logits.of(target)
     total, taken = len(kept), len(tiles)
