@@ -1,8 +1,8 @@
 """Lesions found by the scores of tiles: local maxima on the grid of tiles, for FROC.
 
 CAMELYON16's rules say how detections are counted, not how they come from a map. Here: a tile is one
-if its score is positive and none of its up to eight neighbours has a higher one; of neighbours that
-tie the first counts. Nothing is smoothed; the detection is at the tile's middle.
+if none of its up to eight neighbours has a higher score; there are no ties, the caller sees to it.
+Nothing is smoothed; the detection is at the tile's middle.
 """
 
 import numpy as np
@@ -30,17 +30,15 @@ def detect(bag: SlideBag, scores: NDArray[np.float64]) -> NDArray[np.int64]:
 
     Args:
         bag: the slide.
-        scores: ``(N,)`` of its tiles.
+        scores: ``(N,)`` of its tiles, all different.
     """
     column, row = (bag.corners // bag.tile_px).T
     grid = np.full((row.max() + 3, column.max() + 3), -np.inf)
     grid[row + 1, column + 1] = scores
-    is_highest = scores > 0
+    is_highest = np.ones(len(scores), bool)
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
-            other = grid[row + 1 + down, column + 1 + right]
-            is_before = (down, right) < (0, 0)
-            is_highest &= (scores > other) if is_before else (scores >= other)
+            is_highest &= scores >= grid[row + 1 + down, column + 1 + right]
     return np.flatnonzero(is_highest)
 
 
@@ -50,7 +48,7 @@ def hits_of(bag: SlideBag, lesions: Lesions | None, scores: NDArray[np.float64])
     Args:
         bag: the slide.
         lesions: of :func:`lesions_of`.
-        scores: ``(N,)`` of its tiles, on one scale with those of other slides.
+        scores: ``(N,)`` of its tiles, positive, on one scale with those of other slides.
     """
     found = detect(bag, scores)
     x, y = (bag.corners[found] + bag.tile_px / 2).T

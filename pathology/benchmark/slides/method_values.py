@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pathology.aggregators.aggregator import Aggregator
 from pathology.benchmark.slides.detections import hits_of
-from pathology.benchmark.slides.flipping import flip_tiles
+from pathology.benchmark.slides.flipping import flip_tiles, random_ranks
 from pathology.benchmark.slides.interventions import Sets, necessity, sufficiency, top_sets
 from pathology.benchmark.slides.measures import TARGET, TOP, AskedSlide, value_of
 from pathology.benchmark.slides.tile_methods import ORACLE, TILE_METHODS, TileScores
@@ -69,6 +70,7 @@ def on_all(
     slides: Sequence[AskedSlide],
     lesions: Sequence[Lesions | None],
     found: Sequence[TileScores],
+    rng: np.random.Generator,
 ) -> Iterator[Value]:
     """A method's FROC over all slides, and what its scores cost.
 
@@ -77,8 +79,9 @@ def on_all(
         slides: with lesions and without.
         lesions: of each slide.
         found: scores of each slide.
+        rng: of the order of tiles that tie.
     """
-    yield _froc(name, slides, lesions, found)
+    yield _froc(name, slides, lesions, found, rng)
     if name != ORACLE:
         note = "of a bag; a bag of one tile is a part of one" if name == "single" else "of a bag"
         forward = float(np.mean([each.forward_passes for each in found]))
@@ -109,20 +112,25 @@ def _froc(
     slides: Sequence[AskedSlide],
     lesions: Sequence[Lesions | None],
     found: Sequence[TileScores],
+    rng: np.random.Generator,
 ) -> Value:
-    """The CAMELYON16 score of a method's detections."""
-    hits = [
-        hits_of(each.bag, which, scores.scores.numpy())
-        for each, which, scores in zip(slides, lesions, found, strict=True)
-    ]
-    targets = sum(each.targets for each in hits)
-    if not targets:
-        why = "no lesion is longer than isolated tumour cells are"
-        return value_of("FROC of lesions", np.nan, method=name, note=why)
-    result = froc(hits, [each.bag.name for each in slides], repeats=500).score
-    note = f"{targets} lesions on {len(hits)} slides"
+    """The CAMELYON16 score of a method's detections, mean over orders of tiles that tie.
+
+    It goes by the order of all slides' tiles alone, so ranks stand for scores.
+    """
+    cuts = np.cumsum([len(each.scores) for each in found])[:-1]
+    results = []
+    for ranks in random_ranks(torch.cat([each.scores for each in found]), rng):
+        parts = np.split((len(ranks) - ranks).astype(np.float64), cuts)
+        hits = [
+            hits_of(*each) for each in zip((s.bag for s in slides), lesions, parts, strict=True)
+        ]
+        if not sum(each.targets for each in hits):
+            why = "no lesion is longer than isolated tumour cells are"
+            return value_of("FROC of lesions", np.nan, method=name, note=why)
+        results.append(froc(hits, [each.bag.name for each in slides], repeats=500).score)
+    note = f"{sum(each.targets for each in hits)} lesions on {len(hits)} slides"
     if name != ORACLE and not TILE_METHODS[name].in_logits:
         note += "; its scores are not on one scale"
-    return value_of(
-        "FROC of lesions", result.value, method=name, low=result.low, high=result.high, note=note
-    )
+    value, low, high = np.mean([(each.value, each.low, each.high) for each in results], axis=0)
+    return value_of("FROC of lesions", value, method=name, low=low, high=high, note=note)

@@ -77,7 +77,7 @@ def slide_values(
             values += on_slide(aggregator, slides[i], mine, negatives, rng)
     lesions = [lesions_of(each.bag) for each in slides]
     for method, found in scores.items():
-        values += on_all(method, slides, lesions, found)
+        values += on_all(method, slides, lesions, found, rng)
     return [replace(value, backbone=name) for value in values]
 
 
