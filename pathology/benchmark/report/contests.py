@@ -108,12 +108,8 @@ def marks(panel: Panel) -> dict[str, Mark]:
 
 
 def same_network(study: Study, metric: Metric) -> list[Contest]:
-    """Ours against the other methods on the same B-cos networks."""
-    found: list[Contest] = []
-    for panel in study.panels(metric):
-        if study.is_ours(panel.backbone):
-            found += _contests(panel, panel)
-    return _corrected(found)
+    """Ours against the other methods on the same networks."""
+    return _corrected([one for panel in study.panels(metric) for one in _contests(panel, panel)])
 
 
 def against_twins(study: Study, metric: Metric) -> list[Contest]:

@@ -102,7 +102,7 @@ def table_markdown(results: pd.DataFrame, study: str) -> str:
     """
     found = find_study(results, study)
     same, twins = _contests(found)
-    board = tables.scoreboard(found, same, twins)
+    board = tables.scoreboard(found, same, twins, alarms(found, found.headline))
     shown = [] if board is None else [board]
     shown += [*tables.backbone_tables(found), *tables.headline_tables(found)]
     return "\n".join(f"**{one.title}**\n\n{tables.markdown(one)}" for one in shown)
@@ -158,7 +158,7 @@ def _section(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
         "about": _about(study),
         "warnings": [one for one in sentences if one.kind == "warn"],
         "reading": [one for one in sentences if one.kind != "warn"],
-        "scoreboard": tables.scoreboard(study, same, twins),
+        "scoreboard": tables.scoreboard(study, same, twins, found_alarms),
         "dots": _dots(study),
         "headline": tables.headline_tables(study),
         "backbones": tables.backbone_tables(study),
@@ -227,7 +227,8 @@ def _cost(study: Study) -> list[dict[str, str]]:
     if seconds is None:
         return []
     found = []
-    for metric in study.headline:
+    # One metric of each group is enough to see what quality costs.
+    for metric in {one.group: one for one in reversed(study.headline)}.values():
         figure = figures.cost_figure(study, metric, seconds)
         if figure is not None:
             caption = "A point is a mean over networks and sets (seconds: geometric); no intervals."
@@ -236,17 +237,20 @@ def _cost(study: Study) -> list[dict[str, str]]:
     return found
 
 
-def _rankings(study: Study) -> list[dict[str, str]]:
-    found = rankings(study)
+def _rankings(study: Study) -> list[dict[str, Any]]:
+    """Overall ones first; where there are none, all are shown unfolded."""
+    found = sorted(rankings(study), key=lambda one: (not one.is_overall, one.family))
+    is_folded = any(one.is_overall for one in found)
     return [
-        _figure(
-            f"{one.title}, {FAMILIES[one.family]}",
-            figures.svg_uri(figures.critical_difference_figure(one)),
-            _ranking_caption(one),
-        )
-        for one in sorted(
-            found, key=lambda one: (not one.is_overall, list(FAMILIES).index(one.family))
-        )
+        {
+            **_figure(
+                f"{one.title}, {FAMILIES[one.family]}",
+                figures.svg_uri(figures.critical_difference_figure(one)),
+                _ranking_caption(one),
+            ),
+            "is_first": one.is_overall or not is_folded,
+        }
+        for one in found
     ]
 
 
@@ -281,7 +285,7 @@ def _strip(strip: Strip) -> dict[str, Any]:
                 "method": row.method,
                 "scale": row.scale,
                 "is_control": row.method in CONTROLS,
-                "source": image_uri(row.image, "png", optimize=True),
+                "source": image_uri(row.image, "png"),
                 "width": row.image.width,
             }
             for row in strip.rows

@@ -14,7 +14,7 @@ import numpy as np
 
 from pathology.benchmark.report.contests import LEVEL, Contest
 from pathology.benchmark.report.ranking import Agreement, Alarm, SeedStability
-from pathology.benchmark.report.results import CONTROLS, FAILED, OURS, REFUSED, Metric, Study
+from pathology.benchmark.report.results import CONTROLS, COST, SLIDES, Metric, Study
 from pathology.benchmark.report.tables import (
     Score,
     backbone_difference,
@@ -29,7 +29,7 @@ DISAGREE = 0.2
 """Below this tau two metrics are said to disagree."""
 UNSTABLE = 0.5
 """Below this tau the order of methods is said to change with the seed."""
-ABOUT_NETWORKS = ("balanced_accuracy", "accuracy", "auroc", "ece")
+ABOUT_NETWORKS = ("balanced_accuracy", "auroc", "ece")
 Kind = Literal["better", "worse", "open", "warn"]
 
 
@@ -64,12 +64,17 @@ def reading(
         agreed: of headline metrics.
         stable: of headline metrics.
     """
+    found = [*_lead(same, "the same network"), *_lead(twins, "the twin")]
+    for is_slides in (False, True):
+        for contests, where in ((same, "the same network"), (twins, "the twin")):
+            part = {m: c for m, c in contests.items() if (m.group == SLIDES) == is_slides}
+            subject = "Contributions of tiles" if is_slides else "B-cos maps"
+            found += _on(study, part, subject, where)
     return [
-        *_broken(alarms, study),
-        *_on(study, same, "the same network"),
-        *_on(study, twins, "the twin"),
+        *found,
         *_networks(study),
         *_shares(study),
+        *_broken(alarms, study),
         *_agreement(agreed),
         *_stability(study, stable),
         *_missing(study),
@@ -77,71 +82,63 @@ def reading(
     ]
 
 
-def _on(study: Study, contests: dict[Metric, list[Contest]], where: str) -> Iterator[Sentence]:
-    """Counts of won, open and lost tests by metric, losses with their methods.
+def _lead(contests: dict[Metric, list[Contest]], where: str) -> Iterator[Sentence]:
+    """All tests of ours counted together; for or against as the more of them are."""
+    found = [c for m, cs in contests.items() for c in cs if c.ours == m.primary]
+    counts = Counter(c.verdict for c in found)
+    total = len(found) - counts["untested"]
+    if total:
+        won, lost = counts["better"], counts["worse"]
+        metrics = len({c.metric for c in found if c.verdict != "untested"})
+        yield Sentence(
+            f"Against other methods on {where}, ours are better in {won}, not told apart in"
+            f" {counts['open']} and worse in {lost} of {total} tests by {metrics} headline metrics.",
+            "better" if won > lost else "worse" if lost > won else "open",
+        )
 
-    Metrics of the same outcome share a sentence: all won, all open; the rest by themselves.
+
+def _on(
+    study: Study, contests: dict[Metric, list[Contest]], subject: str, where: str
+) -> Iterator[Sentence]:
+    """Counts of won, open and lost tests by metric; losses first, with their methods.
+
+    Metrics lost nowhere share a sentence, and so do those that no test decides.
     """
-    ours = {m: [c for c in found if c.ours == OURS[0]] for m, found in contests.items()}
+    ours = {m: [c for c in found if c.ours == m.primary] for m, found in contests.items()}
     scores = [s for m, found in ours.items() if (s := score(study, m, found)) is not None]
     tested = [s for s in scores if s.tested]
     for one in tested:
         lost = [c for c in ours[one.metric] if c.verdict == "worse"]
         if lost:
             worst = min(lost, key=lambda c: c.gain)
-            names = ", ".join(
-                f"{n} ({k})" for n, k in Counter(c.other for c in lost).most_common(4)
-            )
+            most = Counter(c.other for c in lost).most_common(4)
             yield Sentence(
-                f"B-cos maps lose by {one.metric.title} on {where}: worse in {len(lost)} of"
-                f" {one.total} tests (to {names}), better in {one.verdicts['better']}, open in"
-                f" {one.verdicts['open']}. The largest loss: {number(_mine(study, worst))}, by"
-                f" {_difference(worst)}, against {worst.other} ({worst.backbone}, {worst.data}).",
+                f"{subject} lose by {one.metric.title} on {where} in {len(lost)} of {one.total}"
+                f" tests, to {_listed([f'{name} ({count})' for name, count in most])}"
+                f"{' and others' if len({c.other for c in lost}) > 4 else ''}; they win"
+                f" {one.verdicts['better']}. The largest loss: {_difference(worst)} against"
+                f" {worst.other} ({worst.backbone}, {worst.data}).",
                 "worse",
             )
     won = [s for s in tested if not s.verdicts["worse"] and s.verdicts["better"]]
     if won:
-        parts = [f"{s.metric.title} {s.verdicts['better']} of {s.total}" for s in won]
-        yield Sentence(
-            f"B-cos maps beat other methods on {where}, and lose to none, by {_listed(parts)} tests"
-            f" after Holm; {_best_rivals(won)}.",
-            "better",
-        )
+        parts = [f"{s.metric.title} {s.verdicts['better']} of {s.total}{_beside(s)}" for s in won]
+        yield Sentence(f"{subject} win and lose no test on {where} by {_listed(parts)}.", "better")
     still = [s for s in tested if not s.verdicts["worse"] and not s.verdicts["better"]]
     if still:
         parts = [f"{s.metric.title} (ahead in {s.ahead} of {s.total})" for s in still]
-        yield Sentence(
-            f"No test on {where} tells B-cos maps from other methods by {_listed(parts)}.", "open"
-        )
+        yield Sentence(f"No test on {where} decides by {_listed(parts)}.")
     together = [s for s in scores if not s.tested]
     if together:
-        parts = [
-            f"{s.metric.title} {number(s.ours)}"
-            + (f" against {number(s.rival_mean)} of {s.rival}" if s.rival else "")
-            + f", ahead in {s.ahead} of {s.total}"
-            for s in together
-        ]
-        yield Sentence(
-            f"Without a test, since they are one value per network, on {where}: {_listed(parts)}.",
-            "open",
-        )
+        parts = [f"{s.metric.title} ahead in {s.ahead} of {s.total}{_beside(s)}" for s in together]
+        yield Sentence(f"One value per network, so without a test, on {where}: {_listed(parts)}.")
 
 
-def _best_rivals(scores: Sequence[Score]) -> str:
-    parts = [
-        f"{s.metric.title} {number(s.ours)} against {number(s.rival_mean)} of {s.rival}"
-        for s in scores
-        if s.rival
-    ]
-    return (
-        f"means beside the best other method: {_listed(parts)}" if parts else "no method ran on all"
-    )
-
-
-def _mine(study: Study, contest: Contest) -> float:
-    panel = study.panel(contest.data, contest.backbone, contest.metric)
-    assert panel is not None
-    return float(panel.means[panel.methods.index(contest.ours)])
+def _beside(found: Score) -> str:
+    """Ours beside the best other method."""
+    if not found.rival:
+        return ""
+    return f" ({number(found.ours)}, best other {number(found.rival_mean)} of {found.rival})"
 
 
 def _difference(contest: Contest) -> str:
@@ -154,37 +151,45 @@ def _difference(contest: Contest) -> str:
 
 
 def _networks(study: Study) -> Iterator[Sentence]:
-    """Every pair's accuracy and calibration: the difference with its interval or range."""
-    kinds: dict[Kind, list[str]] = {"better": [], "worse": [], "open": []}
+    """Every pair's accuracy and calibration, then what the B-cos network costs beside its twin."""
+    about, costs = [], []
+    behind = ahead = 0
     for metric in study.backbone_metrics:
-        if metric.name not in ABOUT_NETWORKS or not metric.sign:
+        if metric.name not in ABOUT_NETWORKS and (metric.group != COST or not metric.sign):
             continue
-        if metric.name == "accuracy" and any(
-            m.name == "balanced_accuracy" for m in study.backbone_metrics
-        ):
-            continue
-        gaps = []
-        for data in study.data:
-            for backbone in map(str, study.backbones.index):
-                if study.is_ours(backbone):
-                    for twin in study.twins(backbone):
-                        gap = backbone_difference(study, data, backbone, twin, metric)
-                        if gap is not None and not math.isnan(gap.estimate.value):
-                            gaps.append((gap, f"{backbone} on {data}"))
+        gaps = [
+            gap
+            for data in study.data
+            for backbone in map(str, study.backbones.index)
+            if study.is_ours(backbone)
+            for twin in study.twins(backbone)
+            if (gap := backbone_difference(study, data, backbone, twin, metric)) is not None
+            and not math.isnan(gap.estimate.value)
+        ]
         if not gaps:
             continue
-        values = [gap.estimate.value for gap, _ in gaps]
-        worse = sum(metric.sign * one < 0 for one in values)
-        kind: Kind = "worse" if worse > len(gaps) / 2 else "open" if worse else "better"
-        low, high = min(values), max(values)
-        place = min(gaps, key=lambda one: metric.sign * one[0].estimate.value)[1]
-        kinds[kind].append(
-            f"{metric.title} {signed(float(np.mean(values)))} on average over {len(gaps)} pairs and"
-            f" sets ({signed(low)} to {signed(high)}, lowest side: {place}), behind in {worse}"
+        values = [gap.estimate.value for gap in gaps]
+        if metric.name in ABOUT_NETWORKS:
+            worse = sum(metric.sign * one < 0 for one in values)
+            behind, ahead = behind + worse, ahead + sum(metric.sign * one > 0 for one in values)
+            about.append(
+                f"{metric.title} {signed(float(np.mean(values)))} ({signed(min(values))} to"
+                f" {signed(max(values))}), behind in {worse} of {len(gaps)}"
+            )
+        else:
+            ratios = [gap.ratio for gap in gaps if gap.ratio > 0]
+            if ratios:
+                mean = float(np.exp(np.mean(np.log(ratios))))
+                costs.append(f"{metric.title} {mean:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    if about:
+        kind: Kind = "worse" if behind > ahead else "better" if ahead > behind else "open"
+        yield Sentence(
+            "B-cos networks less their twins, mean and range over pairs and sets:"
+            f" {'; '.join(about)}.",
+            kind,
         )
-    for kind, parts in kinds.items():
-        if parts:
-            yield Sentence(f"B-cos networks minus their twins: {'; '.join(parts)}.", kind)
+    if costs:
+        yield Sentence(f"Their cost as a multiple of the twins': {_listed(costs)}.")
 
 
 def _shares(study: Study) -> Iterator[Sentence]:
@@ -282,9 +287,8 @@ def _stability(study: Study, found: Sequence[SeedStability]) -> Iterator[Sentenc
 def _missing(study: Study) -> Iterator[Sentence]:
     """What is not in any mean."""
     lost = int(study.of_methods["value"].isna().sum())
-    groups = study.rows["group"]
-    pairs = study.rows[groups == REFUSED].drop_duplicates(["backbone", "method"])
-    failed = int((groups == FAILED).sum())
+    pairs = study.rows[study.is_refused].drop_duplicates(["backbone", "method"])
+    failed = int(study.is_failed.sum())
     if lost or len(pairs) or failed:
         yield Sentence(
             f"{lost:,} of {len(study.of_methods):,} values of methods are not defined,"

@@ -14,8 +14,8 @@ from pathology.benchmark.study.rows import COLUMNS
 from pathology.metrics.bootstrap import Estimate
 from pathology.metrics.comparison import group_means
 
-OURS = ("bcos", "bcos_contrastive")
-"""Exact maps of B-cos networks; the first is what a study's claim is about."""
+OURS = ("bcos", "bcos_contrastive", "contribution")
+"""Exact maps of B-cos networks, and exact contributions of tiles to a slide's logit."""
 CONTROLS = ("oracle", "random", "constant", "edge", "centre", "stain")
 """Maps that explain nothing, and the truth: checks of metrics, never contestants."""
 REFUSED, FAILED = "refused", "failed"
@@ -25,11 +25,11 @@ SLIDES = "slides"
 """Group of metrics whose examples are slides."""
 
 _TITLES = {
-    "epg": "EPG", "ap": "AP", "pooled_ap": "Pooled AP", "pxap": "PxAP", "auroc": "AUROC",
-    "gridpg": "GridPG", "grid_pg": "GridPG", "ece": "ECE", "sds": "SDS", "idsds": "IDSDS",
+    "epg": "EPG", "ap": "AP", "pxap": "PxAP", "auroc": "AUROC",
+    "gridpg": "GridPG", "ece": "ECE", "sds": "SDS", "idsds": "IDSDS",
     "road": "ROAD", "rra": "RRA", "saco": "SaCo", "froc": "FROC", "abpc": "ABPC", "dice": "Dice",
-    "iou": "IoU", "emprt": "eMPRT", "mege": "MeGe", "reco": "ReCo", "nll": "NLL",
-    "morf": "MoRF", "lerf": "LeRF", "f1": "F1", "mib": "MiB", "gb": "GB", "auc": "AUC",
+    "iou": "IoU", "emprt": "eMPRT", "mege": "MeGe", "reco": "ReCo", "nll": "NLL", "f1": "F1",
+    "cpu": "CPU", "auprc": "AUPRC",
 }  # fmt: skip
 
 
@@ -57,6 +57,11 @@ class Metric:
         return title(self.name)
 
     @property
+    def primary(self) -> str:
+        """The one of :data:`OURS` that a study's claim is about."""
+        return "contribution" if self.group == SLIDES else "bcos"
+
+    @property
     def sign(self) -> int:
         """1 where more is better, -1 where less is, 0 where neither."""
         return {"higher": 1, "lower": -1}.get(self.better, 0)
@@ -64,8 +69,7 @@ class Metric:
 
 def title(name: str) -> str:
     """A metric's name in words."""
-    words = [_TITLES.get(word, word) for word in re.split(r"[_ ]", name)]
-    text = _TITLES.get(name, " ".join(words))
+    text = " ".join(_TITLES.get(word, word) for word in re.split(r"[_ ]", name))
     return text[:1].upper() + text[1:] if text.split(" ")[0].islower() else text
 
 
@@ -173,7 +177,17 @@ class Study:
     @cached_property
     def values(self) -> pd.DataFrame:
         """Rows that are values, not refusals or failures."""
-        return self.rows[~self.rows["group"].isin([REFUSED, FAILED])]
+        return self.rows[~(self.is_refused | self.is_failed)]
+
+    @cached_property
+    def is_refused(self) -> "pd.Series[bool]":
+        """Rows that say why a method does not fit a network; on slides by the metric's name."""
+        return (self.rows["group"] == REFUSED) | (self.rows["metric"] == REFUSED)
+
+    @cached_property
+    def is_failed(self) -> "pd.Series[bool]":
+        """Rows that say what ended with an error."""
+        return self.rows["group"] == FAILED
 
     @cached_property
     def of_methods(self) -> pd.DataFrame:

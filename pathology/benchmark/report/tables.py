@@ -17,9 +17,7 @@ from pathology.benchmark.report.ranking import (
 )
 from pathology.benchmark.report.results import (
     CONTROLS,
-    FAILED,
     OURS,
-    REFUSED,
     SLIDES,
     Metric,
     Panel,
@@ -98,7 +96,7 @@ def number(value: float) -> str:
         return f"{value:.1f}"
     if size >= 0.01 or value == 0:
         return f"{value:.3f}"
-    return f"{value:.1e}"
+    return f"{value:.4f}" if size >= 0.0005 else f"{value:.0e}".replace("e-0", "e-")
 
 
 def signed(value: float) -> str:
@@ -424,54 +422,59 @@ def score(study: Study, metric: Metric, contests: Sequence[Contest]) -> Score | 
 
 
 def scoreboard(
-    study: Study, same: dict[Metric, list[Contest]], twins: dict[Metric, list[Contest]]
+    study: Study,
+    same: dict[Metric, list[Contest]],
+    twins: dict[Metric, list[Contest]],
+    alarms: Sequence[Alarm],
 ) -> Table | None:
-    """The first of ours against all others, a row per headline metric."""
+    """Ours against all others, a row per headline metric; patients change sign as a whole."""
     rows = []
     for metric in study.headline:
-        own = score(study, metric, [c for c in same.get(metric, []) if c.ours == OURS[0]])
-        other = score(study, metric, [c for c in twins.get(metric, []) if c.ours == OURS[0]])
+        own = score(study, metric, [c for c in same[metric] if c.ours == metric.primary])
+        other = score(study, metric, [c for c in twins[metric] if c.ours == metric.primary])
         some = own or other
         if some is None:
             continue
+        bad = {(one.data, one.backbone) for one in alarms if one.metric == metric}
+        total = sum(1 for _ in study.panels(metric))
         rows.append(
             [
                 Cell(head(metric), metric.group),
-                Cell(number(some.ours), f"{some.networks} networks on sets"),
-                *_against(own, "no other method"),
-                *_against(other, "" if is_comparable(metric) else "not compared across networks"),
-                Cell(number(some.random)),
+                Cell(number(some.ours)),
+                *_against(own, "none"),
+                *_against(other, "none" if is_comparable(metric) else "not comparable"),
+                Cell(
+                    number(some.random),
+                    f"control leads in {len(bad)} of {total}" if bad else "",
+                    "warn" if bad else "",
+                ),
             ]
         )
     if not rows:
         return None
     caption = (
-        "Means over networks, tile sets, seeds and examples. Each count is of sign-flip tests by"
-        f" patient of the B-cos map against one method on one network, corrected by Holm at"
-        f" {LEVEL:g} over the row; “open” is not told apart. “Best other” is the method with the"
-        " best mean among those that ran everywhere, chosen after looking."
+        "Means over networks, tile sets, seeds and examples. won, open, lost: sign-flip tests by"
+        f" patient of our map against one method on one network, after Holm at {LEVEL:g} over the"
+        " row; open is not told apart. Best: of the methods that ran everywhere, chosen after"
+        " looking. Metrics of one value per network are not tested."
     )
     columns = [
-        "metric", "B-cos map", "best other, same network", "better / open / worse",
-        "best on twins", "better / open / worse", "random map",
+        "metric", "ours", "best other, same net", "won / open / lost", "best on twins",
+        "won / open / lost", "random",
     ]  # fmt: skip
-    return Table("B-cos maps against the rest", caption, columns, rows)
+    return Table("Ours against the rest", caption, columns, rows)
 
 
 def _against(found: Score | None, why: str) -> list[Cell]:
     if found is None:
-        return [Cell("", why), Cell("")]
-    name = (
-        Cell(number(found.rival_mean), found.rival)
-        if found.rival
-        else Cell(NONE, "none ran on all")
-    )
+        return [Cell(NONE, why), Cell("")]
+    name = Cell(number(found.rival_mean), found.rival or "none ran everywhere")
     if not found.tested:
-        return [name, Cell(f"ahead in {found.ahead} of {found.total}", "not tested")]
+        return [name, Cell(f"ahead {found.ahead} of {found.total}", "not tested")]
     counts = [found.verdicts[one] for one in ("better", "open", "worse")]
     kind = "worse" if counts[2] > counts[0] else "better" if counts[0] > counts[2] else ""
     untested = found.verdicts["untested"]
-    small = f"of {found.total}" + (f"; {untested} without pairs" if untested else "")
+    small = f"{untested} without pairs" if untested else ""
     return [name, Cell(" / ".join(map(str, counts)), small, kind)]
 
 
@@ -582,16 +585,17 @@ def undefined_table(study: Study) -> Table | None:
 
 def refused_table(study: Study) -> Table | None:
     """Methods that do not fit a network, with the reason; nothing is drawn."""
-    return _events(study, REFUSED, "Refused", "Methods that do not fit a network, and why.")
+    rows = study.rows[study.is_refused]
+    return _events(rows, "Refused", "Methods that do not fit a network, and why.")
 
 
 def failed_table(study: Study) -> Table | None:
     """What ended with an error; nothing is drawn."""
-    return _events(study, FAILED, "Failed", "Errors: these numbers are missing, not zero.")
+    rows = study.rows[study.is_failed]
+    return _events(rows, "Failed", "Errors: these numbers are missing, not zero.")
 
 
-def _events(study: Study, group: str, heading: str, caption: str) -> Table | None:
-    rows = study.rows[study.rows["group"] == group]
+def _events(rows: pd.DataFrame, heading: str, caption: str) -> Table | None:
     if rows.empty:
         return None
     table = []
