@@ -25,7 +25,7 @@ RADIUS = 2 / 255
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class WorstCase:
+class FarthestMap:
     """The farthest map that was found.
 
     Args:
@@ -100,7 +100,7 @@ def worst_change(
     rounds: int = 50,
     tolerance: float = TOLERANCE,
     batch: int = BATCH,
-) -> WorstCase:
+) -> FarthestMap:
     """The farthest map within a small cube around an image, by random search.
 
     Starts from the best of ``batch`` random corners; in each round ``batch`` proposals set a square
@@ -123,7 +123,7 @@ def worst_change(
     """
     moves = _Moves(score, explain, image, target, radius, tolerance, batch)
     if moves.is_constant:
-        return WorstCase(math.nan, image, np.empty(0), 1, "the map is constant")
+        return FarthestMap(math.nan, image, np.empty(0), 1, "the map is constant")
     height, width = image.shape[:2]
     best, found = np.zeros(image.size, np.float32), 0.0
     path = []
@@ -142,7 +142,7 @@ def worst_change(
         if values.max() > found:
             best, found = points[values.argmax()].copy(), float(values.max())
         path.append(found)
-    return WorstCase(found, moves.images(best[None])[0], np.array(path), 1 + rounds * batch)
+    return FarthestMap(found, moves.images(best[None])[0], np.array(path), 1 + rounds * batch)
 
 
 def _signs(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
