@@ -14,11 +14,9 @@ from bcos_vit.models.base import BcosModel
 
 # Times the rounding of one number: what a deep network's sums may lose, and no error of algebra.
 _ROUNDINGS = 1e4
-_GATED = frozenset(
-    """
-    ReLU ReLU6 GELU GELUTanh QuickGELU SiLU Swish Mish Hardswish HardSwish LeakyReLU PReLU ELU SELU
-    CELU Tanh Hardtanh Softsign Sigmoid Hardsigmoid HardSigmoid Softmax Identity GatedGelu
-    """.split()
+_GATES = (
+    "ReLU ReLU6 GELU GELUTanh QuickGELU SiLU Swish Mish Hardswish HardSwish LeakyReLU PReLU ELU"
+    " SELU CELU Tanh Hardtanh Softsign Sigmoid Hardsigmoid HardSigmoid Softmax Identity GatedGelu"
 )
 
 
@@ -34,7 +32,7 @@ def check_followable(method: str, classifier: Classifier) -> None:
             f"{method}: a B-cos network is explained by its own W(x); use the method 'bcos'"
         )
     for where, module in activations(classifier.model).items():
-        if type(module).__name__ not in _GATED:
+        if type(module).__name__ not in _GATES.split():
             raise UnsupportedMethodError(
                 f"{method}: activation {where!r} ({type(module).__name__}) is not known to be its"
                 " input times a gate"
@@ -65,9 +63,8 @@ def take_apart(gates: Gates, classifier: Classifier, images: Tensor, target: Ten
         check_logits(logits, target)
         leaf = gates.carry(images.detach().clone().requires_grad_())
         with gates:
-            gates.is_encoding = True
-            encoded = classifier.encode(leaf)
-            gates.is_encoding = False
+            with gates.encoding():
+                encoded = classifier.encode(leaf)
             followed = model(gates.first_layer(encoded))
         chosen = gates.resolve(followed).gather(1, target[:, None]).sum()
         inlets = [leaf, *gates.inlets]

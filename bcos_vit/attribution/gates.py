@@ -20,6 +20,7 @@ network is refused with the name of the operation. No module, hook or parameter 
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from bcos_vit.attribution.classifier import Classifier
 from bcos_vit.attribution.operations import (
     ACTIVATIONS,
     CHOICES,
@@ -38,10 +40,12 @@ from bcos_vit.attribution.operations import (
     MAKERS,
     NUMBERS,
     PRODUCTS,
+    QUESTIONS,
     SUMS,
     name_of,
 )
 from bcos_vit.errors import UnsupportedMethodError
+from bcos_vit.explain.mode import unwrapped
 
 _ROLE, _OWNER = "_bcos_vit_role", "_bcos_vit_owner"
 _TOKENS = ("cls_token", "reg_token", "register_token", "dist_token", "mask_token")
@@ -53,16 +57,18 @@ class _Role:
     """What a tensor is in the run that made it.
 
     Args:
-        run: the :class:`Gates` that made it.
+        run: stands for the :class:`Gates` that made it.
         carried: linear in the pixels; else held.
         origin: where a held one ceased to be linear.
         rule: makes the tensor that later operations see, where that waits for the next one.
+        layer: what is known of a layer that waits.
     """
 
-    run: "Gates"
+    run: object
     carried: bool
     origin: str = ""
     rule: Callable[[], Tensor] | None = None
+    layer: Any = None
 
 
 class Gates(TorchFunctionMode):
@@ -70,41 +76,76 @@ class Gates(TorchFunctionMode):
 
     Args:
         method: name of the method, for messages.
-        model: the network, whose modules and parameters have names.
-        images: ``(n, ...)``, the first dimension of all that is carried is a multiple of n, images
+        classifier: what will be run.
+        images: ``(n, ...)``; the first dimension of all that is carried is a multiple of n, images
             in order.
-        names: what constants are called, by the names that they have here (``position``,
-            ``tokens``, ``biases``, ``mean``, ``absorbed``).
+        names: what to call constants, by the names that they have here: ``position``, ``tokens``,
+            ``biases``, ``mean``.
 
     Attributes:
         gates: ``(n,)`` ones by name; the gradient with respect to one is what it lets through.
         inlets: ``(n, c, h, w)``, what else than images relevance may flow to, pixel by pixel.
-        is_encoding: whether what runs now is the encoding.
     """
 
     def __init__(
-        self, method: str, model: nn.Module, images: Tensor, names: Mapping[str, str] | None = None
+        self,
+        method: str,
+        classifier: Classifier,
+        images: Tensor,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.method = method
+        self.images = images
         self.gates: dict[str, Tensor] = {}
         self.inlets: list[Tensor] = []
-        self.is_encoding = False
-        self._called = names or {}
-        self._images = images
-        self._modules = {id(module): name for name, module in model.named_modules()}
+        self._names = names or {}
+        self._run = object()  # instead of self: tensors outlive no garbage collection
+        self._is_encoding = False
+        parts = {"": unwrapped(classifier.model), "encoding": classifier.encode}
+        self._modules = {
+            id(module): name
+            for prefix, part in parts.items()
+            for name, module in part.named_modules(prefix=prefix)
+        }
         self._parameters = {
             id(each): _kind(name)
-            for named in (model.named_parameters(), model.named_buffers())
+            for part in parts.values()
+            for named in (part.named_parameters(), part.named_buffers())
             for name, each in named
         }
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """What runs inside is the encoding, whose constants are ``mean``."""
+        self._is_encoding = True
+        try:
+            yield
+        finally:
+            self._is_encoding = False
 
     # --- what a tensor is ------------------------------------------------------------------------
 
     def carry(self, tensor: Tensor) -> Tensor:
         """``tensor`` itself, from now on linear in the pixels."""
-        setattr(tensor, _ROLE, _Role(self, carried=True))
+        setattr(tensor, _ROLE, _Role(self._run, carried=True))
         return tensor
+
+    def inlet(self, values: Tensor) -> Tensor:
+        """A further input ``(n, c, h, w)`` that relevance may flow to."""
+        values = self.carry(values.detach().requires_grad_())
+        self.inlets.append(values)
+        return values
+
+    def wait(self, value: Tensor, layer: Any, rule: Callable[[], Tensor]) -> Tensor:
+        """``value``, a layer's output without a graph, until something asks for its ``rule``."""
+        setattr(value, _ROLE, _Role(self._run, True, rule=rule, layer=layer))
+        return value
+
+    def waiting_layer(self, value: Tensor) -> Any:
+        """The layer whose output this is, if it waits for its rule; else None."""
+        role = self._role(value)
+        return role.layer if role is not None else None
 
     def first_layer(self, encoded: Tensor) -> Tensor:
         """``encoded`` itself, of which rules may remember that the first layer takes it."""
@@ -127,11 +168,11 @@ class Gates(TorchFunctionMode):
                 f"{self.method}: {role.origin} is neither linear nor a factor of something linear,"
                 " so what the network adds of it belongs to no pixel"
             )
-        return self._ruled(tensor)
+        return self.ruled(tensor)
 
     def _role(self, value: Any) -> _Role | None:
         role = getattr(value, _ROLE, None) if isinstance(value, Tensor) else None
-        return role if role is not None and role.run is self else None
+        return role if role is not None and role.run is self._run else None
 
     def is_carried(self, value: Any) -> bool:
         """Whether it is a tensor that is linear in the pixels."""
@@ -143,11 +184,12 @@ class Gates(TorchFunctionMode):
         role = self._role(value)
         return role is not None and not role.carried
 
-    def _ruled(self, value: Any) -> Any:
+    def ruled(self, value: Any) -> Any:
+        """A carried tensor by its rule, which no longer waits; anything else as it is."""
         role = self._role(value)
         if role is None or role.rule is None:
             return value
-        ruled = role.rule()
+        ruled = self.carry(role.rule())
         role.rule = lambda: ruled
         return ruled
 
@@ -157,14 +199,14 @@ class Gates(TorchFunctionMode):
         Raises:
             UnsupportedMethodError: the first dimension does not stand for images.
         """
-        name = self._called.get(name, name)
+        name = self._names.get(name, name)
         if name not in self.gates:
-            self.gates[name] = self._images.new_ones(len(self._images), requires_grad=True)
-        each, rest = divmod(shape[0], len(self._images)) if len(shape) else (0, 1)
+            self.gates[name] = self.images.new_ones(len(self.images), requires_grad=True)
+        each, rest = divmod(shape[0], len(self.images)) if len(shape) else (0, 1)
         if rest or not each:
             raise UnsupportedMethodError(
                 f"{self.method}: {self._where()} adds a constant to a tensor of {tuple(shape)},"
-                f" whose first dimension does not stand for the {len(self._images)} images"
+                f" whose first dimension does not stand for the {len(self.images)} images"
             )
         gate = self.gates[name].repeat_interleave(each)
         gate = gate.reshape(-1, *[1] * (len(shape) - 1))
@@ -172,12 +214,13 @@ class Gates(TorchFunctionMode):
 
     def constant_name(self, value: Any) -> str:
         """Whose a constant is."""
-        if self.is_encoding:
+        if self._is_encoding:
             return "mean"
         name = self._owner(value)
         if name is None:
-            declared = getattr(self._module(), "constant_terms", ())
-            name = declared[0] if len(declared) == 1 and declared[0] != "bias" else "biases"
+            # Ours say what they add; a logit bias is a bias here.
+            declared = {*getattr(self._module(), "constant_terms", ())} - {"bias"}
+            name = declared.pop() if len(declared) == 1 else "biases"
         return name
 
     def _owner(self, value: Any) -> str | None:
@@ -190,6 +233,8 @@ class Gates(TorchFunctionMode):
         if not args and "input" in kwargs:
             args = (kwargs.pop("input"),)
         values = [*_tensors(args), *_tensors(kwargs)]
+        if name in QUESTIONS:
+            return func(*args, **kwargs)
         if not any(self._role(value) is not None for value in values):
             return self._constant(func, args, kwargs, values)
         if func.__name__ in NUMBERS:
@@ -207,7 +252,7 @@ class Gates(TorchFunctionMode):
         for each in _tensors(result):
             if self._role(each) is None:
                 # Without a graph (a block under no_grad) nothing is carried any more.
-                setattr(each, _ROLE, _Role(self, each.requires_grad, self._at(name)))
+                setattr(each, _ROLE, _Role(self._run, each.requires_grad, self._at(name)))
         return result
 
     def _prepared(self, name: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -231,10 +276,10 @@ class Gates(TorchFunctionMode):
 
         return pytree.tree_map(one, args), pytree.tree_map(one, kwargs)
 
-    def _seen(self, _name: str, value: Tensor) -> Tensor:
-        """A carried or held argument as the operation ``_name`` sees it."""
-        ruled: Tensor = self._ruled(value)
-        return ruled
+    def _seen(self, name: str, value: Tensor) -> Tensor:
+        """A carried or held argument as an operation sees it; batch norms see layers that wait."""
+        seen: Tensor = value if name == "batch_norm" else self.ruled(value)
+        return seen
 
     def _constant(self, func: Any, args: Any, kwargs: Any, values: list[Tensor]) -> Any:
         """An operation on constants gives a constant of the same owner."""
@@ -259,7 +304,7 @@ class Gates(TorchFunctionMode):
             origin = next((role.origin for role in roles if role and not role.carried), "")
             for each in _tensors(result):
                 if self._role(each) is None:
-                    setattr(each, _ROLE, _Role(self, False, origin or self._at(name)))
+                    setattr(each, _ROLE, _Role(self._run, False, origin or self._at(name)))
         return result
 
     def _linear(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -291,7 +336,7 @@ class Gates(TorchFunctionMode):
         with torch.no_grad():
             still = x.detach()
             tiny = torch.finfo(x.dtype).tiny ** 0.5
-            # Where x is 0 any gate has the same value; the slope there is the one of its neighbours.
+            # At 0, where any gate gives the same value, it is the one beside it.
             safe = torch.where(still.abs() < tiny, torch.full_like(still, tiny), still)
             gate = func(safe.clone(), *_detached(args), **_detached(kwargs)) / safe
             if name_of(func) in ("relu", "threshold"):
@@ -522,7 +567,7 @@ class Gates(TorchFunctionMode):
     def _where(self) -> str:
         module = self._module()
         if module is None:
-            return "the encoding" if self.is_encoding else "the network"
+            return "the encoding" if self._is_encoding else "the network"
         name, kind = self._modules[id(module)], type(module).__name__
         return f"layer {name!r} ({kind})" if name else f"the {kind}"
 

@@ -1,4 +1,4 @@
-"""The exact ledger of a conventional network: what each pixel and each constant brings to a logit."""
+"""The exact ledger of a conventional network: what pixels and constants bring to a logit."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -25,12 +25,12 @@ class Ledger:
     the gates move.
 
     Constants: ``position`` (codes added to tokens), ``tokens`` (class token, registers), ``biases``
-    (of any layer, with the shifts of norms), ``mean`` (what the encoding's normalisation subtracts).
+    (of any layer, and shifts of norms), ``mean`` (what the encoding's normalisation subtracts).
 
     Source:
-        Detached-gate reading of conventional networks: Ali et al., "XAI for Transformers", ICML
-        2022 (arXiv:2202.07304); Adam et al., "OMENN", 2021; position as a part of its own: Gur-Arieh
-        et al.'s positional attribution.
+        Attention and deviations held: Ali et al., "XAI for Transformers: Better Explanations
+        through Conservative Propagation", ICML 2022 (arXiv:2202.07304). One matrix for a whole
+        conventional network is the idea of OMENN; position as a part of its own, of PA-LRP.
     """
 
     name: ClassVar[str] = "ledger"

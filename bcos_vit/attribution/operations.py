@@ -6,47 +6,52 @@ underscores of methods and in-place forms: ``__iadd__`` is ``iadd``, ``relu_`` i
 
 from typing import Any
 
-LINEAR = frozenset(
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+LINEAR = _names(
     """
     view view_as reshape reshape_as flatten unflatten ravel squeeze unsqueeze permute transpose
     swapaxes swapdims movedim moveaxis t T mT contiguous clone expand expand_as broadcast_to repeat
     repeat_interleave tile roll flip rot90 narrow select index_select getitem unbind chunk split
     tensor_split split_with_sizes take_along_dim gather unfold im2col pixel_shuffle pixel_unshuffle
-    channel_shuffle mean sum cumsum neg negative positive to type type_as float double
+    channel_shuffle mean sum cumsum neg negative positive to type_as float double
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
-    interpolate upsample upsample_bilinear upsample_nearest requires_grad
-    """.split()
+    interpolate upsample upsample_bilinear upsample_nearest
+    """
 )
 """Linear in their first argument, whatever the others; nothing is added."""
 
-CHOICES = frozenset(
+CHOICES = _names(
     """
     max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
     amax
-    """.split()
+    """
 )
 """Linear once the choice that they make is held, as their gradient does."""
 
-ACTIVATIONS = frozenset(
+ACTIVATIONS = _names(
     """
     relu relu6 gelu silu mish hardswish leaky_relu prelu elu selu celu tanh hardtanh softsign
-    """.split()
+    """
 )
 """Element by element and 0 at 0: their input times a gate."""
 
-PRODUCTS = frozenset(
+PRODUCTS = _names(
     """
     mul multiply rmul imul div divide true_divide truediv itruediv idiv matmul rmatmul mm bmm mv
     einsum
-    """.split()
+    """
 )
 """Linear in one factor where the others are held."""
 
-LAYERS = frozenset(
+LAYERS = _names(
     """
     linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d batch_norm
     layer_norm group_norm rms_norm pad dropout dropout2d feature_dropout alpha_dropout
-    """.split()
+    """
 )
 """Affine in their first argument, once a norm's deviation is held; all others are constants."""
 
@@ -61,14 +66,23 @@ SUMS = {
 }
 """Signs of the two terms."""
 
-NUMBERS = frozenset("item tolist numpy __float__ __int__ __index__ __array__".split())
+NUMBERS = _names("item tolist numpy __float__ __int__ __index__ __array__")
 """Leave PyTorch with a number; here with underscores: ``x.float()`` is another matter."""
 
-MAKERS = frozenset(
+QUESTIONS = _names(
+    """
+    shape ndim dtype device layout requires_grad is_leaf grad_fn is_cuda is_sparse is_quantized
+    size dim ndimension numel nelement stride len is_contiguous is_floating_point is_complex
+    is_tensor get_device element_size type
+    """
+)
+"""Do not ask for values."""
+
+MAKERS = _names(
     """
     zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full
     new_empty new_tensor
-    """.split()
+    """
 )
 """Look at shape and type only."""
 
