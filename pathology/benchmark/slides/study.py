@@ -1,4 +1,4 @@
-"""A study of slides: bags, aggregators trained on them, and what their explanations are worth.
+"""A study of slides: aggregators trained on bags, and what their explanations are worth.
 
 Everything is kept as it comes: features of each slide, weights and values of each aggregator. To go
 on is to run again.
@@ -16,6 +16,7 @@ import torch
 
 from pathology.aggregators import AGGREGATORS, Aggregator
 from pathology.benchmark.slides.bags import BagSpec, Progress, SlideBag, make_bags
+from pathology.benchmark.slides.tile_encoder import check_encoder, train_encoder
 from pathology.benchmark.slides.tile_methods import NAMES
 from pathology.benchmark.slides.training import build, common_scale, train_aggregator
 from pathology.benchmark.slides.values import check_methods, slide_values
@@ -35,8 +36,10 @@ class SlideStudy:
     """Settings of a study of slides.
 
     Args:
-        encoder: what makes features of tiles: the folder of a run on tiles, or a model of timm's
-            registry with random weights of ``encoder_seed`` (a control).
+        encoder: what makes features of tiles: the folder of a run on tiles; a model of timm's
+            registry with random weights of ``encoder_seed`` (a control); or settings of a network
+            that is first trained on tiles of other slides, see
+            :func:`pathology.benchmark.slides.tile_encoder.train_encoder`.
         encoder_seed: of a model with random weights; not of a run.
         encoder_args: of such a model, e.g. ``img_size``, which has to be a tile's.
         label: of the encoder, put before an aggregator's name where a table has several.
@@ -56,7 +59,7 @@ class SlideStudy:
         ValueError: a value that makes no sense, naming it.
     """
 
-    encoder: str
+    encoder: str | Mapping[str, Any]
     encoder_seed: int | None = None
     encoder_args: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
@@ -74,8 +77,11 @@ class SlideStudy:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if not self.encoder.strip():
-            raise ValueError("encoder: is empty; give the folder of a run on tiles")
+        if isinstance(self.encoder, str):
+            if not self.encoder.strip():
+                raise ValueError("encoder: is empty; give the folder of a run on tiles")
+        else:
+            check_encoder(self.encoder)
         if not self.aggregators:
             raise ValueError("aggregators: there must be one, got none")
         for name in self.aggregators:
@@ -118,7 +124,7 @@ def read_slide_study(words: Mapping[str, Any]) -> SlideStudy:
         if key not in known:
             raise ValueError(f"slides.{key}: no such key; {_hint(key, known)}")
     if "encoder" not in given:
-        raise ValueError("slides.encoder: missing; give the folder of a run on tiles")
+        raise ValueError("slides.encoder: missing; give the folder of a run on tiles, or a model")
     bag = given.pop("bag", None) or {}
     if not isinstance(bag, dict):
         raise ValueError(f"slides.bag: got {bag!r}, wanted settings (key: value)")
@@ -151,10 +157,15 @@ def run_slides(
     Raises:
         ManifestError, ValueError, WeightsError, UnknownModelError: the encoder cannot be had, or
             takes other tiles.
+        TrainingError: training the encoder failed.
         OutputError: ``out`` cannot be written.
     """
+    chosen = settings.encoder
+    if not isinstance(chosen, str):
+        run = train_encoder(chosen, settings.bag, out, seed=settings.seed, progress=progress)
+        chosen = str(run.absolute())
     choice = EncoderChoice(
-        settings.encoder, seed=settings.encoder_seed, arguments=dict(settings.encoder_args) or None
+        chosen, seed=settings.encoder_seed, arguments=dict(settings.encoder_args) or None
     )
     encoder, _, device = chosen_encoder(choice, settings.device)
     key = _bags_key(settings, encoder)
