@@ -72,7 +72,8 @@ def check_eval(name: str, classifier: Classifier) -> None:
 def target_logit(logits: Tensor, target: Tensor) -> Tensor:
     """The logit of each image's class, ``(n,)``, after a check of both."""
     check_logits(logits, target)
-    return logits.gather(1, target[:, None])[:, 0]
+    # A copy, as autograd may not keep a tensor of the caller's inference mode.
+    return logits.gather(1, target.clone()[:, None])[:, 0]
 
 
 @contextmanager

@@ -20,7 +20,8 @@ def encoded(classifier: Classifier, images: Tensor) -> Tensor:
             f"the encoding must make (n, channels, height, width) of {tuple(images.shape)},"
             f" got {tuple(x.shape)}"
         )
-    return x.detach()
+    # An encoding may give back what it got; autograd keeps no tensor of inference mode.
+    return x.clone() if x.is_inference() else x.detach()
 
 
 def logits_of(model: nn.Module, x: Tensor) -> Tensor:
