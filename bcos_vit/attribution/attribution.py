@@ -23,7 +23,7 @@ class Attribution:
             one; zero when omitted.
         standard_error: ``(n, h, w)`` of the maps, where they are estimated from samples.
         fidelity: ``(n,)`` weighted R^2 of the surrogate that the maps are of, where there is one;
-            NaN where the network says the same whatever it sees.
+            NaN where the network says the same whatever it sees, or there is one superpixel.
         forward_passes: per image, by the method as it ran.
         backward_passes: likewise.
     """

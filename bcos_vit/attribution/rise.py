@@ -107,22 +107,22 @@ class Rise:
         Coarse random grids, enlarged to one cell more than the image and cut out where a random
         shift of up to a cell says.
         """
-        # Drawn on the CPU, so that every device sees the same.
+        # Drawn on the CPU and all at once, so that devices and batches of any size see the same.
         generator = torch.Generator().manual_seed(self.seed)
-        cell = [math.ceil(side / self.cells) for side in images.shape[2:]]
-        enlarged = [(self.cells + 1) * side for side in cell]
-        left = self.n_masks
-        while left:
-            k = min(left, self.batch_size)
-            seen = torch.rand(k, 1, self.cells, self.cells, generator=generator) < self.p
-            wide = F.interpolate(seen.float(), size=enlarged, mode="bilinear", align_corners=False)
-            shifts = [torch.randint(side, (k,), generator=generator).tolist() for side in cell]
+        grids = torch.rand(self.n_masks, 1, self.cells, self.cells, generator=generator) < self.p
+        height, width = images.shape[2:]
+        down, across = (math.ceil(side / self.cells) for side in (height, width))
+        tops = torch.randint(down, (self.n_masks,), generator=generator)
+        lefts = torch.randint(across, (self.n_masks,), generator=generator)
+        size = ((self.cells + 1) * down, (self.cells + 1) * across)
+        for some in torch.arange(self.n_masks).split(self.batch_size):
+            wide = F.interpolate(grids[some].float(), size=size, mode="bilinear")[:, 0]
+            corners = zip(tops[some].tolist(), lefts[some].tolist(), strict=True)
             cut = [
-                mask[0, top : top + images.shape[2], start : start + images.shape[3]]
-                for mask, top, start in zip(wide, *shifts, strict=True)
+                mask[top : top + height, left : left + width]
+                for mask, (top, left) in zip(wide, corners, strict=True)
             ]
             yield torch.stack(cut).to(images.device)
-            left -= k
 
     def _pixels(self, images: Tensor, said: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Masks ``(k, pixels)`` and what was said behind them ``(k, images)``, float64."""

@@ -145,7 +145,8 @@ def test_seeds_are_kept_and_the_callers_random_state_too():
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
-    alone = make_method("rise", n_masks=20, seed=3)(classifier(Linear()), batch[1:], TARGET[1:])
+    method = make_method("rise", n_masks=20, seed=3, batch_size=7)
+    alone = method(classifier(Linear()), batch[1:], TARGET[1:])
     torch.testing.assert_close(alone.maps, one[1:])
 
 

@@ -1,7 +1,9 @@
 """Surrogates against Shapley values by brute force, a plain regression, and Captum."""
 
+import importlib
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -160,6 +162,15 @@ def test_superpixels_of_two_colours_do_not_mix_them():
     assert labels.dtype == torch.int64
     assert labels.unique().tolist() == list(range(int(labels.max()) + 1))
     assert not set(labels[:, :12].unique().tolist()) & set(labels[:, 12:].unique().tolist())
+
+
+def test_the_package_starts_without_scikit_image(monkeypatch):
+    for blocked in ("skimage", "skimage.segmentation"):
+        monkeypatch.setitem(sys.modules, blocked, None)  # importing it is an ImportError
+    importlib.reload(importlib.import_module("bcos_vit.attribution.superpixels"))
+    method = make_method("lime")
+    with pytest.raises(ImportError, match="skimage"):
+        method(classifier(Linear(32)), textured(), TARGET)
 
 
 @pytest.mark.parametrize(
