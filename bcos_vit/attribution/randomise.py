@@ -39,7 +39,7 @@ def randomise(
     """A copy of a model with layers randomised; the model itself stays as it is.
 
     Args:
-        model: any network; the copy is in its mode and on its device.
+        model: any network, on one device; the copy is in its mode and on its device.
         seed: a layer's new values depend on it and on the layer's name alone.
         layers: names from :func:`learnt_layers`; all when omitted.
         how: ``initial``: as layers initialise themselves; what cannot do so is drawn from the
@@ -56,11 +56,13 @@ def randomise(
     chosen = known if layers is None else list(layers)
     if unknown := [name for name in chosen if name not in known]:
         raise ValueError(f"no layer {unknown[0]!r} that has learnt anything; see learnt_layers")
-    twin = copy.deepcopy(model)
+    device = next(model.parameters()).device
+    # On the CPU, so that all devices draw the same.
+    twin = copy.deepcopy(model).cpu()
     modules = dict(twin.named_modules())
     for name in chosen:
         _redraw(modules[name], how, _seed_of(seed, name))
-    return twin
+    return twin.to(device)
 
 
 def cascade(
@@ -108,39 +110,29 @@ def _seed_of(seed: int, name: str) -> int:
 @torch.no_grad()
 def _redraw(module: nn.Module, how: How, seed: int) -> None:
     learnt = _learnt(module)
-    device = next(iter(learnt.values())).device
-    # On the CPU, so that all devices draw the same; the caller's random state is left as it was.
+    # The caller's random state is left as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if how == "shuffled":
             for value in learnt.values():
-                order = torch.randperm(value.numel()).to(device)
-                value.copy_(value.flatten()[order].view_as(value))
+                value.copy_(value.flatten()[torch.randperm(value.numel())].view_as(value))
             return
         before = {name: value.clone() for name, value in learnt.items()}
-        _initialise(module, device)
-        # Asked for again: a buffer that went to the CPU and back is another tensor.
-        for name, value in _learnt(module).items():
+        _initialise(module)
+        for name, value in learnt.items():
             if name in STATISTICS:
                 value.fill_(1.0 if name == "running_var" else 0.0)
             elif torch.equal(value, before[name]) and value.numel() > 1:
-                mean, deviation = value.double().mean(), value.double().std()
-                drawn = torch.randn(value.shape, dtype=torch.float64).to(device)
-                value.copy_(mean + deviation * drawn)
+                wide = value.double()
+                value.copy_(wide.mean() + wide.std() * torch.randn(value.shape).double())
 
 
-def _initialise(module: nn.Module, device: torch.device) -> None:
+def _initialise(module: nn.Module) -> None:
     """Let a module draw its own parameters anew; its parts keep theirs."""
     reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
     if reset is None:
         return
-    parts = {
-        name: value.clone()
-        for name, value in module.state_dict().items()
-        if "." in name
-    }  # fmt: skip
-    on_cpu = module.cpu()
+    state = module.state_dict()
+    parts = {name: value.clone() for name, value in state.items() if "." in name}
     reset()
-    on_cpu.to(device)
-    if parts:
-        module.load_state_dict(parts, strict=False)
+    module.load_state_dict(parts, strict=False)

@@ -43,7 +43,8 @@ class Curves:
     """What a network says of an image as more and more of it is removed.
 
     Args:
-        shares: ``(s,)`` of the pixels (or parts) that are gone, rising.
+        shares: ``(s,)`` of the pixels (or parts) that are gone, rising; as near to what was asked
+            for as whole ones allow.
         morf: ``(orders, s, classes)`` logits, most relevant removed first, for each random order of
             ties.
         lerf: likewise, least relevant first.
@@ -125,13 +126,16 @@ def deletion(
     """
     check(image, attribution)
     fill = Inpainting() if fill is None else fill
-    shares = _shares(steps)
+    wanted = _shares(steps)
     if orders < 1:
         raise ValueError(f"orders must be at least 1, got {orders}")
     values, member = _parts(attribution, parts)
     # Where nothing ties every order is the same, and asking twice tells nothing.
     orders = orders if len(np.unique(values)) < len(values) else 1
-    counts = np.rint(shares * len(values)).astype(int)
+    counts = np.unique(np.rint(wanted * len(values)).astype(int))
+    if len(counts) < 2:
+        raise ValueError(f"steps {steps} are all the same of {len(values)} parts")
+    shares = counts / len(values)
     places = [ranks(values, rng) for _ in range(orders)]
 
     def images() -> Iterator[Image]:

@@ -108,6 +108,10 @@ def test_parts_go_as_a_whole_by_their_mean(rng):
     curves = deletion(score, image, values, 0, rng, fill=BLACK, steps=3, parts=parts)
     np.testing.assert_allclose(curves.curve("morf", "logit"), [3, 4, 4, 0], atol=1e-12)
     np.testing.assert_allclose(curves.curve("lerf", "logit"), [3, -1, -1, 0], atol=1e-12)
+    # More steps than parts are as many as there are parts, not steps that do nothing.
+    finer = deletion(score, image, values, 0, rng, fill=BLACK, steps=20, parts=parts)
+    np.testing.assert_allclose(finer.shares, [0, 1 / 3, 2 / 3, 1])
+    assert finer.deletion("logit") == pytest.approx(curves.deletion("logit"))
 
 
 def test_batches_do_not_change_curves():
@@ -153,6 +157,7 @@ def test_quantus_has_the_same_curve(rng):
         ({"target": 2}, "one of 2 classes"),
         ({"steps": [0.5, 0.2]}, "rise"),
         ({"steps": 0}, "at least 1"),
+        ({"steps": [0.5, 0.51]}, "all the same of 16 parts"),
         ({"orders": 0}, "orders"),
         ({"batch": 0}, "batch"),
         ({"parts": np.zeros((2, 2), int)}, "parts must have"),
