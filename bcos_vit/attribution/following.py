@@ -66,7 +66,7 @@ def take_apart(gates: Gates, classifier: Classifier, images: Tensor, target: Ten
             with gates.encoding():
                 encoded = classifier.encode(leaf)
             followed = model(gates.first_layer(encoded))
-        chosen = gates.resolve(followed).gather(1, target[:, None]).sum()
+        chosen = gates.resolve(followed).gather(1, target.clone()[:, None]).sum()
         inlets = [leaf, *gates.inlets]
         grads = torch.autograd.grad(chosen, [*inlets, *gates.gates.values()], allow_unused=True)
     maps = torch.zeros_like(images[:, 0])
