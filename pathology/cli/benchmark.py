@@ -136,7 +136,7 @@ def summary(rows: "list[Row]") -> str:
 
 
 def study(
-    config: list[str],
+    config: list[str] | str,
     out: Path,
     device: str = "auto",
     jobs: int = 1,
@@ -144,7 +144,7 @@ def study(
 ) -> int:
     """Compare networks and ways to explain them: accuracy, cost, quality of their maps.
 
-    Runs what studies in YAML files say (configs/benchmark) and writes into --out: results.parquet (a
+    Runs the studies of YAML files (configs/benchmark) and writes into --out: results.parquet (a
     tidy table), report.html (one page), commands.txt (what was run), failures.csv, and cells/, a
     folder for each piece of work. Run it again and it goes on where it was stopped; what is done is
     not done again, and a change in a config only costs what it changes. What fails is told in a
@@ -162,10 +162,11 @@ def study(
     """
     from pathology.benchmark.study.running import run_studies
 
-    words = ["benchmark", "--config", *config, "--out", str(out)]
+    files = [config] if isinstance(config, str) else config
+    words = ["benchmark", "--config", *files, "--out", str(out)]
     words += ["--device", device] if device != "auto" else []
     return run_studies(
-        [Path(each) for each in config],
+        [Path(each) for each in files],
         out,
         device=device,
         jobs=jobs,

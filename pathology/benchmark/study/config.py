@@ -14,6 +14,7 @@ import yaml
 from bcos_vit.attribution import make_method
 from bcos_vit.errors import BcosError
 from pathology.benchmark.backbones import Backbone, make_backbones
+from pathology.benchmark.slides.study import read_slide_study
 from pathology.benchmark.study.measures import GROUPS
 from pathology.benchmark.study.nearest import hint
 from pathology.benchmark.tile_sets import make_maker
@@ -105,7 +106,7 @@ def read_study(words: Mapping[str, Any], default_name: str = "study") -> Study:
         if key not in KEYS:
             raise ValueError(f"{key}: no such key; {hint(str(key), KEYS)}")
     name = str(words.get("name", default_name))
-    slides = _mapping(words, "slides")
+    slides = _slides(words)
     data = {str(key): dict(_is_mapping(f"data.{key}", value))
             for key, value in _mapping(words, "data").items()}  # fmt: skip
     backbones = _backbones(_list(words, "backbones"))
@@ -133,8 +134,31 @@ def read_study(words: Mapping[str, Any], default_name: str = "study") -> Study:
         examples=_examples(words),
         pictures=_count("pictures", words.get("pictures", 4)),
         batch=_count("batch", words.get("batch", 16), least=1),
-        slides=dict(slides),
+        slides=slides,
     )
+
+
+def _slides(words: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the part on slides; its encoder may be a network of the study itself."""
+    slides = dict(_mapping(words, "slides"))
+    if not slides:
+        return slides
+    encoder = slides.get("encoder")
+    if isinstance(encoder, dict):
+        if sorted(encoder) != ["backbone", "data"]:
+            raise ValueError("slides.encoder: wanted a folder, or data and backbone of the study")
+        names = {
+            "data": list(_mapping(words, "data")),
+            "backbone": [each.name for each in _backbones(_list(words, "backbones"))],
+        }
+        for key, known in names.items():
+            if encoder[key] not in known:
+                raise ValueError(
+                    f"slides.encoder.{key}: the study has no {encoder[key]!r};"
+                    f" {hint(str(encoder[key]), known)}"
+                )
+    read_slide_study(slides | {"encoder": "a run"} if isinstance(encoder, dict) else slides)
+    return slides
 
 
 def _is_mapping(key: str, value: object) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from pathology.benchmark.study.work import MAPS, BlockedError, Place
 from pathology.outputs import complete_file
 
 RESULTS, COMMANDS, FAILURES = "results.parquet", "commands.txt", "failures.csv"
-KEYS = ["study", "data", "backbone", "seed", "method", "group", "metric", "stratum", "example"]
+CELL_ORDER = ("data", "backbone", "seed", "method", "group")
 
 
 def gather(place: Place, outcomes: Sequence[Outcome]) -> pd.DataFrame:
@@ -35,6 +35,7 @@ def gather(place: Place, outcomes: Sequence[Outcome]) -> pd.DataFrame:
         for training, method, cell in _cells(place)
         if cell.is_done(place.out)
     ]
+    frames += _of_slides(place)
     frames.append(_told(place, outcomes))
     table = pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
     return ordered(place, table)
@@ -56,11 +57,11 @@ def ordered(place: Place, table: pd.DataFrame) -> pd.DataFrame:
             .fillna(10**6)
             if name in order
             else table[name]
-            for name in ("data", "backbone", "seed", "method", "group")
+            for name in CELL_ORDER
         }
     )
     # Within a cell rows stay as they were measured.
-    at = ranks.sort_values(list(ranks), kind="stable").index
+    at = ranks.sort_values(list(CELL_ORDER), kind="stable").index
     return table.loc[at].reset_index(drop=True).astype(COLUMNS)[list(COLUMNS)]
 
 
@@ -93,6 +94,26 @@ def _rows(place: Place, values: pd.DataFrame, training: Training, method: str) -
         seed=training.seed,
         method=method,
     )[list(COLUMNS)]
+
+
+def _of_slides(place: Place) -> Iterator[pd.DataFrame]:
+    """Rows of the part on slides, whose values say themselves of which aggregator they are."""
+    for seed in place.study.seeds if place.study.slides else ():
+        try:
+            cell = place.slides_cell(seed)
+        except BlockedError:
+            continue
+        if cell.is_done(place.out):
+            values = read_values(cell.folder(place.out))
+            ours = values["backbone"].str.contains(r"(?:^|, )bcos_", regex=True)
+            yield values.assign(
+                study=place.study.name,
+                data="slides",
+                family=np.where(ours, "bcos", "conventional"),
+                architecture="",
+                pair="",
+                seed=seed,
+            )[list(COLUMNS)]
 
 
 def _told(place: Place, outcomes: Sequence[Outcome]) -> pd.DataFrame:

@@ -145,6 +145,15 @@ class Runner:
         found += self._units("maps", False)
         found += self._steps("networks", [(p, _measuring(p, t)) for p, t in plain])
         found += self._units("cost of maps", True)
+        found += self._steps(
+            "slides",
+            [
+                (p, Step("slides", f"slides-s{seed}", partial(p.measure_slides, seed)))
+                for p in self.places
+                if p.study.slides
+                for seed in p.study.seeds
+            ],
+        )
         return found
 
     def _steps(

@@ -17,11 +17,18 @@ from pathology.benchmark.study.gathering import (
     write_failures,
     write_results,
 )
-from pathology.benchmark.study.runner import Outcome, Runner
+from pathology.benchmark.study.runner import Outcome, Runner, State
 from pathology.benchmark.study.work import Place
 from pathology.outputs import alone_in, writable_folder
 
 PAGE = "report.html"
+WORDS: dict[State, str] = {
+    "done": "done now",
+    "found": "done before",
+    "refused": "refused",
+    "failed": "failed",
+    "blocked": "waiting for what failed",
+}
 
 
 def run_studies(
@@ -95,12 +102,5 @@ def _device(name: str) -> str:
 def summary(outcomes: Sequence[Outcome], rows: int, out: Path) -> str:
     """What was done, in a line."""
     counts = Counter(each.state for each in outcomes)
-    words = {
-        "done": "done now",
-        "found": "done before",
-        "refused": "refused",
-        "failed": "failed",
-        "blocked": "waiting for what failed",
-    }
-    told = ", ".join(f"{counts[state]} {word}" for state, word in words.items() if counts[state])
+    told = ", ".join(f"{counts[state]} {word}" for state, word in WORDS.items() if counts[state])
     return f"{told or 'nothing was run'}; {rows} rows: {out / PAGE}"

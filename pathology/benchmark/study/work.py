@@ -2,8 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from pathology.benchmark.backbones import (
     load_classifier,
     train,
 )
+from pathology.benchmark.slides.study import VERSION as SLIDES_VERSION
+from pathology.benchmark.slides.study import SlideStudy, read_slide_study, run_slides
 from pathology.benchmark.study.cells import Cell, write_values
 from pathology.benchmark.study.chosen import choose
 from pathology.benchmark.study.config import ORACLE, Study
@@ -347,3 +349,46 @@ class Place:
                 masks=shown.masks.get(named, nothing),
                 unit=np.array("none" if subject.method is None else subject.method.unit),
             )
+
+    # Slides
+
+    def slides_cell(self, seed: int) -> Cell:
+        """Of the part on slides."""
+        settings = self._slide_study(seed)
+        encoder = self._slide_encoder(seed)
+        decides: dict[str, Any] = asdict(settings)
+        del decides["device"]
+        if encoder is not None:
+            decides["encoder"] = self.checkpoint(encoder)
+        decides["versions"] = [SLIDES_VERSION, __version__]
+        return Cell("slides", f"{self.study.name}-s{seed}", decides)
+
+    def measure_slides(self, seed: int, tell: Tell) -> bool:
+        """Write the values of the part on slides; False where they are there already."""
+        cell = self.slides_cell(seed)
+        if cell.is_done(self.out):
+            return False
+
+        def progress(steps: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+            for done, step in enumerate(steps):
+                tell(f"{what} {done}/{total}")
+                yield step
+
+        values = run_slides(self._slide_study(seed), self.out / "cells" / "bags", progress)
+        with cell.written(self.out) as draft:
+            write_values(draft, values)
+        return True
+
+    def _slide_encoder(self, seed: int) -> Training | None:
+        """The network of the study that encodes tiles of slides, if it is one of those."""
+        named = self.study.slides["encoder"]
+        if not isinstance(named, dict):
+            return None
+        return Training(named["data"], named["backbone"], seed)
+
+    def _slide_study(self, seed: int) -> SlideStudy:
+        encoder = self._slide_encoder(seed)
+        words = {**self.study.slides, "seed": seed, "device": self.device}
+        if encoder is not None:
+            words["encoder"] = str(self._trained(encoder))
+        return read_slide_study(words)
