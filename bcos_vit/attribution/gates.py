@@ -339,7 +339,7 @@ class Gates(TorchFunctionMode):
             # At 0, where any gate gives the same value, it is the one beside it.
             safe = torch.where(still.abs() < tiny, torch.full_like(still, tiny), still)
             gate = func(safe.clone(), *_detached(args), **_detached(kwargs)) / safe
-            if name_of(func) in ("relu", "threshold"):
+            if name_of(func) == "relu":
                 gate = (still > 0).to(x.dtype)
         return x * gate
 
