@@ -18,6 +18,7 @@ from bcos_vit.attribution.checks import check_eval
 from bcos_vit.attribution.classifier import Classifier
 from bcos_vit.attribution.fillings import Filling, check_filling, fill
 from bcos_vit.attribution.masking import check_counts, masked_logits, plain_logits
+from bcos_vit.attribution.passes import generator
 from bcos_vit.attribution.registry import register
 
 Estimate = Literal["centred", "expectation"]
@@ -108,12 +109,12 @@ class Rise:
         shift of up to a cell says.
         """
         # Drawn on the CPU and all at once, so that devices and batches of any size see the same.
-        generator = torch.Generator().manual_seed(self.seed)
-        grids = torch.rand(self.n_masks, 1, self.cells, self.cells, generator=generator) < self.p
+        chance = generator(self.seed)
+        grids = torch.rand(self.n_masks, 1, self.cells, self.cells, generator=chance) < self.p
         height, width = images.shape[2:]
         down, across = (math.ceil(side / self.cells) for side in (height, width))
-        tops = torch.randint(down, (self.n_masks,), generator=generator)
-        lefts = torch.randint(across, (self.n_masks,), generator=generator)
+        tops = torch.randint(down, (self.n_masks,), generator=chance)
+        lefts = torch.randint(across, (self.n_masks,), generator=chance)
         size = ((self.cells + 1) * down, (self.cells + 1) * across)
         for some in torch.arange(self.n_masks).split(self.batch_size):
             wide = F.interpolate(grids[some].float(), size=size, mode="bilinear")[:, 0]

@@ -21,6 +21,7 @@ from bcos_vit.attribution.checks import check_eval
 from bcos_vit.attribution.classifier import Classifier
 from bcos_vit.attribution.fillings import Filling, check_filling, fill
 from bcos_vit.attribution.masking import check_counts, masked_logits, plain_logits
+from bcos_vit.attribution.passes import generator
 from bcos_vit.attribution.registry import register
 from bcos_vit.attribution.superpixels import superpixels
 
@@ -149,8 +150,8 @@ class Lime(_Surrogate):
                 raise ValueError(f"{setting} must be positive, got {getattr(self, setting)}")
 
     def _sets(self, parts: int) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(self.seed)
-        sets = torch.rand(self.n_samples, parts, generator=generator) < 0.5
+        chance = generator(self.seed)
+        sets = torch.rand(self.n_samples, parts, generator=chance) < 0.5
         distance = 1 - sets.double().mean(1).sqrt()
         return sets, torch.exp(-0.5 * (distance / self.width) ** 2)
 
@@ -184,8 +185,8 @@ class KernelShap(_Surrogate):
 
     Source:
         Lundberg and Lee, "A Unified Approach to Interpreting Model Predictions", NeurIPS 2017
-        (arXiv:1705.07874), theorem 2; pairs and the constrained fit as in Covert and Lee,
-        "Improving KernelSHAP", AISTATS 2021 (arXiv:2012.01536).
+        (arXiv:1705.07874), theorem 2; pairs and the constrained fit as in "Improving KernelSHAP",
+        AISTATS 2021 (arXiv:2012.01536).
     """
 
     name: ClassVar[str] = "kernel_shap"
@@ -201,11 +202,11 @@ class KernelShap(_Surrogate):
             size = every.sum(1)
             many = torch.bincount(size)[size]
             return every, by_size[size - 1] / many
-        generator = torch.Generator().manual_seed(self.seed)
+        chance = generator(self.seed)
         half = (self.n_samples + 1) // 2
-        size = 1 + torch.multinomial(by_size, half, replacement=True, generator=generator)
+        size = 1 + torch.multinomial(by_size, half, replacement=True, generator=chance)
         # The first places of a random order are a random set of that size.
-        order = torch.rand(half, parts, generator=generator).argsort(1).argsort(1)
+        order = torch.rand(half, parts, generator=chance).argsort(1).argsort(1)
         sets = order < size[:, None]
         sets = torch.cat([sets, ~sets])
         return sets, torch.ones(len(sets), dtype=torch.float64)
