@@ -168,9 +168,6 @@ class FolderTiles:
     def _table(self) -> pd.DataFrame:
         """The checked manifest with our names of columns and splits, and a val."""
         table = self._read()
-        if "split" not in table:
-            raise ManifestError(f"{self.manifest}: column 'split' is missing")
-        table["split"] = table["split"].replace(dict(self.splits))
         if unknown := sorted(set(table["label"]) - set(self.classes)):
             raise ManifestError(
                 f"{self.manifest}: label {unknown[0]!r} is not one of {', '.join(self.classes)}"
@@ -207,6 +204,9 @@ class FolderTiles:
         if "mask" in told:
             told["mask"] = [str(Path(root) / name) if name else "" for name in told["mask"]]
         told["path_told"] = told.get("path", "")
+        if "split" not in told:
+            raise ManifestError(f"{self.manifest}: column 'split' is missing")
+        told["split"] = told["split"].replace(dict(self.splits))
         # Checked as every manifest of tiles, under the names that it has here.
         with tempfile.TemporaryDirectory() as scratch:
             renamed = Path(scratch) / "manifest.csv"

@@ -31,7 +31,7 @@ DEFAULT_SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
 class NucleiTiles:
     """Makes tiles ``none`` and ``nuclei``, equally many of each in every split.
 
-    What is between the two shares of nuclei is left out. Mask ``evidence``: nuclei.
+    What is between the shares of nuclei is left out. Mask ``evidence``: nuclei.
 
     Args:
         path: folder of ``images`` and ``labels``, files of one name: RGB, and a number for each
@@ -39,6 +39,7 @@ class NucleiTiles:
         size_px: side of the tiles; they are cut side by side, at the images' own scale.
         most_none: share of nuclei up to which a tile has none.
         least_nuclei: share from which on it has some.
+        most_nuclei: tiles with more are left out: nothing in them could be pointed at wrongly.
         shares: of tiles by split.
         tiles: most tiles by split; all when omitted.
         alike: distance of looks, in grey levels, up to which images are of one patient.
@@ -49,6 +50,7 @@ class NucleiTiles:
     size_px: int = 64
     most_none: float = 0.01
     least_nuclei: float = 0.15
+    most_nuclei: float = 0.6
     shares: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_SHARES))
     tiles: Mapping[str, int] | None = None
     alike: float = 10.0
@@ -60,10 +62,10 @@ class NucleiTiles:
     masks: ClassVar[tuple[str, ...]] = ("evidence",)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.most_none < self.least_nuclei <= 1:
+        if not 0 <= self.most_none < self.least_nuclei < self.most_nuclei <= 1:
             raise ValueError(
-                "most_none must be less than least_nuclei, both 0 to 1; got"
-                f" {self.most_none} and {self.least_nuclei}"
+                "most_none, least_nuclei and most_nuclei must rise from 0 to 1; got"
+                f" {self.most_none}, {self.least_nuclei}, {self.most_nuclei}"
             )
         if sorted(self.shares) != sorted(SPLITS) or min(self.shares.values()) <= 0:
             raise ValueError(f"shares must be positive, of train, val and test; got {self.shares}")
@@ -125,7 +127,7 @@ class NucleiTiles:
             for x in range(0, image.shape[1] - side + 1, side):
                 part = (slice(y, y + side), slice(x, x + side))
                 share = nuclei[part].mean()
-                if share > self.most_none and share < self.least_nuclei:
+                if self.most_none < share < self.least_nuclei or share > self.most_nuclei:
                     continue
                 label = "nuclei" if share >= self.least_nuclei else "none"
                 evidence = {"evidence": nuclei[part]}

@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 NORMAL_NUCLEUS, TUMOUR_NUCLEUS = 1, 2  # of Rendering.evidence
 BLOCK = 512  # renderings of whole blocks are the fastest
 DEFAULT_TILES = {"train": 600, "val": 150, "test": 150}
-BARREN = 30
+BARREN = 8
 """So many patients in a row without a tile are too many."""
 
 
