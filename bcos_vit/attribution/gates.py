@@ -38,10 +38,10 @@ from bcos_vit.attribution.operations import (
     LAYERS,
     LINEAR,
     MAKERS,
-    NUMBERS,
     PRODUCTS,
     QUESTIONS,
     SUMS,
+    changes,
     name_of,
 )
 from bcos_vit.errors import UnsupportedMethodError
@@ -49,6 +49,7 @@ from bcos_vit.explain.mode import unwrapped
 
 _ROLE, _OWNER = "_bcos_vit_role", "_bcos_vit_owner"
 _TOKENS = ("cls_token", "reg_token", "register_token", "dist_token", "mask_token")
+_ANSWERS = (Tensor, bool, str, type(None), torch.dtype, torch.device, torch.layout)
 _POSITIONS = ("pos_embed", "pos_code", "position")
 
 
@@ -237,11 +238,8 @@ class Gates(TorchFunctionMode):
             return func(*args, **kwargs)
         if not any(self._role(value) is not None for value in values):
             return self._constant(func, args, kwargs, values)
-        if func.__name__ in NUMBERS:
-            raise UnsupportedMethodError(
-                f"{self.method}: {self._where()} makes a number of what depends on the image"
-                f" ({name}), which cannot be followed"
-            )
+        if "inplace" in kwargs:
+            kwargs["inplace"] = False
         args, kwargs = self._prepared(name, args, kwargs)
         values = [*_tensors(args), *_tensors(kwargs)]
         if not any(self.is_carried(value) for value in values):
@@ -295,10 +293,24 @@ class Gates(TorchFunctionMode):
         return result
 
     def _hold(self, func: Any, args: Any, kwargs: Any, values: list[Tensor]) -> Any:
-        """The result as a number that may multiply and choose, but not be added."""
+        """The result as a number that may multiply and choose, but not be added.
+
+        Raises:
+            UnsupportedMethodError: it is written over what is not held, or leaves PyTorch.
+        """
         name = name_of(func)
+        if changes(func, kwargs) and not self.is_held(args[0]):
+            raise UnsupportedMethodError(
+                f"{self.method}: {self._at(name)} writes over a tensor what depends on the image,"
+                " which cannot be followed"
+            )
         with torch.no_grad():
             result = func(*_detached(args), **_detached(kwargs))
+        if not all(isinstance(each, _ANSWERS) for each in pytree.tree_leaves(result)):
+            raise UnsupportedMethodError(
+                f"{self.method}: {self._where()} makes a number of what depends on the image"
+                f" ({name}), which cannot be followed"
+            )
         if name not in MAKERS:
             roles = [self._role(value) for value in values]
             origin = next((role.origin for role in roles if role and not role.carried), "")
@@ -330,7 +342,6 @@ class Gates(TorchFunctionMode):
 
     def activation(self, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """``x * gate`` with the gate ``f(x) / x``, of a function that is 0 at 0."""
-        kwargs.pop("inplace", None)
         if any(self.is_carried(each) for each in (*args, *kwargs.values())):
             return NotImplemented
         with torch.no_grad():
@@ -352,11 +363,8 @@ class Gates(TorchFunctionMode):
         if kwargs.get("rounding_mode") or ("div" in name and not self.is_carried(args[0])):
             return NotImplemented
         args, kwargs = self._only_carried(args), self._only_carried(kwargs)
-        if name.startswith("i") and name != "einsum":  # in place
-            return args[0] * args[1] if name == "imul" else args[0] / args[1]
-        # In place, func would change what a held gate was made of.
-        if func.__name__.endswith("_") and not func.__name__.startswith("__"):
-            return getattr(torch, func.__name__.strip("_"))(*args, **kwargs)
+        if changes(func, kwargs):  # and what it would write over may be part of a gate
+            return args[0] * args[1] if "mul" in name else args[0] / args[1]
         return func(*args, **kwargs)
 
     def sum(self, signs: tuple[int, int], a: Any, b: Any, *, alpha: Any = 1, **_: Any) -> Any:
@@ -368,6 +376,7 @@ class Gates(TorchFunctionMode):
             each if self.is_carried(each) else self.owned(each, shape, self.constant_name(each))
             for each in (a, b)
         ]
+        # Never in place: what it would write over may be part of a gate.
         first = terms[0] if signs[0] > 0 else -terms[0]
         return torch.add(first, terms[1], alpha=signs[1] * alpha)
 

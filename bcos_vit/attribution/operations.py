@@ -4,6 +4,7 @@ An operation that is in none of these sets is taken to be none of them. Names ar
 underscores of methods and in-place forms: ``__iadd__`` is ``iadd``, ``relu_`` is ``relu``.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -17,7 +18,7 @@ LINEAR = _names(
     swapaxes swapdims movedim moveaxis t T mT contiguous clone expand expand_as broadcast_to repeat
     repeat_interleave tile roll flip rot90 narrow select index_select getitem unbind chunk split
     tensor_split split_with_sizes take_along_dim gather unfold im2col pixel_shuffle pixel_unshuffle
-    channel_shuffle mean sum cumsum neg negative positive to type_as float double
+    channel_shuffle mean sum cumsum neg negative positive to type type_as float double
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     interpolate upsample upsample_bilinear upsample_nearest
     """
@@ -66,14 +67,11 @@ SUMS = {
 }
 """Signs of the two terms."""
 
-NUMBERS = _names("item tolist numpy __float__ __int__ __index__ __array__")
-"""Leave PyTorch with a number; here with underscores: ``x.float()`` is another matter."""
-
 QUESTIONS = _names(
     """
     shape ndim dtype device layout requires_grad is_leaf grad_fn is_cuda is_sparse is_quantized
     size dim ndimension numel nelement stride len is_contiguous is_floating_point is_complex
-    is_tensor get_device element_size type
+    is_tensor get_device element_size storage_offset data_ptr version
     """
 )
 """Do not ask for values."""
@@ -92,3 +90,13 @@ def name_of(func: Any) -> str:
     if func.__name__ == "__get__":
         return str(func.__self__.__name__)
     return str(func.__name__).strip("_")
+
+
+def changes(func: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether it writes into a tensor that was there before."""
+    name = str(func.__name__)
+    in_place = name.endswith("_") and not name.startswith("_")
+    return in_place or name in _WRITES or kwargs.get("out") is not None
+
+
+_WRITES = _names("__setitem__ __iadd__ __isub__ __imul__ __itruediv__ __idiv__ __ifloordiv__")

@@ -259,6 +259,28 @@ class Counted(nn.Module):
         return x + x.amax().item()
 
 
+class Written(nn.Module):
+    """A tensor that looks like a constant is filled with pixels."""
+
+    def forward(self, x):
+        y = torch.zeros_like(x)
+        y[:, 1:] = x[:, :-1]
+        return x + y
+
+
+class Copied(nn.Module):
+    def forward(self, x):
+        return x + torch.zeros(x.shape, dtype=x.dtype).copy_(x)
+
+
+class Unrolled(nn.Module):
+    """Rows by Python's own iteration; linear."""
+
+    def forward(self, x):
+        first, *rest = x.transpose(0, 1)
+        return torch.stack([first + 1, *rest], 1)
+
+
 class Logged(nn.Module):
     def forward(self, x):
         return torch.log1p(x)
@@ -311,6 +333,8 @@ def small(*layers):
         (nn.Softplus(), "activation '1' \\(Softplus\\)"),
         (Logged(), "'log1p' in layer '1' \\(Logged\\)"),
         (Squared(), "'mul' in layer '1' \\(Squared\\)"),
+        (Written(), "'setitem' in layer '1' \\(Written\\) writes over"),
+        (Copied(), "'copy' in layer '1' \\(Copied\\) writes over"),
         (Counted(), "layer '1' \\(Counted\\) makes a number"),
         (Unseen(), "layer '2' \\(Flatten\\) computes by compiled or custom code"),
         (Custom(), "'exp' in layer '1' \\(Custom\\)"),
@@ -326,6 +350,19 @@ def test_what_is_not_a_gate_is_refused_by_name(layer, said):
     with pytest.raises(UnsupportedMethodError, match=said):
         make_method("ledger")(classifier, torch.rand(3, 3, 2, 2), torch.tensor([0, 1, 1]))
     assert not _get_current_function_mode_stack()
+
+
+def test_iteration_and_writing_in_place_are_followed():
+    class Halved(nn.Module):
+        def forward(self, x):
+            x += 1
+            x *= x.sigmoid()
+            return x.mul_(0.5).relu_()
+
+    classifier = small(Unrolled(), Halved()).double()
+    images = torch.rand(3, 3, 2, 2, dtype=torch.float64)
+    result = make_method("ledger")(classifier, images, torch.tensor([0, 1, 1]))
+    assert (result.completeness_gap < 1e-12).all()
 
 
 def test_an_encoding_that_is_not_affine_is_refused():
