@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from pathology.errors import TrainingError
 from pathology.outputs import complete_file, writable_folder
 from pathology.tasks.checkpoint import Run
 
+PROGRAM = (sys.executable, "-m", "pathology.cli")
 LOG, COST = "study.log", "study_cost.json"
+PLACES = ("--out", "--data.manifest", "--model.init_from")  # where things are, not what
 PACE_S = 0.5
 PATIENCE_S = 60.0  # to save its state when it is told to stop
 
@@ -97,24 +99,28 @@ def train(
         The run's folder.
 
     Raises:
-        TrainingError: the verb failed; with its last line.
+        TrainingError: the verb failed, as where the folder holds another run; with its last line.
         OutputError: the folder cannot be written.
     """
     run = Run(writable_folder(out))
     words = command(backbone, tile_set, seed, out, further)
-    if run.finished.is_file() and (out / COST).is_file():
-        return out
     sessions = _sessions(out)
-    sessions.append({"words": words})
-    _write_sessions(out, sessions)
+    is_finished = run.finished.is_file()
+    if is_finished and sessions and _bound(sessions[-1]["words"]) == _bound(words):
+        return out
+    # Of a finished run the verb itself tells whether it is the one wanted; that costs it nothing.
+    if not is_finished:
+        sessions.append({"words": words})
+        _write_sessions(out, sessions)
     with (out / LOG).open("a") as log:
         start = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "pathology.cli", *words], stdout=log, stderr=log
+            [*PROGRAM, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
         code, used = _wait(process, run, progress)
-        sessions[-1] |= {"seconds": time.perf_counter() - start, "exit": code} | used
-    _write_sessions(out, sessions)
+        if not is_finished:
+            sessions[-1] |= {"seconds": time.perf_counter() - start, "exit": code} | used
+            _write_sessions(out, sessions)
     if code or not run.finished.is_file():
         raise TrainingError(
             f"{out}: training {backbone.name} failed (exit {code}): {_last_line(out / LOG)}; the"
@@ -140,16 +146,17 @@ def _wait(
     process: "subprocess.Popen[bytes]", run: Run, progress: Progress | None
 ) -> tuple[int, dict[str, float]]:
     """Exit code of a training and what the system says that it used."""
-    told = ""
+    told, peak = "", 0.0
     try:
         while True:
+            peak = max(peak, _held_mib(process.pid))
             ended, code, used = _look(process)
             line = _epoch_line(run)
             if progress and line != told:
                 told = line
                 progress(line)
             if ended:
-                return code, used
+                return code, used | ({"peak_mib": peak} if peak else {})
             time.sleep(PACE_S)
     except BaseException:
         # It saves its state when told to stop; never is it left behind.
@@ -172,13 +179,23 @@ def _look(process: "subprocess.Popen[bytes]") -> tuple[bool, int, dict[str, floa
     if not found:
         return False, 0, {}
     process.returncode = os.waitstatus_to_exitcode(status)
-    # Linux counts in KiB, macOS in bytes.
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return (
-        True,
-        process.returncode,
-        {"cpu_seconds": used.ru_utime + used.ru_stime, "peak_mib": used.ru_maxrss / unit},
-    )
+    found_out = {"cpu_seconds": used.ru_utime + used.ru_stime}
+    if sys.platform == "darwin":
+        found_out["peak_mib"] = used.ru_maxrss / 2**20
+    return True, process.returncode, found_out
+
+
+def _held_mib(process: int) -> float:
+    """The most memory that a process has held so far; 0 where the system does not say.
+
+    What Linux tells at its end is no use: there the memory of whoever started it counts, too.
+    """
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0.0
+    held = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(held[0]) / 2**10 if held else 0.0
 
 
 def _epoch_line(run: Run) -> str:
@@ -195,6 +212,12 @@ def _epoch_line(run: Run) -> str:
         f"epoch {int(float(last['epoch'])) + 1}, balanced accuracy of validation"
         f" {float(last['val_balanced_accuracy']):.3f}"
     )
+
+
+def _bound(words: Sequence[str]) -> dict[str, str]:
+    """Settings by name, without places: a study's folder may be moved."""
+    pairs = dict(zip(words[1::2], words[2::2], strict=True))
+    return {name: value for name, value in pairs.items() if name not in PLACES}
 
 
 def _sessions(run: Path) -> list[dict[str, Any]]:
