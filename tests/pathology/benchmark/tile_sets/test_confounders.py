@@ -63,7 +63,7 @@ def test_marks_go_with_the_class_in_training(made: TileSet) -> None:
 
 def test_every_test_tile_is_there_with_and_without(made: TileSet) -> None:
     test = made.split("test")
-    has_mark = test.masks["confounder"].any((1, 2))
+    has_mark = np.asarray(test.masks["confounder"].any((1, 2)))
     aligned = (test.columns["stratum"] == "aligned").to_numpy()
     np.testing.assert_array_equal(aligned, has_mark == (test.labels == 1))
     for base in set(test.columns["base"]):
