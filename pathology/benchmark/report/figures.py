@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -64,9 +65,10 @@ def dot_figure(study: Study, data: str, metrics: Sequence[Metric]) -> Figure | N
         _style(axes)
     grid[0].set_yticks(list(place.values()), list(place))
     grid[0].set_ylim(min(place.values()) - 0.6, 0.6)
-    labels = {}
+    labels: dict[str, Artist] = {}
     for axes in grid:
-        labels |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        handles, texts = axes.get_legend_handles_labels()
+        labels |= dict(zip(texts, handles, strict=True))
     figure.legend(
         list(labels.values()), list(labels), loc="outside upper center", ncols=min(6, len(labels)),
         fontsize=8, frameon=False,

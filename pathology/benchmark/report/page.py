@@ -156,8 +156,7 @@ def _section(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
     return {
         "name": study.name,
         "about": _about(study),
-        "warnings": [one for one in sentences if one.kind == "warn"],
-        "reading": [one for one in sentences if one.kind != "warn"],
+        "reading": sentences,
         "scoreboard": tables.scoreboard(study, same, twins, found_alarms),
         "dots": _dots(study),
         "headline": tables.headline_tables(study),

@@ -64,17 +64,20 @@ def reading(
         agreed: of headline metrics.
         stable: of headline metrics.
     """
-    found = [*_lead(same, "the same network"), *_lead(twins, "the twin")]
+    found: list[Sentence] = []
     for is_slides in (False, True):
         for contests, where in ((same, "the same network"), (twins, "the twin")):
             part = {m: c for m, c in contests.items() if (m.group == SLIDES) == is_slides}
             subject = "Contributions of tiles" if is_slides else "B-cos maps"
             found += _on(study, part, subject, where)
     return [
-        *found,
-        *_networks(study),
-        *_shares(study),
+        *_lead(same, "the same network"),
+        *_lead(twins, "the twin"),
+        *(one for one in found if one.kind == "worse"),
         *_broken(alarms, study),
+        *_networks(study),
+        *(one for one in found if one.kind != "worse"),
+        *_shares(study),
         *_agreement(agreed),
         *_stability(study, stable),
         *_missing(study),
@@ -83,7 +86,7 @@ def reading(
 
 
 def _lead(contests: dict[Metric, list[Contest]], where: str) -> Iterator[Sentence]:
-    """All tests of ours counted together; for or against as the more of them are."""
+    """All tests of ours counted together; against them as soon as more are lost than won."""
     found = [c for m, cs in contests.items() for c in cs if c.ours == m.primary]
     counts = Counter(c.verdict for c in found)
     total = len(found) - counts["untested"]
@@ -91,8 +94,8 @@ def _lead(contests: dict[Metric, list[Contest]], where: str) -> Iterator[Sentenc
         won, lost = counts["better"], counts["worse"]
         metrics = len({c.metric for c in found if c.verdict != "untested"})
         yield Sentence(
-            f"Against other methods on {where}, ours are better in {won}, not told apart in"
-            f" {counts['open']} and worse in {lost} of {total} tests by {metrics} headline metrics.",
+            f"Against methods on {where}: ours better in {won}, worse in {lost}, not told apart in"
+            f" {counts['open']} of {total} tests by {metrics} headline metrics.",
             "better" if won > lost else "worse" if lost > won else "open",
         )
 
@@ -122,7 +125,7 @@ def _on(
             )
     won = [s for s in tested if not s.verdicts["worse"] and s.verdicts["better"]]
     if won:
-        parts = [f"{s.metric.title} {s.verdicts['better']} of {s.total}{_beside(s)}" for s in won]
+        parts = [f"{s.metric.title} ({s.verdicts['better']} of {s.total})" for s in won]
         yield Sentence(f"{subject} win and lose no test on {where} by {_listed(parts)}.", "better")
     still = [s for s in tested if not s.verdicts["worse"] and not s.verdicts["better"]]
     if still:

@@ -222,20 +222,13 @@ class Study:
         Args:
             headline: only those, or only others.
         """
-        columns = ["group", "metric", "unit", "better", "headline"]
-        table = self.of_methods[self.of_methods["stratum"] == ""][columns]
-        found = table.drop_duplicates(["group", "metric"]).itertuples(index=False, name=None)
-        made = [Metric(*map(str, one[:4]), headline=bool(one[4])) for one in found]
-        return [one for one in made if headline is None or one.headline == headline]
+        found = _metrics(self.of_methods)
+        return [one for one in found if headline is None or one.headline == headline]
 
     @cached_property
     def backbone_metrics(self) -> list[Metric]:
         """Metrics of networks themselves, over all examples, in order."""
-        columns = ["group", "metric", "unit", "better", "headline"]
-        table = self.values[(self.values["method"] == "") & (self.values["stratum"] == "")]
-        found = table[columns].drop_duplicates(["group", "metric"])
-        rows = found.itertuples(index=False, name=None)
-        return [Metric(*map(str, one[:4]), headline=bool(one[4])) for one in rows]
+        return _metrics(self.values[self.values["method"] == ""])
 
     @cached_property
     def headline(self) -> list[Metric]:
@@ -327,6 +320,15 @@ def _check(study: Study) -> None:
         first = study.values.loc[twice, keys].iloc[0]
         where = ", ".join(f"{key} {first[key]}" for key in keys if first[key] != "")
         raise ValueError(f"{study.name}: a value stands twice: {where}")
+
+
+def _metrics(rows: pd.DataFrame) -> list[Metric]:
+    columns = ["group", "metric", "unit", "better", "headline"]
+    table = rows.loc[rows["stratum"] == "", columns].drop_duplicates(["group", "metric"])
+    return [
+        Metric(str(group), str(name), str(unit), str(better), bool(headline))
+        for group, name, unit, better, headline in table.itertuples(index=False, name=None)
+    ]
 
 
 def _panel(

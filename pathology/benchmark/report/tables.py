@@ -236,7 +236,9 @@ def _strata_tables(study: Study, group: str) -> Iterator[Table]:
         metric = Metric(group, name, unit, better)
         here = rows[(rows["data"] == data) & (rows["metric"] == name)]
         strata = list(dict.fromkeys(here["stratum"]))
-        table, muted, seen = [], set(), []
+        table: list[list[Cell]] = []
+        muted: set[int] = set()
+        seen: list[Panel] = []
         for backbone in dict.fromkeys(here["backbone"]):
             panels = [study.panel(data, backbone, metric, one) for one in strata]
             seen += [one for one in panels if one is not None]
@@ -445,7 +447,7 @@ def scoreboard(
                 *_against(other, "none" if is_comparable(metric) else "not comparable"),
                 Cell(
                     number(some.random),
-                    f"control leads in {len(bad)} of {total}" if bad else "",
+                    f"a control leads in {len(bad)} of {total}" if bad else "",
                     "warn" if bad else "",
                 ),
             ]
@@ -455,11 +457,12 @@ def scoreboard(
     caption = (
         "Means over networks, tile sets, seeds and examples. won, open, lost: sign-flip tests by"
         f" patient of our map against one method on one network, after Holm at {LEVEL:g} over the"
-        " row; open is not told apart. Best: of the methods that ran everywhere, chosen after"
-        " looking. Metrics of one value per network are not tested."
+        " row; open is not told apart. First on the same network (here), then against methods on"
+        " the twins. Best: of the methods that ran everywhere, chosen after looking. In brackets:"
+        " ahead, without a test, as there is one value per network."
     )
     columns = [
-        "metric", "ours", "best other, same net", "won / open / lost", "best on twins",
+        "metric", "ours", "best other here", "won / open / lost", "best of twins",
         "won / open / lost", "random",
     ]  # fmt: skip
     return Table("Ours against the rest", caption, columns, rows)
@@ -470,9 +473,9 @@ def _against(found: Score | None, why: str) -> list[Cell]:
         return [Cell(NONE, why), Cell("")]
     name = Cell(number(found.rival_mean), found.rival or "none ran everywhere")
     if not found.tested:
-        return [name, Cell(f"ahead {found.ahead} of {found.total}", "not tested")]
+        return [name, Cell(f"({found.ahead} of {found.total})", "not tested")]
     counts = [found.verdicts[one] for one in ("better", "open", "worse")]
-    kind = "worse" if counts[2] > counts[0] else "better" if counts[0] > counts[2] else ""
+    kind = "worse" if counts[2] else "better" if counts[0] else ""
     untested = found.verdicts["untested"]
     small = f"{untested} without pairs" if untested else ""
     return [name, Cell(" / ".join(map(str, counts)), small, kind)]
@@ -564,18 +567,19 @@ def alarm_table(found: Sequence[Alarm]) -> Table:
 
 def undefined_table(study: Study) -> Table | None:
     """Values that are not defined, by metric, method and reason; nothing is drawn."""
-    rows = study.of_methods
-    counts = rows.groupby(["metric", "method"], sort=False)["value"].size()
-    lost = rows[rows["value"].isna()]
-    found = lost.groupby(["metric", "method", "note"], sort=False).size()
-    if found.empty:
+    keys = ["metric", "method"]
+    of = study.values.groupby(keys, sort=False)["value"].transform("size")
+    lost = study.values.assign(of=of)[study.values["value"].isna()]
+    if lost.empty:
         return None
+    found = lost.groupby([*keys, "note"], sort=False)["of"].agg(["size", "first"]).reset_index()
+    found = found.sort_values("size", ascending=False, kind="stable")
     table = [
         [
-            Cell(title(metric)), Cell(method), Cell(f"{count} of {counts[metric, method]}"),
+            Cell(title(metric)), Cell(method or "network"), Cell(f"{count} of {total}"),
             Cell(note or "no reason given", "", "" if note else "warn"),
         ]
-        for (metric, method, note), count in found.sort_values(ascending=False).items()
+        for metric, method, note, count, total in found.itertuples(index=False, name=None)
     ]  # fmt: skip
     return Table(
         "Not defined", "Values left out of means and tests, over all networks, sets and seeds.",

@@ -1,0 +1,127 @@
+"""Tables say of how many, of what, and which way."""
+
+import math
+
+import pytest
+
+from pathology.benchmark.report import tables
+from pathology.benchmark.report.page import _contests, table_markdown
+from pathology.benchmark.report.ranking import alarms
+from pathology.benchmark.report.results import read_studies
+from pathology.metrics.bootstrap import Estimate
+from tests.pathology.benchmark.report.made import results
+
+OPTIONS = {"data": ("tissue",), "examples": 12, "patients": 6, "metrics": ("epg", "saco", "abpc")}
+
+
+@pytest.fixture(scope="module")
+def study():
+    (found,) = read_studies(results(**OPTIONS))
+    return found
+
+
+def row(table, *names):
+    return next(r for r in table.rows if tuple(c.text for c in r[: len(names)]) == names)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1234.5, "1,234"), (12.34, "12.3"), (0.12345, "0.123"), (0.00123, "0.0012"), (0, "0.000"),
+     (2.3e-7, "2e-7"), (math.nan, "\u2013")],
+)  # fmt: skip
+def test_numbers_have_the_digits_that_are_worth_reading(value, text):
+    assert tables.number(value) == text
+
+
+def test_signs_are_always_there():
+    assert tables.signed(-0.5) == "\u22120.500"
+    assert tables.signed(0.5) == "+0.500"
+    assert tables.bounds(Estimate(1.0)) == ""
+
+
+def test_a_mean_of_fewer_examples_says_so(study):
+    table = tables.headline_tables(study)[0]
+    cell = row(table, "input_x_gradient")[1]
+    assert cell.small.endswith("; 10 of 12")
+    assert "12 examples of 6 patients, each patient drawn as a whole" in table.caption
+    # A constant map has no order: no value at all, and none is made up.
+    assert row(table, "constant")[table.columns.index("SaCo \u2191")].small == "0 of 12"
+
+
+def test_controls_are_muted(study):
+    table = tables.headline_tables(study)[0]
+    assert {table.rows[i][0].text for i in table.muted} == {"oracle", "random", "constant", "edge"}
+
+
+def test_what_is_undefined_is_counted_with_its_reason(study):
+    table = tables.undefined_table(study)
+    # 4 networks with 2 seeds and 12 examples each.
+    assert [c.text for c in row(table, "SaCo", "constant")][2:] == [
+        "96 of 96", "a constant map has no order",
+    ]  # fmt: skip
+    assert row(table, "EPG", "input_x_gradient")[2].text == "16 of 96"
+
+
+def test_refusals_and_failures_have_their_reasons(study):
+    refused = tables.refused_table(study)
+    rollout = row(refused, "rollout")
+    assert rollout[1].text == "bcos_resnet18, resnet18"
+    assert rollout[3].text == "rollout needs attention; a CNN has none"
+    failed = tables.failed_table(study)
+    assert [c.text for c in failed.rows[0]] == [
+        "lime", "vit_tiny", "tissue; seeds 1", "MemoryError: 12 GB wanted",
+    ]  # fmt: skip
+
+
+def test_pairs_are_subtracted_seed_by_seed(study):
+    metric = next(m for m in study.backbone_metrics if m.name == "ece")
+    gap = tables.backbone_difference(study, "tissue", "bcos_resnet18", "resnet18", metric)
+    rows = study.rows.query("metric == 'ece'").set_index(["backbone", "seed"])["value"]
+    each = [rows["bcos_resnet18", s] - rows["resnet18", s] for s in (0, 1)]
+    assert gap.estimate.value == pytest.approx(sum(each) / 2)
+    assert (gap.estimate.low, gap.estimate.high) == pytest.approx((min(each), max(each)))
+    assert math.isnan(gap.p)
+
+
+def test_pairs_with_values_by_example_are_tested():
+    rows = results(**OPTIONS)
+    base = rows[(rows["metric"] == "epg") & (rows["method"] == "smoothgrad")].copy()
+    base["method"], base["metric"], base["group"] = "", "right", "accuracy"
+    base.loc[base["backbone"] == "bcos_resnet18", "value"] -= 1
+    (study,) = read_studies(base)
+    metric = study.backbone_metrics[0]
+    gap = tables.backbone_difference(study, "tissue", "bcos_resnet18", "resnet18", metric)
+    assert gap.estimate.value == pytest.approx(-1, abs=0.2)
+    assert gap.p == pytest.approx(2 / 2**6)
+    table = tables.backbone_tables(study)[1]
+    assert "p 0.031" in table.rows[0][1].small
+    assert table.rows[0][1].kind == "worse"
+
+
+def test_strata_stand_side_by_side(study):
+    found = tables.group_tables(study)[tables.GROUPS["confounder"]]
+    assert list(found[0].columns) == ["network", "method", "mark: pen", "no mark"]
+    assert row(found[0], "resnet18", "rise")[2].text == "0.380"
+
+
+def test_the_scoreboard_counts_tests_and_flags_controls(study):
+    table = tables.scoreboard(study, *_contests(study), alarms(study, study.headline))
+    epg, abpc, saco = table.rows[0], row(table, "ABPC \u2191"), row(table, "SaCo \u2191")
+    assert epg[2].small == "occlusion"
+    assert abpc[2].small == "rise"
+    assert abpc[4].small == "not comparable"
+    assert saco[-1].kind == "warn"
+
+
+def test_markdown_is_a_table_of_its_numbers(study):
+    table = tables.Table(
+        "t", "caption", ["a|b", "c"], [[tables.Cell("x"), tables.Cell("1", "0 to 2")]]
+    )
+    assert tables.markdown(table).splitlines() == [
+        "| a\\|b | c |", "|---|---:|", "| x | 1 (0 to 2) |", "", "caption",
+    ]  # fmt: skip
+    text = table_markdown(study.rows, "made")
+    assert text.startswith("**Ours against the rest**")
+    assert "bcos_vitc_tiny on tissue" in text
+    with pytest.raises(ValueError, match="no study 'other' in the results, which have made"):
+        table_markdown(study.rows, "other")
