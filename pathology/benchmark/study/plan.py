@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pathology.benchmark.study.config import NamedMethod, Study
 from pathology.benchmark.study.measures import GROUPS
+from pathology.benchmark.tile_sets import make_maker
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +63,27 @@ def trainings(study: Study) -> Iterator[Training]:
     ]
     yield from plain
     for each in plain:
-        for variant in variants(study):
+        for variant in variants(study, each.data):
             yield Training(each.data, each.backbone, each.seed, variant)
 
 
-def variants(study: Study) -> list[str]:
-    """Names of variants that the study's groups need, each once."""
+def groups_on(study: Study, data: str) -> tuple[str, ...]:
+    """Groups of metrics that say something about a tile set.
+
+    Where a mark is planted nobody knows where a map ought to point but at the mark, as far as the
+    network relies on it; where none is, there is nothing to find.
+    """
+    is_planted = "confounder" in make_maker(study.data[data]).masks
+    other = "plain" if is_planted else "planted"
+    return tuple(name for name in study.metrics if GROUPS[name].on != other)
+
+
+def variants(study: Study, data: str) -> list[str]:
+    """Names of variants that the study's groups need on a tile set, each once."""
     names = [
         variant
-        for group, settings in study.metrics.items()
-        for variant in GROUPS[group].variants(settings)
+        for group in groups_on(study, data)
+        for variant in GROUPS[group].variants(study.metrics[group])
     ]
     return list(dict.fromkeys(names))
 
@@ -83,10 +95,11 @@ def units(study: Study, timed: bool) -> Iterator[Unit]:
         study: what is compared.
         timed: those groups that measure time or memory, or the others.
     """
-    groups = tuple(name for name in study.metrics if GROUPS[name].times == timed)
     for training in trainings(study):
         if training.variant:
             continue
+        on = groups_on(study, training.data)
+        groups = tuple(name for name in on if GROUPS[name].times == timed)
         shows = not timed and bool(study.pictures) and training.seed == study.seeds[0]
         if groups or shows:
             for method in study.methods:

@@ -118,12 +118,10 @@ class Runner:
         jobs: processes at a time. Each holds its own PyTorch and its network with the tiles that it
             explains: a GB or two each for small networks. Time and memory are always measured with
             nothing beside them.
-        quiet: without bars.
     """
 
     places: Sequence[Place]
     jobs: int = 1
-    quiet: bool = False
 
     def run(self) -> list[Outcome]:
         """All of the work, in the order that pieces need each other."""
@@ -161,50 +159,70 @@ class Runner:
     ) -> list[Outcome]:
         """Steps in threads: training is in processes of its own."""
         found: list[Outcome] = []
-        with self._bar(what, len(steps)) as bar:
+        with _Bar(what, len(steps)) as bar:
             if jobs == 1:
                 for place, step in steps:
-                    bar.set_postfix_str(step.what)
-                    tell = _Told(bar, step.what)
-                    found.append(_shown(outcome(place, step, tell), bar))
+                    bar.tell(step.what)
+                    found += bar.step([outcome(place, step, bar.teller(step.what))])
                 return found
             with ThreadPoolExecutor(jobs) as pool:
                 futures = [
-                    pool.submit(outcome, place, step, _Told(bar, step.what))
+                    pool.submit(outcome, place, step, bar.teller(step.what))
                     for place, step in steps
                 ]
                 for future in _completed(pool, futures):
-                    found.append(_shown(future.result(), bar))
+                    found += bar.step([future.result()])
         return found
 
     def _units(self, what: str, timed: bool) -> list[Outcome]:
         """Methods on networks, in processes."""
         work = [(place, unit) for place in self.places for unit in units(place.study, timed)]
         found: list[Outcome] = []
-        with self._bar(what, len(work)) as bar:
+        with _Bar(what, len(work)) as bar:
             if self.jobs == 1 or timed:
                 for place, unit in work:
-                    bar.set_postfix_str(unit.name)
-                    found += _all_shown(measure_unit(place, unit), bar)
+                    bar.tell(unit.name)
+                    found += bar.step(measure_unit(place, unit))
                 return found
             with ProcessPoolExecutor(self.jobs, get_context("spawn"), _threads) as pool:
                 futures = [pool.submit(measure_unit, place, unit) for place, unit in work]
                 for future in _completed(pool, futures):
-                    found += _all_shown(future.result(), bar)
+                    found += bar.step(future.result())
         return found
 
-    def _bar(self, what: str, total: int) -> "tqdm[Any]":
-        return tqdm(total=total, desc=what, disable=self.quiet or None, leave=False)
 
+class _Bar:
+    """A bar with what is being done and how long it will take; in a log, a line now and then."""
 
-class _Told:
-    """What a step tells of itself, behind its name on the bar."""
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self.bar: tqdm[Any] = tqdm(total=total, desc=what, disable=None, leave=False)
 
-    def __init__(self, bar: "tqdm[Any]", what: str) -> None:
-        self.bar, self.what = bar, what
+    def __enter__(self) -> "_Bar":
+        return self
 
-    def __call__(self, line: str) -> None:
-        self.bar.set_postfix_str(f"{self.what}: {line}")
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def tell(self, line: str) -> None:
+        """What is being done."""
+        self.bar.set_postfix_str(line)
+
+    def teller(self, what: str) -> Tell:
+        """For a step, which tells how far it is."""
+        return lambda line: self.tell(f"{what}: {line}")
+
+    def step(self, made: Sequence[Outcome]) -> Sequence[Outcome]:
+        """One more is over, told where it went wrong."""
+        for each in made:
+            if each.state in ("failed", "refused"):
+                tqdm.write(f"{each.state}: {each.what} ({each.kind}): {each.message}")
+        self.done += 1
+        self.bar.update()
+        is_seldom = self.done % max(1, self.total // 20) == 0 or self.done == self.total
+        if self.bar.disable and is_seldom:
+            print(f"{self.what}: {self.done} of {self.total}", flush=True)
+        return made
 
 
 def _training(place: Place, training: Training) -> Step:
@@ -213,22 +231,6 @@ def _training(place: Place, training: Training) -> Step:
 
 def _measuring(place: Place, training: Training) -> Step:
     return Step("backbones", training.name, lambda tell: place.measure_backbone(training))
-
-
-def _shown(made: Outcome, bar: "tqdm[Any]") -> Outcome:
-    """A step that is over, told where it went wrong."""
-    if made.state in ("failed", "refused"):
-        tqdm.write(f"{made.state}: {made.what} ({made.kind}): {made.message}")
-    bar.update()
-    return made
-
-
-def _all_shown(made: Sequence[Outcome], bar: "tqdm[Any]") -> Sequence[Outcome]:
-    for each in made:
-        if each.state in ("failed", "refused"):
-            tqdm.write(f"{each.state}: {each.what} ({each.kind}): {each.message}")
-    bar.update()
-    return made
 
 
 def _completed(pool: Executor, futures: Sequence[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from pathology.benchmark.study.measures.catalogue import undefined
 from pathology.benchmark.study.plan import Training, Unit
 from pathology.benchmark.study.variants import Variant
 from pathology.benchmark.tile_sets import TileSet, load_tile_set, make_maker, make_tile_set
+from pathology.errors import PathologyError
 from pathology.tasks.checkpoint import Run
 
 MAPS = "maps.npz"
@@ -36,6 +38,8 @@ PICTURES_VERSION = BACKBONES_VERSION = 1
 # Of the training that goes on with deleted cells, of the plain one's.
 SHORTER, SLOWER = 0.5, 0.3
 Tell = Callable[[str], None]
+_MAKING = threading.Lock()
+"""Networks that are trained side by side share the tile sets of variants."""
 
 
 class BlockedError(Exception):
@@ -64,8 +68,16 @@ class Place:
     # Tile sets
 
     def data_cell(self, data: str) -> Cell:
-        """Of a tile set."""
-        return Cell("data", data, dict(make_maker(self.study.data[data]).made_by()))
+        """Of a tile set.
+
+        Raises:
+            ManifestError: the data that it is made of cannot be used.
+        """
+        if ("cell", data) not in self._kept:
+            made_by = make_maker(self.study.data[data]).made_by()
+            self._kept["cell", data] = Cell("data", data, dict(made_by))
+        found: Cell = self._kept["cell", data]
+        return found
 
     def make_data(self, data: str, tell: Tell) -> bool:
         """Make a tile set; False where it is there already."""
@@ -87,10 +99,10 @@ class Place:
             BlockedError: it is not.
         """
         if ("set", data) not in self._kept:
-            folder = self.data_cell(data).folder(self.out)
-            if not folder.is_dir():
-                raise BlockedError(f"tile set {data}")
-            self._kept["set", data] = load_tile_set(folder)
+            try:
+                self._kept["set", data] = load_tile_set(self.data_cell(data).folder(self.out))
+            except PathologyError as error:
+                raise BlockedError(f"tile set {data}") from error
         found: TileSet = self._kept["set", data]
         return found
 
@@ -157,7 +169,8 @@ class Place:
         variant = Variant(training.variant)
         made_of = {"of": tiles.stamp, "variant": variant.name, "seed": training.seed}
         cell = Cell("data", f"{training.data}-{variant.name}-s{training.seed}", made_of)
-        tiles = variant.make(tiles, cell.folder(self.out), training.seed)
+        with _MAKING:
+            tiles = variant.make(tiles, cell.folder(self.out), training.seed)
         if variant.goes_on:
             before = self._trained(replace(training, variant=""))
             backbone = replace(backbone, training=self._going_on(backbone, before))

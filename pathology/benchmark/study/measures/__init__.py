@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pathology.benchmark.study.measures.asked_for_only import asked_for_only
 from pathology.benchmark.study.measures.catalogue import METRICS, Metric
@@ -35,6 +35,7 @@ class Group:
         settings: its own, with what they are unless a study says otherwise.
         version: raised when its numbers change, so that nothing old is taken for new.
         variants: networks trained another way that it needs, by its settings.
+        on: ``plain`` tile sets, those with a ``planted`` mark, or ``all``.
         times: whether it measures time or memory, so that nothing else may run beside it.
     """
 
@@ -42,13 +43,14 @@ class Group:
     settings: Settings = field(default_factory=dict)
     version: int = 1
     variants: Callable[[Settings], list[str]] = lambda settings: []
+    on: Literal["plain", "planted", "all"] = "all"
     times: bool = False
 
 
 GROUPS: dict[str, Group] = {
-    "localisation": Group(localisation, {"repeats": 1000}),
-    "confounder": Group(confounder),
-    "grid": Group(grid, {"mosaics": 50, "cells": 2, "kernel": 0}),
+    "localisation": Group(localisation, {"repeats": 1000}, on="plain"),
+    "confounder": Group(confounder, on="planted"),
+    "grid": Group(grid, {"mosaics": 50, "cells": 2, "kernel": 0}, on="plain"),
     "faithfulness": Group(
         faithfulness,
         {
@@ -66,19 +68,25 @@ GROUPS: dict[str, Group] = {
         idsds,
         {"examples": 0, "cells": 4},
         variants=lambda settings: [DELETED.format(cells=settings["cells"])],
+        on="plain",
     ),
     "ledger": Group(ledger),
     "stability": Group(stability, {"examples": 16}),
     "worst_case": Group(worst_case, {"examples": 4, "rounds": 20, "samples": 100}),
-    "sanity": Group(sanity, {"examples": 32, "draws": 1}, variants=lambda settings: [SHUFFLED]),
+    "sanity": Group(
+        sanity, {"examples": 32, "draws": 1}, variants=lambda settings: [SHUFFLED], on="plain"
+    ),
     "folds": Group(
         folds,
         {"folds": 4, "examples": 64},
         variants=lambda settings: [
             FOLD.format(fold=i, folds=settings["folds"]) for i in range(settings["folds"])
         ],
+        on="plain",
     ),
-    "asked_for_only": Group(asked_for_only, {"tolerance": 0.0, "examples": 16, "radius": 0.02}),
+    "asked_for_only": Group(
+        asked_for_only, {"tolerance": 0.0, "examples": 16, "radius": 0.02}, on="plain"
+    ),
     "cost": Group(cost, {"images": 8, "seconds": 2.0}, times=True),
 }
 """By name, in the order of reports."""

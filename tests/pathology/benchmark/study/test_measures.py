@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -104,7 +105,7 @@ def test_the_ledger_by_hand():
 
 def test_every_method_meets_the_same_mosaics_and_squares():
     class Looking(Seeing):
-        seen = []
+        seen: ClassVar[list] = []
 
         def __call__(self, classifier, images, target):
             self.seen.append(images.numpy().copy())
