@@ -95,8 +95,8 @@ class FolderTiles:
         content = hashlib.sha256()
         table = self._table()
         for name in ("path", "mask"):
-            for file in table.get(name, ()):
-                content.update(Path(file).read_bytes() if file else b"none")
+            for file in dict.fromkeys(table.get(name, ())):
+                content.update(Path(file.split("#")[0]).read_bytes() if file else b"none")
         content.update(table.drop(columns=["path", "mask"], errors="ignore").to_csv().encode())
         return settings | {"content": content.hexdigest()[:16]}
 
@@ -118,7 +118,7 @@ class FolderTiles:
                     progress(split, done + 1, len(rows))
 
     def _tile(self, row: Mapping[str, str]) -> Tile:
-        image = read_image(row["path"], None)
+        image = read_image(row["path"], row.get("index"))
         self._check_square(row["path"], image)
         masks = {}
         if "mask" in row:
@@ -127,10 +127,9 @@ class FolderTiles:
         resized = image
         if image.shape[:2] != side:
             resized = np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BICUBIC))
-        # Files of one name may lie in several folders.
-        name = (
-            f"{Path(row['path']).stem}_{hashlib.sha256(row['path_told'].encode()).hexdigest()[:6]}"
-        )
+        # Files of one name may lie in several folders, and many images in one file.
+        place = f"{row['path_told']}#{row.get('index', '')}"
+        name = f"{Path(row['path']).stem}_{hashlib.sha256(place.encode()).hexdigest()[:8]}"
         others = {k: v for k, v in row.items() if k not in _OURS}
         return Tile(
             name, resized, row["label"], row["split"], row.get("patient_id") or name, masks, others
@@ -218,4 +217,4 @@ class FolderTiles:
                 raise type(error)(text) from error
 
 
-_OURS = {"path", "path_told", "label", "split", "patient_id", "mask"}
+_OURS = {"path", "index", "path_told", "label", "split", "patient_id", "mask"}

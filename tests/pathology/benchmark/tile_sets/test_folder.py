@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pathology.benchmark.tile_sets import make_maker, make_tile_set
+from pathology.data.manifest import read_tile_manifest
 from pathology.errors import LeakageError, ManifestError
 
 CLASSES = ["good", "bad"]
@@ -126,3 +127,24 @@ def test_tiles_that_are_not_square_are_refused(tmp_path: Path) -> None:
     Image.new("RGB", (16, 12)).save(tmp_path / "mine" / "images" / "7.png")
     with pytest.raises(ManifestError, match=r"7.png: tiles must be square, got 16 x 12 px"):
         make_tile_set(settings, tmp_path / "set")
+
+
+def test_rows_of_an_array_file_are_images_too(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3)).astype(np.uint8)
+    np.save(tmp_path / "all.npy", pixels)
+    rows = [
+        {
+            "path": "all.npy",
+            "index": i,
+            "label": CLASSES[i % 2],
+            "split": split,
+            "patient_id": split,
+        }
+        for i, split in enumerate(["train"] * 12 + ["val"] * 6 + ["test"] * 6)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "manifest.csv", index=False)
+    settings = {"kind": "folder", "path": str(tmp_path), "classes": CLASSES, "size_px": 8}
+    made = make_tile_set(settings, tmp_path / "set")
+    found = {image.tobytes() for image in made.split("test").images}
+    assert found == {image.tobytes() for image in pixels[18:]}
+    read_tile_manifest(made.manifest)  # as training reads it
