@@ -12,6 +12,7 @@ from pathology.synthetic.artefacts import (
     paint_edge,
     paint_fold,
     paint_pen,
+    paint_tint,
 )
 
 SIDE = 400
@@ -94,3 +95,12 @@ def test_black_reaches_the_edge() -> None:
     assert painted.mask[0, 0]
     assert len(np.unique(painted.rgb[painted.mask])) == 1
     assert painted.rgb[painted.mask].max() < 8
+
+
+def test_a_tint_takes_the_whole_image_and_is_met_exactly() -> None:
+    gains = (0.9, 1.0, 1.2)
+    painted = paint_tint(image(), 2.0, np.random.default_rng(0), gains=gains)
+    assert painted.mask.all()
+    wanted = np.minimum(image() * np.array(gains), 255)
+    assert np.abs(painted.rgb - wanted).max() <= 0.5  # whole numbers
+    np.testing.assert_array_equal(painted.rgb[..., 1], image()[..., 1])
