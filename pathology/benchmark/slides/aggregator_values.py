@@ -35,7 +35,7 @@ def decisive_tiles(slide: AskedSlide) -> Iterator[Value]:
     """How few tiles decide a slide's call, and what finding them by closed form saves."""
     for name, search in SEARCHES.items():
         why, found = "", None
-        if slide.is_missed:
+        if slide.whole <= 0:
             why = "the slide is not called positive"
         elif not slide.logits.closed_form:
             why = "no closed form of subsets: every round would be a forward pass per tile"
@@ -43,16 +43,12 @@ def decisive_tiles(slide: AskedSlide) -> Iterator[Value]:
             found = search(slide.logits, TARGET)
             why = "" if found else "no set that the search came by decides the call"
         size = inside = passes = np.nan
-        inside_why = why
         if found:
             size, passes = len(found.tiles), found.forward_passes
-            if size:
-                inside = slide.bag.lesion[found.tiles.cpu().numpy()].mean()
-            else:
-                inside_why = "the set is empty"
+            inside = slide.bag.lesion[found.tiles.cpu().numpy()].mean()
         example = slide.bag.name
         yield value_of(name, size, example=example, note=why)
-        yield value_of(f"{name}, in lesion", inside, example=example, note=inside_why)
+        yield value_of(f"{name}, in lesion", inside, example=example, note=why)
         yield value_of(f"{name}, forward passes saved", passes, example=example, note=why)
 
 

@@ -42,7 +42,7 @@ class MinimalSet:
 def minimal_sufficient_set(
     logits: BagLogits, target: int, threshold: float = 0.0
 ) -> MinimalSet | None:
-    """Tiles that have the logit reach a threshold all by themselves.
+    """Tiles that have the logit reach a threshold all by themselves; at least one tile.
 
     Args:
         logits: of the bag's subsets.
@@ -53,7 +53,9 @@ def minimal_sufficient_set(
         None where even the bag, or every set that the search came by, stays below.
     """
     search = greedy_addition(logits.aggregator, logits.features, target, until=threshold)
-    if float(search.logits[-1]) < threshold:
+    if not len(search.tiles):  # without any tile there is no slide
+        search = greedy_addition(logits.aggregator, logits.features, target, 1)
+    if not len(search.tiles) or float(search.logits[-1]) < threshold:
         return None
     kept = torch.zeros(len(logits), dtype=torch.bool, device=logits.features.device)
     kept[search.tiles] = True
@@ -99,7 +101,7 @@ def _given_back(
     passes = sum(total - i for i in range(taken))  # each round looks at every tile that is left
     rounds, left = taken, list(map(int, tiles))
     logit = float(subsets.logits(kept[None]))
-    while left:
+    while len(left) > (sign > 0):
         rounds, passes = rounds + 1, passes + len(left)
         changed = subsets.without_each(kept) if sign > 0 else subsets.with_each(kept)
         candidates = sign * changed[torch.tensor(left, device=kept.device)]
