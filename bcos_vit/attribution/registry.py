@@ -29,7 +29,7 @@ def register(method: _Class) -> _Class:
     return method
 
 
-def make_method(name: str, **settings: Any) -> Method:
+def make_method(name: str, /, **settings: Any) -> Method:
     """A method by name.
 
     Args:
