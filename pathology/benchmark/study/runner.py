@@ -1,7 +1,7 @@
 """Running a study: what is missing is done, what fails is told and the rest goes on."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import (
     Executor,
     ProcessPoolExecutor,
@@ -61,7 +61,7 @@ def outcome(place: Place, step: Step, tell: Tell) -> Outcome:
     except BlockedError as error:
         return Outcome(name, step.kind, step.what, "blocked", f"needs {error}")
     except UnsupportedMethodError as error:
-        return Outcome(name, step.kind, step.what, "refused", one_line(error))
+        return Outcome(name, "methods", step.what, "refused", one_line(error))
     except Exception as error:
         return Outcome(name, step.kind, step.what, "failed", one_line(error))
     return Outcome(name, step.kind, step.what, state)
@@ -142,7 +142,8 @@ class Runner:
             found += self._steps(what, [(p, _training(p, t)) for p, t in some], self.jobs)
         found += self._units("maps", False)
         found += self._steps("networks", [(p, _measuring(p, t)) for p, t in plain])
-        found += self._units("cost of maps", True)
+        refused = {(each.study, each.what) for each in found if each.state == "refused"}
+        found += self._units("cost of maps", True, refused)
         found += self._steps(
             "slides",
             [
@@ -174,9 +175,16 @@ class Runner:
                     found += bar.step([future.result()])
         return found
 
-    def _units(self, what: str, timed: bool) -> list[Outcome]:
-        """Methods on networks, in processes."""
-        work = [(place, unit) for place in self.places for unit in units(place.study, timed)]
+    def _units(
+        self, what: str, timed: bool, refused: Collection[tuple[str, str]] = ()
+    ) -> list[Outcome]:
+        """Methods on networks, in processes; those that refused already are not asked again."""
+        work = [
+            (place, unit)
+            for place in self.places
+            for unit in units(place.study, timed)
+            if (place.study.name, unit.name) not in refused
+        ]
         found: list[Outcome] = []
         with _Bar(what, len(work)) as bar:
             if self.jobs == 1 or timed:
