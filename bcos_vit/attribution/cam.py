@@ -103,7 +103,7 @@ class LayerCam(_Cam):
     Args:
         layer: whose output is mapped; the last with places when omitted.
         signed: whether negative values of gradients and map are kept, which makes it HiResCAM
-            (Draelos and Carin, arXiv:2011.08891).
+            (Draelos et al., arXiv:2011.08891).
 
     Source:
         Jiang et al., "LayerCAM", IEEE Transactions on Image Processing 2021, equations 6 to 8.

@@ -40,6 +40,8 @@ def check_batch(images: Tensor, target: Tensor) -> None:
         raise ValueError(
             f"target must have one class per image, ({len(images)},), got {tuple(target.shape)}"
         )
+    if target.device != images.device:
+        raise ValueError(f"images are on {images.device}, target is on {target.device}")
     if int(target.min()) < 0:
         raise ValueError(f"target must not be negative, got {int(target.min())}")
 
@@ -136,15 +138,6 @@ def check_bcos(name: str, classifier: Classifier) -> None:
                 f"{name} is for B-cos networks; {_named(where, module)} adds a bias, as in a"
                 " conventional network"
             )
-
-
-def is_bcos(model: nn.Module) -> bool:
-    """Whether the network in eval mode is one matrix W(x) per image, without biases inside."""
-    try:
-        check_bcos("", Classifier(model, nn.Identity()))
-    except UnsupportedMethodError:
-        return False
-    return True
 
 
 def _named(where: str, module: nn.Module) -> str:

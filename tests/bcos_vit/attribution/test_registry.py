@@ -9,7 +9,8 @@ from timm.layers.activations import Swish
 from torch import nn
 
 from bcos_vit.attribution import METHODS, Classifier, Method, make_method, register, settings_of
-from bcos_vit.attribution.checks import activations, attentions, check_batch, is_bcos
+from bcos_vit.attribution.checks import activations, attentions, check_batch, check_bcos
+from bcos_vit.errors import UnsupportedMethodError
 from bcos_vit.models import create_model
 from tests.bcos_vit.attribution.families import FAMILIES, tiny
 
@@ -90,7 +91,6 @@ def test_batches_are_checked(images, target, error, message):
 def test_what_networks_are_made_of():
     for family in FAMILIES:
         model = tiny(family).model
-        assert is_bcos(model) == family.startswith("bcos"), family
         assert bool(attentions(model)) == ("vit" in family or "swin" in family), family
         assert bool(activations(model)) != family.startswith("bcos"), family
 
@@ -104,9 +104,11 @@ def test_a_half_converted_network_is_not_bcos():
     model = create_model(
         "bcos_resnet18", num_classes=2, layers=(1, 1, 1, 1), conventional=True, b=1.0
     ).eval()
-    assert not is_bcos(model)
+    classifier = Classifier(model, nn.Identity())
+    with pytest.raises(UnsupportedMethodError, match="any is for B-cos networks"):
+        check_bcos("any", classifier)
     model.set_homotopy(2.0, 0.0)
-    assert is_bcos(model)
+    check_bcos("any", classifier)
 
 
 def test_the_encoding_must_keep_places():
