@@ -10,8 +10,8 @@ from bcos_vit.attribution import relevance
 from bcos_vit.attribution.attribution import Attribution, Unit
 from bcos_vit.attribution.checks import attentions, check_batch
 from bcos_vit.attribution.classifier import Classifier
-from bcos_vit.attribution.following import check_followable, take_apart
-from bcos_vit.attribution.lrp import RelevanceGates, at_least, one_of
+from bcos_vit.attribution.following import at_least, check_followable, one_of, take_apart
+from bcos_vit.attribution.lrp import RelevanceGates
 from bcos_vit.attribution.registry import register
 from bcos_vit.attribution.relevance import Layer
 from bcos_vit.errors import UnsupportedMethodError
@@ -32,11 +32,11 @@ class AttnLRP:
     ``absorbed``.
 
     With ``attention="held"`` the attention matrix is a constant and values take all: conservative
-    propagation (CP-LRP). With ``gamma=0`` that is the algebra of the ledger, whose maps it then
-    gives.
+    propagation (CP-LRP). With ``gamma=0`` that is the algebra of the ledger, whose maps with
+    ``zero="mean"`` it then gives.
 
-    Constants: ``position``, ``tokens``, ``biases``, ``mean`` as of the ledger; ``absorbed`` (by
-    softmax and stabiliser).
+    Relevance is of what the encoding makes of pixels. Constants: ``position``, ``tokens``,
+    ``biases`` as of the ledger; ``absorbed``, by softmax and stabiliser.
 
     Others claim patents on relevance propagation; whether a use needs a licence is for its user to
     find out.
@@ -77,7 +77,8 @@ class AttnLRP:
         check_batch(images, target)
         self.check(classifier)
         kind = _Taylor if self.attention == "taylor" else _Held
-        return take_apart(kind(self, classifier, images), classifier, images, target)
+        gates = kind(self, classifier, images)
+        return take_apart(gates, classifier, images, target, behind_encoding=True)
 
 
 class _Held(RelevanceGates):

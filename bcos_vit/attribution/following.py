@@ -48,8 +48,23 @@ def is_aligned(model: nn.Module) -> bool:
     )
 
 
-def take_apart(gates: Gates, classifier: Classifier, images: Tensor, target: Tensor) -> Attribution:
+def take_apart(
+    gates: Gates,
+    classifier: Classifier,
+    images: Tensor,
+    target: Tensor,
+    *,
+    behind_encoding: bool = False,
+) -> Attribution:
     """Maps and constants of one class of each image, by the rules of ``gates``.
+
+    Args:
+        gates: made for these images.
+        classifier: what is explained.
+        images: ``(n, 3, h, w)`` in [0, 1].
+        target: ``(n,)`` classes.
+        behind_encoding: whether a pixel's value is what the encoding makes of it, all of which it
+            then owns; else it is the pixel's own, and the encoding is the first layer.
 
     Raises:
         UnsupportedMethodError: an operation that cannot be followed; or the parts do not sum to the
@@ -61,15 +76,22 @@ def take_apart(gates: Gates, classifier: Classifier, images: Tensor, target: Ten
         with torch.no_grad():
             logits = classifier(images)
         check_logits(logits, target)
-        leaf = gates.carry(images.detach().clone().requires_grad_())
+        leaf = images.detach().clone()
+        if behind_encoding:
+            leaf = classifier.encode(leaf).detach()
+            _check_places(gates.method, leaf, images)
+            gates.first_layer(leaf)
+        leaf = gates.carry(leaf.requires_grad_())
         with gates:
-            with gates.encoding():
-                encoded = classifier.encode(leaf)
-            followed = model(gates.first_layer(encoded))
+            encoded = leaf
+            if not behind_encoding:
+                with gates.encoding():
+                    encoded = classifier.encode(leaf)
+            followed = model(encoded)
         chosen = gates.resolve(followed).gather(1, target.clone()[:, None]).sum()
         inlets = [leaf, *gates.inlets]
         grads = torch.autograd.grad(chosen, [*inlets, *gates.gates.values()], allow_unused=True)
-    maps = torch.zeros_like(images[:, 0])
+    maps = torch.zeros_like(leaf[:, 0]).detach()
     for inlet, grad in zip(inlets, grads, strict=False):
         maps += 0 if grad is None else (inlet.detach() * grad).sum(1)
     constants = {
@@ -81,6 +103,19 @@ def take_apart(gates: Gates, classifier: Classifier, images: Tensor, target: Ten
     )
     _check_gap(gates.method, attribution)
     return attribution
+
+
+def _check_places(method: str, encoded: Tensor, images: Tensor) -> None:
+    """Refuse encodings that do not have one place per pixel.
+
+    Raises:
+        UnsupportedMethodError: naming the shapes.
+    """
+    if encoded.ndim != 4 or encoded.shape[-2:] != images.shape[-2:]:
+        raise UnsupportedMethodError(
+            f"{method}: the encoding makes {tuple(encoded.shape)} of images"
+            f" {tuple(images.shape)}, which is not one place per pixel"
+        )
 
 
 def _check_gap(method: str, attribution: Attribution) -> None:
@@ -100,3 +135,23 @@ def _check_gap(method: str, attribution: Attribution) -> None:
             f"{method}: the parts of a logit miss it by {gap[worst]:.3g}, which is more than"
             " rounding: the network computes something that was not seen"
         )
+
+
+def one_of(setting: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a value that a setting cannot have.
+
+    Raises:
+        ValueError: naming those that it can.
+    """
+    if value not in known:
+        raise ValueError(f"{setting} must be one of {', '.join(known)}, got {value!r}")
+
+
+def at_least(setting: str, value: float, least: float) -> None:
+    """Refuse a number that is too small, or none.
+
+    Raises:
+        ValueError: naming the smallest.
+    """
+    if not value >= least or value == float("inf"):
+        raise ValueError(f"{setting} must be finite and at least {least}, got {value}")

@@ -148,9 +148,8 @@ class Gates(TorchFunctionMode):
         role = self._role(value)
         return role.layer if role is not None else None
 
-    def first_layer(self, encoded: Tensor) -> Tensor:
-        """``encoded`` itself, of which rules may remember that the first layer takes it."""
-        return encoded
+    def first_layer(self, encoded: Tensor) -> None:
+        """Told what the first layer takes, by those who begin behind the encoding."""
 
     def resolve(self, tensor: Tensor) -> Tensor:
         """What operations see of a carried tensor.

@@ -1,16 +1,18 @@
 """The exact ledger of a conventional network: what pixels and constants bring to a logit."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
 from bcos_vit.attribution.attribution import Attribution, Unit
 from bcos_vit.attribution.checks import check_batch
 from bcos_vit.attribution.classifier import Classifier
-from bcos_vit.attribution.following import check_followable, take_apart
+from bcos_vit.attribution.following import check_followable, one_of, take_apart
 from bcos_vit.attribution.gates import Gates
 from bcos_vit.attribution.registry import register
+
+Zero = Literal["black", "mean"]
 
 
 @register
@@ -24,8 +26,15 @@ class Ledger:
     Gradient; with GELU, norms and attention they are not, since there the gradient also follows how
     the gates move.
 
+    Where an encoding subtracts a mean, it decides what a pixel's nothing is: numbers are the same
+    in sum, but on bright slides maps look different.
+
     Constants: ``position`` (codes added to tokens), ``tokens`` (class token, registers), ``biases``
     (of any layer, and shifts of norms), ``mean`` (what the encoding's normalisation subtracts).
+
+    Args:
+        zero: ``"black"``: a pixel owns what its own value brings, and what the encoding subtracts
+            is the constant ``mean``; ``"mean"``: it owns all that the encoding makes of it.
 
     Source:
         Attention and deviations held: Ali et al., "XAI for Transformers: Better Explanations
@@ -37,10 +46,17 @@ class Ledger:
     is_signed: ClassVar[bool] = True
     unit: ClassVar[Unit] = "logits"
 
+    zero: Zero = "black"
+
+    def __post_init__(self) -> None:
+        one_of("zero", self.zero, get_args(Zero))
+
     def check(self, classifier: Classifier) -> None:
         check_followable(self.name, classifier)
 
     def __call__(self, classifier: Classifier, images: Tensor, target: Tensor) -> Attribution:
         check_batch(images, target)
         self.check(classifier)
-        return take_apart(Gates(self.name, classifier, images), classifier, images, target)
+        gates = Gates(self.name, classifier, images)
+        behind = self.zero == "mean"
+        return take_apart(gates, classifier, images, target, behind_encoding=behind)

@@ -12,7 +12,7 @@ from bcos_vit.attribution import relevance
 from bcos_vit.attribution.attribution import Attribution, Unit
 from bcos_vit.attribution.checks import attentions, check_batch
 from bcos_vit.attribution.classifier import Classifier
-from bcos_vit.attribution.following import check_followable, take_apart
+from bcos_vit.attribution.following import at_least, check_followable, one_of, take_apart
 from bcos_vit.attribution.gates import Gates
 from bcos_vit.attribution.registry import register
 from bcos_vit.attribution.relevance import Layer
@@ -33,9 +33,9 @@ class LRP:
     a maximum takes all; activations pass relevance through. Deviations of layer norms and gates of
     squeeze-and-excite are held.
 
-    Constants: ``absorbed`` (by biases and stabiliser), and with ``first="same"`` also ``mean``
-    (what the encoding's normalisation subtracts). With ``convolutions="epsilon"``,
-    ``first="same"`` and ``epsilon=0`` maps are those of the ledger.
+    Relevance is of what the encoding makes of pixels. Constants: ``absorbed``, by biases and
+    stabiliser. With ``convolutions="epsilon"``, ``first="same"`` and ``epsilon=0`` maps are those
+    of the ledger with ``zero="mean"``.
 
     Others claim patents on relevance propagation; whether a use needs a licence is for its user to
     find out.
@@ -83,7 +83,7 @@ class LRP:
         check_batch(images, target)
         self.check(classifier)
         gates = _Composite(self, classifier, images)
-        return take_apart(gates, classifier, images, target)
+        return take_apart(gates, classifier, images, target, behind_encoding=True)
 
 
 class RelevanceGates(Gates):
@@ -142,9 +142,7 @@ class _Composite(RelevanceGates):
     """The rules of :class:`LRP`."""
 
     def __init__(self, settings: LRP, classifier: Classifier, images: Tensor) -> None:
-        # By rules of their own, all of a first layer's relevance stays with the pixels.
-        terms = ["biases", "position", "tokens", *(["mean"] if settings.first != "same" else [])]
-        absorbed = dict.fromkeys(terms, "absorbed")
+        absorbed = dict.fromkeys(("biases", "position", "tokens"), "absorbed")
         super().__init__(settings.name, classifier, images, absorbed, settings.epsilon)
         self._settings = settings
         self._encode = classifier.encode
@@ -152,17 +150,19 @@ class _Composite(RelevanceGates):
         self._met_first = False
         self._bounds: tuple[Tensor, ...] = ()
 
-    def first_layer(self, encoded: Tensor) -> Tensor:
+    def first_layer(self, encoded: Tensor) -> None:
         self._first = encoded
         if self._settings.first == "box":
-            black, white = (
-                self.inlet(make(self.images)) for make in (torch.zeros_like, torch.ones_like)
-            )
-            with self.encoding():
-                self._bounds = (self._encode(black), self._encode(white))
+            ends = [self._encode(make(self.images)) for make in (torch.zeros_like, torch.ones_like)]
+            low, high = torch.minimum(*ends), torch.maximum(*ends)
+            if (encoded < low).any() or (encoded > high).any():
+                raise UnsupportedMethodError(
+                    f"{self.method}: the encoding puts colours outside of black and white, between"
+                    " which rule 'box' takes them to lie; use first='flat' or 'same'"
+                )
+            self._bounds = (self.inlet(low), self.inlet(high))
         elif self._settings.first == "flat":
-            self._bounds = (self.inlet(torch.ones_like(encoded.detach())),)
-        return encoded
+            self._bounds = (self.inlet(torch.ones_like(encoded)),)
 
     def resolve(self, tensor: Tensor) -> Tensor:
         resolved = super().resolve(tensor)
@@ -184,23 +184,3 @@ class _Composite(RelevanceGates):
         if settings.convolutions == "gamma":
             return relevance.gamma(layer, settings.gamma)
         return relevance.alpha_beta(layer, settings.alpha)
-
-
-def one_of(setting: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuse a value that a setting cannot have.
-
-    Raises:
-        ValueError: naming those that it can.
-    """
-    if value not in known:
-        raise ValueError(f"{setting} must be one of {', '.join(known)}, got {value!r}")
-
-
-def at_least(setting: str, value: float, least: float) -> None:
-    """Refuse a number that is too small, or none.
-
-    Raises:
-        ValueError: naming the smallest.
-    """
-    if not value >= least or value == float("inf"):
-        raise ValueError(f"{setting} must be finite and at least {least}, got {value}")

@@ -116,8 +116,6 @@ def box(layer: Layer, low: Tensor, high: Tensor) -> Tensor:
     The bias has no share. Relevance of an output whose sum is 0 is absorbed.
     """
     over, under = layer.weight.clamp_min(0), layer.weight.clamp_max(0)
-    rising = low.detach() <= high.detach()
-    low, high = torch.where(rising, low, high), torch.where(rising, high, low)
     z = layer.apply(layer.x, layer.weight) - layer.apply(low, over) - layer.apply(high, under)
     return _instead(layer, z)
 

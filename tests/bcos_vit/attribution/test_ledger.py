@@ -238,6 +238,24 @@ def test_without_biases_a_relu_network_is_its_matrix_and_all_methods_agree():
         assert result.constants == {}
 
 
+def test_what_counts_as_nothing_moves_the_mean_to_its_pixels():
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(16, 2))
+    classifier = Classifier(network, Normalised()).double().eval()
+    images, target = torch.rand(2, 3, 2, 2, dtype=torch.float64), torch.tensor([0, 1])
+    black, mean = (
+        make_method("ledger", zero=zero)(classifier, images, target) for zero in ("black", "mean")
+    )
+    torch.testing.assert_close(
+        black.maps.sum((1, 2)) + black.constants["mean"], mean.maps.sum((1, 2))
+    )
+    torch.testing.assert_close(black.constants["biases"], mean.constants["biases"])
+    assert set(mean.constants) == {"biases"}
+    # Of a pixel of the mean colour nothing is left.
+    images[:, :, 0, 0] = classifier.encode.mean[:, 0, 0]
+    mean = make_method("ledger", zero="mean")(classifier, images, target)
+    assert mean.maps[:, 0, 0].abs().max() < 1e-15
+
+
 def test_a_constant_that_is_zero_carries_nothing():
     model, size = build("vit")
     nn.init.zeros_(model.pos_embed)
