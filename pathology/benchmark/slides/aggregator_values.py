@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pathology.benchmark.slides.interventions import lesion_curve
 from pathology.benchmark.slides.measures import TARGET, AskedSlide, value_of
 from pathology.benchmark.slides.minimal import minimal_necessary_set, minimal_sufficient_set
 from pathology.benchmark.study.rows import Value
+from pathology.metrics.bootstrap import Weights, interval, sample
 from pathology.metrics.ranking import Ranking
 
 FEW = (0, 1, 2, 4, 8, 16, 32)
@@ -20,13 +22,25 @@ SEARCHES = {
 
 
 def calls(slides: Sequence[AskedSlide]) -> Iterator[Value]:
-    """How well slides are called: a logit of at least 0 is positive."""
+    """How well slides are called: a logit of at least 0 is positive.
+
+    What explains an aggregator that knows nothing explains nothing: the note says so where chance
+    is within the interval.
+    """
     logits = np.array([each.whole for each in slides])
     labels = np.array([bool(each.bag.label) for each in slides])
     right = (logits >= 0) == labels
-    yield value_of("AUROC of slides", Ranking(logits, labels)(np.ones(len(slides))).auroc)
+    ranking = Ranking(logits, labels)
+
+    def areas(weights: Weights) -> dict[str, NDArray[np.float64]]:
+        return {"auroc": np.array([ranking(row).auroc for row in weights])}
+
+    values, draws = sample(areas, len(slides))
+    area = interval(values["auroc"], draws["auroc"], 0.95)
+    note = "" if area.low > 0.5 else "no better than chance: explanations of it say nothing"
+    yield value_of("AUROC of slides", area.value, low=area.low, high=area.high, note=note)
     balanced = (right[labels].mean() + right[~labels].mean()) / 2
-    yield value_of("balanced accuracy of slides", balanced)
+    yield value_of("balanced accuracy of slides", balanced, note=note)
     for each, is_right in zip(slides, right, strict=True):
         yield value_of("slide is called rightly", float(is_right), example=each.bag.name)
 
