@@ -39,7 +39,8 @@ def dot_figure(study: Study, data: str, metrics: Sequence[Metric]) -> Figure | N
     networks = list(study.backbones.index)
     pairs = list(dict.fromkeys(study.backbones["pair"]))
     step = 0.7 / max(1, len(networks))
-    figure = Figure(figsize=(_WIDTH, 1.0 + 0.3 * len(names)), layout="constrained")
+    width = 2.0 + (_WIDTH - 2.0) * len(shown) / _MOST_PANELS
+    figure = Figure(figsize=(max(4.0, width), 1.0 + 0.3 * len(names)), layout="constrained")
     grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, metric in zip(grid, shown, strict=True):
         for panel in panels[metric]:
@@ -70,8 +71,8 @@ def dot_figure(study: Study, data: str, metrics: Sequence[Metric]) -> Figure | N
         handles, texts = axes.get_legend_handles_labels()
         labels |= dict(zip(texts, handles, strict=True))
     figure.legend(
-        list(labels.values()), list(labels), loc="outside upper center", ncols=min(6, len(labels)),
-        fontsize=8, frameon=False,
+        list(labels.values()), list(labels), loc="outside upper center",
+        ncols=min(6, len(labels), 2 * len(shown)), fontsize=8, frameon=False,
     )  # fmt: skip
     return figure
 

@@ -164,7 +164,7 @@ def _section(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
         "groups": tables.group_tables(study),
         "cost": _cost(study),
         "rankings": _rankings(study),
-        "agreement": tables.agreement_table(agreed) if len(headline) > 1 else None,
+        "agreement": tables.agreement_table(agreed) if agreed.counts.any() else None,
         "stability": tables.stability_table(stable) if stable else None,
         "alarms": tables.alarm_table(found_alarms) if found_alarms else None,
         "contests": [*_contest_tables(same, twins)],
@@ -227,7 +227,8 @@ def _cost(study: Study) -> list[dict[str, str]]:
         return []
     found = []
     # One metric of each group is enough to see what quality costs.
-    for metric in {one.group: one for one in reversed(study.headline)}.values():
+    first = {one.group: one for one in reversed(study.headline)}
+    for metric in reversed(first.values()):
         figure = figures.cost_figure(study, metric, seconds)
         if figure is not None:
             caption = "A point is a mean over networks and sets (seconds: geometric); no intervals."

@@ -40,10 +40,12 @@ class Sentence:
     Args:
         text: in words and numbers.
         kind: for or against the B-cos maps, neither, or about the measurement itself.
+        is_lead: whether it is the answer in short.
     """
 
     text: str
     kind: Kind = "open"
+    is_lead: bool = False
 
 
 def reading(
@@ -97,6 +99,7 @@ def _lead(contests: dict[Metric, list[Contest]], where: str) -> Iterator[Sentenc
             f"Against methods on {where}: ours better in {won}, worse in {lost}, not told apart in"
             f" {counts['open']} of {total} tests by {metrics} headline metrics.",
             "better" if won > lost else "worse" if lost > won else "open",
+            is_lead=True,
         )
 
 
@@ -295,8 +298,8 @@ def _missing(study: Study) -> Iterator[Sentence]:
     if lost or len(pairs) or failed:
         yield Sentence(
             f"{lost:,} of {len(study.of_methods):,} values of methods are not defined,"
-            f" {len(pairs)} pairs of method and network are refused, {failed} cells failed; all are"
-            " listed below with reasons.",
+            f" pairs of method and network that are refused: {len(pairs)}, pieces of work that"
+            f" failed: {failed}. All are listed below with reasons.",
             "warn" if failed else "open",
         )
 
@@ -306,7 +309,7 @@ def _few(study: Study) -> Iterator[Sentence]:
     counts = [len(set(p.patients)) for m in study.headline for p in study.panels(m) if p.is_paired]
     if counts and 2.0 ** (1 - min(counts)) > LEVEL / 10:
         yield Sentence(
-            f"With {min(counts)} independent patients no p-value is below"
+            f"Where there are only {min(counts)} independent patients no p-value is below"
             f" {2.0 ** (1 - min(counts)):.3f} before correction: tests there can find little or"
             " nothing.",
             "warn",

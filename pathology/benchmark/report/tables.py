@@ -89,7 +89,9 @@ def number(value: float) -> str:
     """As many digits as are worth reading."""
     if math.isnan(value):
         return NONE
-    size = abs(value)
+    if value < 0:
+        return MINUS + number(-value)
+    size = value
     if size >= 100:
         return f"{value:,.0f}"
     if size >= 10:

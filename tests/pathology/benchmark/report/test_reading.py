@@ -62,7 +62,7 @@ def test_networks_that_are_behind_are_told(sentences):
 def test_the_share_of_pixels_and_what_is_missing(sentences):
     assert "bcos 0.930 to 0.930" in one_of(sentences, "Pixel share").text
     missing = next(s for s in sentences if "are not defined" in s.text)
-    assert "10 pairs of method and network are refused, 1 cells failed" in missing.text
+    assert "that are refused: 10, pieces of work that failed: 1." in missing.text
     assert missing.kind == "warn"
 
 
@@ -84,5 +84,8 @@ def test_a_planted_defeat_is_no_victory():
 def test_one_seed_and_few_patients_are_told():
     found = read(seeds=(0,), examples=4, patients=4, metrics=("epg", "sds"))
     assert one_of(found, "One seed").kind == "warn"
-    assert "no p-value is below 0.125" in one_of(found, "With 4 independent patients").text
+    assert (
+        "no p-value is below 0.125"
+        in one_of(found, "Where there are only 4 independent patients").text
+    )
     assert not [one for one in found if one.text.startswith("B-cos maps win")]
