@@ -4,7 +4,7 @@ Taking the most relevant first should bring it down at once, the least relevant 
 it as it is; the area between the two curves is the better the larger. Tiles leave the bag, so
 nothing has to be filled in, and a network's fear of masks plays no part.
 
-Source: Hense et al., xMIL, NeurIPS 2024 (arXiv:2406.04280), section 4.3 (most relevant first, a
+Source: xMIL, NeurIPS 2024 (arXiv:2406.04280), section 4.3 (most relevant first, a
 hundredth a step); ABPC: Bluecher et al., TMLR 2024 (arXiv:2401.06654).
 """
 

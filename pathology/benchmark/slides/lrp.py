@@ -9,7 +9,7 @@ All of these are gradient times input of the same network with factors held, whi
 computed: one forward and one backward pass.
 
 Source: Bach et al., PLoS ONE 2015 (epsilon rule); Ali et al., ICML 2022 (arXiv:2202.07304;
-attention and LayerNorm); for bags Hense et al., xMIL, NeurIPS 2024 (arXiv:2406.04280). Written from
+attention and LayerNorm); for bags xMIL, NeurIPS 2024 (arXiv:2406.04280). Written from
 the papers.
 """
 
