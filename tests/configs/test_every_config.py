@@ -6,6 +6,8 @@ import pytest
 import torch
 import yaml
 
+from bcos_vit.models import create_model
+from pathology.benchmark.study.config import load_study
 from pathology.cli import main
 from pathology.cli.lightning_train import TrainCLI, make_parser_arguments
 
@@ -38,3 +40,21 @@ def test_smoke_configs_run(path, cohort, cohort_tiles, tmp_path):
     arguments += ["--data.manifest", str(cohort), "--data.tiles", str(cohort_tiles)]
     assert main([*arguments, "--trainer.accelerator", "cpu"]) == 0
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
+
+
+STUDIES = sorted(CONFIGS.glob("benchmark/*.yaml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_studies_are_whole_and_say_what_they_need(path):
+    study = load_study(path)
+    assert study.name == path.stem
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    text = "\n".join(head)
+    for word in ("Data", "Hardware: ", "Expected: ", f"--config configs/benchmark/{path.name}"):
+        assert word in text
+    assert path.relative_to(CONFIGS).as_posix() in (CONFIGS / "README.md").read_text()
+    # A network that cannot be made would only be met after hours.
+    for each in study.backbones:
+        with torch.device("meta"):
+            create_model(each.model, num_classes=2, **each.model_args)

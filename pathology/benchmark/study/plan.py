@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from pathology.benchmark.study.config import NamedMethod, Study
 from pathology.benchmark.study.measures import GROUPS
-from pathology.benchmark.tile_sets import make_maker
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def groups_on(study: Study, data: str) -> tuple[str, ...]:
     Where a mark is planted nobody knows where a map ought to point but at the mark, as far as the
     network relies on it; where none is, there is nothing to find.
     """
-    is_planted = "confounder" in make_maker(study.data[data]).masks
+    is_planted = bool(study.data[data].get("confounder"))
     other = "plain" if is_planted else "planted"
     return tuple(name for name in study.metrics if GROUPS[name].on != other)
 
