@@ -105,6 +105,7 @@ def table_markdown(results: pd.DataFrame, study: str) -> str:
     board = tables.scoreboard(found, same, twins, alarms(found, found.headline))
     shown = [] if board is None else [board]
     shown += [*tables.backbone_tables(found), *tables.headline_tables(found)]
+    shown += tables.headline_tables(found, is_slides=True)
     return "\n".join(f"**{one.title}**\n\n{tables.markdown(one)}" for one in shown)
 
 
@@ -160,6 +161,7 @@ def _section(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
         "scoreboard": tables.scoreboard(study, same, twins, found_alarms),
         "dots": _dots(study),
         "headline": tables.headline_tables(study),
+        "slides": tables.headline_tables(study, is_slides=True),
         "backbones": tables.backbone_tables(study),
         "groups": tables.group_tables(study),
         "cost": _cost(study),

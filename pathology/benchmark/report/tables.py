@@ -151,13 +151,17 @@ def cells(panel: Panel, is_marked: bool = False) -> dict[str, Cell]:
     return found
 
 
-def headline_tables(study: Study) -> list[Table]:
-    """Methods by headline metrics, a table per tile set and network.
+def headline_tables(study: Study, is_slides: bool = False) -> list[Table]:
+    """Methods by headline metrics, a table per set and network (or slides' aggregator).
 
     Means over seeds and examples; intervals by bootstrap over patients, who are drawn as a whole.
+
+    Args:
+        study: whose.
+        is_slides: whether of slides or of tiles.
     """
     found = []
-    metrics = [one for one in study.metrics(headline=True) if one.group != SLIDES]
+    metrics = [m for m in study.metrics(headline=True) if (m.group == SLIDES) == is_slides]
     for data in study.data:
         for backbone in study.backbones.index:
             panels = {m: p for m in metrics if (p := study.panel(data, backbone, m)) is not None}

@@ -201,3 +201,30 @@ def pictures(seed=0, study="made", count=4, side=48):
                         )
                     )  # fmt: skip
     return made
+
+
+def slides(study="made", count=12):
+    """Rows of a study of slides: contributions find lesions, attention does not."""
+    random = np.random.default_rng(1)
+    rows = []
+    for method, mean in (("contribution", 0.8), ("attention", 0.4), ("random", 0.1)):
+        common = {"method": method, "headline": True}
+        for i in range(count):
+            one = {
+                "example": f"test_{i}",
+                "patient": f"test_{i}",
+                "value": random.normal(mean, 0.05),
+            }
+            rows.append({**common, **one, "metric": "necessity of top tiles"})
+        rows.append({**common, "metric": "FROC of lesions", "value": mean})
+    rows.append({"method": "lrp", "metric": "refused", "note": "no rule", "headline": False})
+    rows.append({"metric": "AUROC of slides", "value": 0.9, "headline": False})
+    frame = pd.DataFrame(rows).assign(
+        study=study, data="slides", backbone="gated", seed=0, group="slides", better="higher"
+    )
+    for name, kind in COLUMNS.items():
+        if name not in frame:
+            frame[name] = np.nan if kind == "float64" else ""
+        elif kind == "string":
+            frame[name] = frame[name].fillna("")
+    return frame[list(COLUMNS)].astype(COLUMNS)

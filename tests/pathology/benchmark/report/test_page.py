@@ -11,7 +11,7 @@ from PIL import Image
 from pathology.benchmark.report import write_figures, write_page
 from pathology.benchmark.report.page import render_page
 from pathology.benchmark.report.results import read_studies
-from tests.pathology.benchmark.report.made import pictures, results
+from tests.pathology.benchmark.report.made import pictures, results, slides
 
 FEW = {
     "data": ("tissue",), "examples": 8, "patients": 8, "metrics": ("epg", "sds"),
@@ -64,6 +64,15 @@ def test_a_table_of_backbones_alone_is_a_page():
     html = render_page(rows, [], [])
     assert "Networks on tissue" in html
     assert "study1-methods" not in html
+
+
+def test_slides_have_a_section_of_their_own():
+    html = render_page(slides(), [], [])
+    assert "Contributions of tiles win and lose no test on the same network" in html
+    assert "study1-slides" in html
+    assert "gated on slides" in html
+    assert "no rule" in html
+    assert "\u2605 0.8" in html
 
 
 def test_it_is_written_whole(tmp_path):
