@@ -129,7 +129,7 @@ def _on(
     won = [s for s in tested if not s.verdicts["worse"] and s.verdicts["better"]]
     if won:
         parts = [f"{s.metric.title} ({s.verdicts['better']} of {s.total})" for s in won]
-        yield Sentence(f"{subject} win and lose no test on {where} by {_listed(parts)}.", "better")
+        yield Sentence(f"{subject} lose no test on {where} and win by {_listed(parts)}.", "better")
     still = [s for s in tested if not s.verdicts["worse"] and not s.verdicts["better"]]
     if still:
         parts = [f"{s.metric.title} (ahead in {s.ahead} of {s.total})" for s in still]
