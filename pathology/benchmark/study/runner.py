@@ -192,8 +192,17 @@ class Runner:
                     bar.tell(unit.name)
                     found += bar.step(measure_unit(place, unit))
                 return found
+            # What is done, or waits for what failed, needs no process.
+            rest = []
+            for place, unit in work:
+                if _is_open(place, unit):
+                    rest.append((place, unit))
+                else:
+                    found += bar.step(measure_unit(place, unit))
+            if not rest:
+                return found
             with ProcessPoolExecutor(self.jobs, get_context("spawn"), _threads) as pool:
-                futures = [pool.submit(measure_unit, place, unit) for place, unit in work]
+                futures = [pool.submit(measure_unit, place, unit) for place, unit in rest]
                 for future in _completed(pool, futures):
                     found += bar.step(future.result())
         return found
@@ -231,6 +240,23 @@ class _Bar:
         if self.bar.disable and is_seldom:
             print(f"{self.what}: {self.done} of {self.total}", flush=True)
         return made
+
+
+def _is_open(place: Place, unit: Unit) -> bool:
+    """Whether a cell of a unit can be done and is not."""
+    try:
+        return not all(cell.is_done(place.out) for _, cell in place.cells(unit))
+    except BlockedError:
+        # Of a unit some groups may wait for a variant while others can be done.
+        return place.is_trained(unit.training) if _has_tiles(place, unit) else False
+
+
+def _has_tiles(place: Place, unit: Unit) -> bool:
+    try:
+        place.tile_set(unit.training.data)
+    except BlockedError:
+        return False
+    return True
 
 
 def _training(place: Place, training: Training) -> Step:

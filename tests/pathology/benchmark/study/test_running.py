@@ -1,0 +1,114 @@
+"""What goes wrong stays where it is, and two runs do not meet in one folder."""
+
+import csv
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from bcos_vit.errors import UnsupportedMethodError
+from pathology.benchmark.study.config import read_study
+from pathology.benchmark.study.gathering import read_failures
+from pathology.benchmark.study.plan import trainings, units
+from pathology.benchmark.study.runner import Step, outcome
+from pathology.benchmark.study.running import run_studies
+from pathology.benchmark.study.work import BlockedError, Place
+from pathology.errors import OutputError, PathologyError
+
+ABSENT = """
+name: absent
+data:
+  gone: {kind: folder, path: nowhere/at/all, classes: [a, b], size_px: 32}
+backbones: [{model: bcos_resnet18, twin: true}]
+methods: [bcos, random]
+metrics: [localisation, cost]
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_data_that_is_not_there_fails_once_and_the_rest_waits(tmp_path, capsys, jobs):
+    config, out = tmp_path / "absent.yaml", tmp_path / "out"
+    config.write_text(ABSENT)
+    assert run_studies([config], out, device="cpu", jobs=jobs) == 1
+    text = capsys.readouterr().out
+    assert text.count("failed: gone (data): ") == 1
+    assert "1 failed" in text
+    assert "waiting for what failed" in text
+    with (out / "failures.csv").open(newline="") as file:
+        [row] = csv.DictReader(file)
+    assert (row["state"], row["kind"], row["what"]) == ("failed", "data", "gone")
+    assert "nowhere" in row["message"]
+    table = pd.read_parquet(out / "results.parquet")
+    assert table[["data", "group", "note"]].to_numpy().tolist() == [
+        ["gone", "failed", row["message"]]
+    ]
+    assert (out / "report.html").is_file()
+    [told] = read_failures(out)
+    assert (told.state, told.message) == ("failed", row["message"])
+
+
+def test_every_end_of_a_step_is_told_in_a_line(tmp_path):
+    place = Place(read_study({"slides": {"encoder": "x"}}, "mine"), tmp_path)
+
+    def end_of(error):
+        def do(tell):
+            if isinstance(error, Exception):
+                raise error
+            return error
+
+        made = outcome(place, Step("grid", "it", do), print)
+        return made.state, made.message
+
+    assert end_of(True) == ("done", "")
+    assert end_of(False) == ("found", "")
+    assert end_of(BlockedError("training x")) == ("blocked", "needs training x")
+    assert end_of(UnsupportedMethodError("no\nlayer")) == ("refused", "no layer")
+    assert end_of(PathologyError("bad")) == ("failed", "bad")
+    assert end_of(ValueError("x must be 1")) == ("failed", "x must be 1")
+    assert end_of(KeyError("x")) == ("failed", "KeyError: 'x'")
+    assert end_of(MemoryError()) == ("failed", "MemoryError")
+
+
+def test_two_runs_do_not_meet_in_a_folder(tmp_path):
+    config, out = tmp_path / "absent.yaml", tmp_path / "out"
+    config.write_text(ABSENT)
+    out.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from pathology.outputs import alone_in\n"
+        "with alone_in(Path(sys.argv[1]), 'busy'): print('in', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, str(out)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(OutputError, match="another process is running studies in it"):
+            run_studies([config], out, device="cpu")
+        other.stdin.close()
+    assert not (out / "results.parquet").exists()
+
+
+def test_groups_are_measured_where_they_say_something():
+    study = read_study(
+        {
+            "data": {
+                "plain": {"kind": "synthetic"},
+                "pen": {"kind": "synthetic", "confounder": "pen"},
+            },
+            "backbones": ["bcos_resnet18"],
+            "methods": ["bcos"],
+            "metrics": ["localisation", "confounder", "ledger", "idsds", "cost"],
+            "seeds": [3, 4],
+            "pictures": 1,
+        }
+    )
+    assert [t.name for t in trainings(study)] == [
+        "plain-bcos_resnet18-s3", "plain-bcos_resnet18-s4",
+        "pen-bcos_resnet18-s3", "pen-bcos_resnet18-s4",
+        "plain-bcos_resnet18-s3-deleted4", "plain-bcos_resnet18-s4-deleted4",
+    ]  # fmt: skip
+    of_maps = {unit.training.name: unit for unit in units(study, False)}
+    assert of_maps["plain-bcos_resnet18-s3"].groups == ("localisation", "idsds", "ledger")
+    assert of_maps["pen-bcos_resnet18-s4"].groups == ("confounder", "ledger")
+    # Of the first seed alone.
+    assert [unit.pictures for unit in of_maps.values()] == [True, False, True, False]
+    assert all(unit.groups == ("cost",) for unit in units(study, True))
