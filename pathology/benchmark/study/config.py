@@ -17,6 +17,7 @@ from pathology.benchmark.backbones import Backbone, make_backbones
 from pathology.benchmark.slides.study import read_slide_study
 from pathology.benchmark.study.measures import GROUPS
 from pathology.benchmark.study.nearest import hint
+from pathology.benchmark.study.roles import check_label
 from pathology.benchmark.tile_sets import make_maker
 
 KEYS = (
@@ -229,6 +230,7 @@ def _method(place: int, entry: object) -> NamedMethod:
         raise ValueError(f"methods.{label}: has no settings; its masks are the tile set's")
     try:
         make_method(name, **settings)
+        check_label(label, name)
     except (TypeError, ValueError) as error:
         raise ValueError(f"methods.{label}: {error}") from error
     return NamedMethod(label, name, settings)

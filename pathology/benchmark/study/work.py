@@ -146,7 +146,11 @@ class Place:
         if self.is_trained(training):
             return False
         backbone, tiles = self._as_trained(training)
-        train(backbone, tiles, training.seed, self.run(training), self.study.training, tell)
+        folder = self.run(training)
+        train(backbone, tiles, training.seed, folder, self.study.training, tell)
+        # A study has many runs, and what they would go on from is most of what they hold.
+        for state in (Run(folder).last, Run(folder).previous):
+            state.unlink(missing_ok=True)
         return True
 
     def training_command(self, training: Training) -> list[str]:
