@@ -17,7 +17,8 @@ def register(method: _Class) -> _Class:
     """Class decorator: makes a method known by its ``name``.
 
     Args:
-        method: a frozen dataclass; its fields are the method's settings.
+        method: a frozen dataclass; its fields are the method's settings. Whoever changes its
+            numbers raises its ``version`` (1 when it has none), so that none are mixed with old ones.
 
     Raises:
         ValueError: another class has that name.

@@ -168,10 +168,10 @@ class Atman:
 
     Args:
         factor: how much is suppressed: 0 nothing, 1 all.
-        suppressed: what is multiplied by ``1 - factor``. ``"scores"``, before the softmax, is the
-            published formula; where scores are negative it raises attention. ``"weights"`` are
-            what the softmax makes of them, and share their loss among the others; at a factor of
-            1 the token is masked.
+        suppressed: what is multiplied by ``1 - factor``. ``"scores"`` are those before the softmax,
+            counted from the least of their query as the authors' code does: of negative scores the
+            formula as printed would raise attention. ``"weights"`` are what the softmax makes of
+            them, and share their loss among the others; at a factor of 1 the token is masked.
         similarity: also suppress tokens whose embedding has at least this cosine with the token's,
             by ``factor`` times the cosine; none when omitted.
         upsampling: of patches to pixels.
@@ -191,6 +191,7 @@ class Atman:
     upsampling: Upsampling = "bilinear"
     batch_size: int = 64
     name: ClassVar[str] = "atman"
+    version: ClassVar[int] = 2  # 1 multiplied negative scores, too
     is_signed: ClassVar[bool] = True
     unit: ClassVar[Unit] = "none"
 
@@ -258,5 +259,5 @@ class Atman:
         """What suppresses patches by ``rates`` ``(k, patches)``, one row per image."""
         left = torch.nn.functional.pad(1 - rates, (prefix, 0), value=1.0)[:, None, None]
         if self.suppressed == "scores":
-            return lambda scores: scores * left
+            return lambda scores: (scores - scores.amin(-1, keepdim=True)) * left
         return lambda scores: scores + left.log()

@@ -224,7 +224,7 @@ def test_atman_multiplies_scores_of_one_token_in_all_blocks(make):
     for patch in range(4):
 
         def edit(scores, column=prefix + patch):
-            changed = scores.clone()
+            changed = scores - scores.amin(-1, keepdim=True)  # else what is negative would rise
             changed[..., column] *= 1 - 0.7
             return changed
 
@@ -265,7 +265,11 @@ def test_atman_also_suppresses_tokens_alike():
     got = by_patch(method(network, batch, TARGET[:1]).maps)
     for patch in range(4):
         left = torch.from_numpy(np.concatenate([[1], 1 - rates[patch]]))
-        after = suppressed_by_hand(network, batch, lambda scores, left=left: scores * left)
+        after = suppressed_by_hand(
+            network,
+            batch,
+            lambda scores, left=left: (scores - scores.amin(-1, keepdim=True)) * left,
+        )
         drop = (network(batch) - after)[0, TARGET[0]].detach()
         np.testing.assert_allclose(got[0, patch], drop, rtol=1e-4, atol=1e-8)
     assert not np.allclose(
