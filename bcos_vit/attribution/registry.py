@@ -18,7 +18,7 @@ def register(method: _Class) -> _Class:
 
     Args:
         method: a frozen dataclass; its fields are the method's settings. Whoever changes its
-            numbers raises its ``version`` (1 when it has none), so that none are mixed with old ones.
+            numbers raises its ``version`` (1 when it has none), which results are kept by.
 
     Raises:
         ValueError: another class has that name.

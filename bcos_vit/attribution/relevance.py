@@ -3,7 +3,7 @@
 A layer passes relevance ``R_k`` of its outputs ``z_k = sum_i a_i w_ik + b_k`` on to its inputs.
 Here relevance is always value times gradient: a rule gives ``z`` again, with another gradient, and
 what it passes on is ``a_i dz_k/da_i``. The share of a bias, and what a stabiliser takes, go behind
-gates (:meth:`~bcos_vit.attribution.gates.Gates.owned`), so that what is lost is measured.
+gates (:meth:`~bcos_vit.attribution.tracking.Tracking.owned`), so that what is lost is measured.
 
 Source:
     Bach et al., PLOS ONE 2015 (epsilon, alpha-beta); Montavon et al., "Layer-Wise Relevance
