@@ -3,13 +3,13 @@
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import timm
-import yaml
 
 from bcos_vit.attribution import make_method
 from bcos_vit.errors import BcosError
@@ -18,6 +18,16 @@ from pathology.benchmark.slides.study import read_slide_study
 from pathology.benchmark.study.measures import GROUPS
 from pathology.benchmark.study.nearest import hint
 from pathology.benchmark.study.roles import check_label
+from pathology.benchmark.study.words import (
+    check_name,
+    count,
+    is_mapping,
+    listed,
+    load_words,
+    mapping,
+    text,
+    unique,
+)
 from pathology.benchmark.tile_sets import make_maker
 
 KEYS = (
@@ -25,6 +35,8 @@ KEYS = (
     "pictures", "batch", "slides",
 )  # fmt: skip
 ORACLE = "oracle"
+LEAST = {"trainer.max_epochs": 1, "model.lr": 0, "model.warmup_epochs": 0, "data.batch_size": 1}
+"""Of settings of training, which ``pathology train`` would only refuse once tiles are made."""
 DEFAULT_METRICS = ("localisation", "grid", "faithfulness", "ledger", "cost")
 
 
@@ -83,14 +95,7 @@ def load_study(path: Path) -> Study:
         ValueError: naming file and key: an unknown key, model, method, setting or group of metrics
             (with the nearest), a name that stands twice, a number out of range.
     """
-    try:
-        words = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(words, dict):
-        raise ValueError(f"{path}: holds no study; see configs/benchmark")
+    words = load_words(path)
     try:
         return read_study(words, path.stem)
     except (ValueError, TypeError, BcosError) as error:
@@ -106,42 +111,43 @@ def read_study(words: Mapping[str, Any], default_name: str = "study") -> Study:
     for key in words:
         if key not in KEYS:
             raise ValueError(f"{key}: no such key; {hint(str(key), KEYS)}")
-    name = str(words.get("name", default_name))
+    name = text("name", words.get("name", default_name))
+    check_name("name", name)
     slides = _slides(words)
-    data = {str(key): dict(_is_mapping(f"data.{key}", value))
-            for key, value in _mapping(words, "data").items()}  # fmt: skip
-    backbones = _backbones(_list(words, "backbones"))
-    methods = tuple(_method(i, each) for i, each in enumerate(_list(words, "methods")))
+    data = {str(key): dict(is_mapping(f"data.{key}", value))
+            for key, value in mapping(words, "data").items()}  # fmt: skip
+    backbones = _backbones(listed(words, "backbones"))
+    methods = tuple(_method(i, each) for i, each in enumerate(listed(words, "methods")))
     if not slides and not (data and backbones):
         raise ValueError("data and backbones are needed, or slides")
     if bool(data) != bool(backbones):
         raise ValueError("data and backbones go together; one of them is missing")
     for key, value in data.items():
-        _check_name(f"data.{key}", key)
+        check_name(f"data.{key}", key)
         try:
             make_maker(value)
         except (ValueError, TypeError) as error:
             raise ValueError(f"data.{key}: {error}") from error
-    _unique("methods", [each.label for each in methods])
+    unique("methods", [each.label for each in methods])
     return Study(
         name=name,
-        title=str(words.get("title", name)),
+        title=text("title", words.get("title", name)),
         data=data,
         backbones=backbones,
         methods=methods,
         metrics=_metrics(words),
         seeds=_seeds(words.get("seeds", [0])),
-        training=dict(_mapping(words, "training")),
+        training=_training(words, backbones),
         examples=_examples(words),
-        pictures=_count("pictures", words.get("pictures", 4)),
-        batch=_count("batch", words.get("batch", 16), least=1),
+        pictures=count("pictures", words.get("pictures", 4)),
+        batch=count("batch", words.get("batch", 16), least=1),
         slides=slides,
     )
 
 
 def _slides(words: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of the part on slides; its encoder may be a network of the study itself."""
-    slides = dict(_mapping(words, "slides"))
+    slides = dict(mapping(words, "slides"))
     if not slides:
         return slides
     encoder = slides.get("encoder")
@@ -149,8 +155,8 @@ def _slides(words: Mapping[str, Any]) -> dict[str, Any]:
         if sorted(encoder) != ["backbone", "data"]:
             raise ValueError("slides.encoder: wanted a folder, or data and backbone of the study")
         names = {
-            "data": list(_mapping(words, "data")),
-            "backbone": [each.name for each in _backbones(_list(words, "backbones"))],
+            "data": list(mapping(words, "data")),
+            "backbone": [each.name for each in _backbones(listed(words, "backbones"))],
         }
         for key, known in names.items():
             if encoder[key] not in known:
@@ -162,65 +168,28 @@ def _slides(words: Mapping[str, Any]) -> dict[str, Any]:
     return slides
 
 
-def _is_mapping(key: str, value: object) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{key}: got {value!r}, wanted settings (key: value)")
-    return value
-
-
-def _mapping(words: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = words.get(key)
-    return {} if value is None else _is_mapping(key, value)
-
-
-def _list(words: Mapping[str, Any], key: str) -> Sequence[Any]:
-    value = words.get(key)
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise ValueError(f"{key}: got {value!r}, wanted a list")
-    return value
-
-
-def _count(key: str, value: object, least: int = 0) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{key}: got {value!r}, wanted a whole number of at least {least}")
-    return value
-
-
-def _check_name(key: str, name: str) -> None:
-    """Names become parts of folders."""
-    if not name or not all(letter.isalnum() or letter in "_-.+" for letter in name):
-        raise ValueError(f"{key}: {name!r} has letters other than a-z, 0-9, _ - . +; rename it")
-
-
-def _unique(key: str, names: Sequence[str]) -> None:
-    for name in names:
-        _check_name(key, name)
-        if names.count(name) > 1:
-            raise ValueError(f"{key}: {name} stands there twice; name one of them with `as: ...`")
-
-
 def _examples(words: Mapping[str, Any]) -> dict[str, int]:
     counts = {"test": 100, "validation": 50}
-    for key, value in _mapping(words, "examples").items():
+    for key, value in mapping(words, "examples").items():
         if key not in counts:
             raise ValueError(f"examples.{key}: no such part; {hint(str(key), counts)}")
-        counts[key] = _count(f"examples.{key}", value)
+        counts[key] = count(f"examples.{key}", value)
     return counts
 
 
 def _seeds(value: object) -> tuple[int, ...]:
     if not isinstance(value, list) or not value:
         raise ValueError(f"seeds: got {value!r}, wanted a list such as [0, 1, 2]")
-    seeds = tuple(_count("seeds", each) for each in value)
+    seeds = tuple(count("seeds", each) for each in value)
+    if max(seeds) >= 2**32:
+        raise ValueError(f"seeds: {max(seeds)} is too large, wanted less than 2**32")
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds: {list(seeds)} has one twice")
     return seeds
 
 
 def _method(place: int, entry: object) -> NamedMethod:
-    settings = {"name": entry} if isinstance(entry, str) else _is_mapping("methods", entry)
+    settings = {"name": entry} if isinstance(entry, str) else is_mapping("methods", entry)
     settings = dict(settings)
     if "name" not in settings:
         raise ValueError(f"methods[{place}]: has no name")
@@ -237,12 +206,44 @@ def _method(place: int, entry: object) -> NamedMethod:
 
 
 def _backbones(entries: Sequence[Any]) -> tuple[Backbone, ...]:
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, str):
+            _check_backbone(f"backbones[{i}]", is_mapping(f"backbones[{i}]", entry))
     made = tuple(make_backbones(entries))
     for each in made:
-        _check_name("backbones", each.name)
+        check_name("backbones", each.name)
         if not timm.is_model(each.model):
             raise ValueError(f"backbones: no model is called {each.model!r}{nearest(each.model)}")
     return made
+
+
+def _check_backbone(key: str, entry: Mapping[str, Any]) -> None:
+    """Kinds of what an entry says, its twin's likewise."""
+    for name in ("model", "name"):
+        if not isinstance(entry.get(name, ""), str):
+            raise ValueError(f"{key}.{name}: got {entry[name]!r}, wanted a name")
+    for name in ("model_args", "training"):
+        mapping(entry, name)
+    twin = entry.get("twin", False)
+    if not isinstance(twin, bool):
+        _check_backbone(f"{key}.twin", is_mapping(f"{key}.twin", twin))
+
+
+def _training(words: Mapping[str, Any], backbones: Sequence[Backbone]) -> dict[str, Any]:
+    """Settings of training for all, seen beside each network's own."""
+    training = dict(mapping(words, "training"))
+    for each in backbones:
+        for name, value in each.settings(training).items():
+            least = LEAST.get(name)
+            if least is None:
+                continue
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not least <= value < math.inf:
+                raise ValueError(
+                    f"training of {each.name}: {name} is {value!r}, wanted a number of at least"
+                    f" {least:g}"
+                )
+    return training
 
 
 def nearest(model: str) -> str:
@@ -254,15 +255,15 @@ def nearest(model: str) -> str:
 def _metrics(words: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Groups with all their settings, in the order of the registry."""
     asked: dict[str, dict[str, Any]] = {}
-    for entry in _list(words, "metrics") if "metrics" in words else DEFAULT_METRICS:
-        pairs = {entry: {}} if isinstance(entry, str) else _is_mapping("metrics", entry)
+    for entry in listed(words, "metrics") if "metrics" in words else DEFAULT_METRICS:
+        pairs = {entry: {}} if isinstance(entry, str) else is_mapping("metrics", entry)
         for name, settings in pairs.items():
             if name not in GROUPS:
-                raise ValueError(f"metrics: there is no group {name!r}; {hint(name, GROUPS)}")
+                raise ValueError(f"metrics: there is no group {name!r}; {hint(str(name), GROUPS)}")
             if name in asked:
                 raise ValueError(f"metrics: {name} stands there twice")
             defaults = GROUPS[name].settings
-            given = _is_mapping(f"metrics.{name}", settings or {})
+            given = is_mapping(f"metrics.{name}", settings or {})
             for key, value in given.items():
                 if key not in defaults:
                     has = hint(str(key), defaults) if defaults else "it has none"
@@ -272,11 +273,15 @@ def _metrics(words: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                         f"metrics.{name}.{key}: got {value!r}, wanted such as {defaults[key]!r}"
                     )
             asked[name] = {**defaults, **given}
+            try:
+                GROUPS[name].check(asked[name])
+            except ValueError as error:
+                raise ValueError(f"metrics.{name}.{error}") from None
     return {name: asked[name] for name in GROUPS if name in asked}
 
 
 def _same_kind(value: object, default: object) -> bool:
-    if isinstance(value, (int, float)) and value < 0:
+    if isinstance(value, (int, float)) and not 0 <= value < math.inf:
         return False
     if isinstance(default, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -47,6 +47,15 @@ def test_a_study_is_read_whole(tmp_path):
         ({"metrics": ["grid", {"grid": {}}]}, "metrics: grid stands there twice"),
         ({"backbones": ["bcos_resnet19"]}, "'bcos_resnet19'; did you mean bcos_resnet18?"),
         ({"backbones": [{"model": "resnet18", "depth": 3}]}, "no key 'depth'"),
+        ({"backbones": [3]}, "backbones[0]: got 3, wanted settings"),
+        ({"backbones": [{"model": 3}]}, "backbones[0].model: got 3, wanted a name"),
+        ({"backbones": [{"model": "bcos_resnet18", "twin": 3}]}, "backbones[0].twin: got 3"),
+        ({"training": {"epoch": 3}}, "training has no setting 'epoch'; did you mean epochs?"),
+        ({"training": {"epochs": 0}}, "trainer.max_epochs is 0, wanted a number of at least 1"),
+        ({"training": {"lr": "fast"}}, "model.lr is 'fast', wanted a number"),
+        ({"metrics": [{"cost": {"seconds": float("nan")}}]}, "metrics.cost.seconds: got nan"),
+        ({"name": "../../there"}, "name: '../../there' has letters other than"),
+        ({"seeds": [2**32]}, "seeds: 4294967296 is too large"),
         ({"data": {"plain": {"kind": "synthetc"}}}, "data.plain: kind"),
         ({"data": {"plain": {"kind": "synthetic", "size": 3}}}, "data.plain: tile sets of kind"),
         ({"data": {"a b": {"kind": "synthetic"}}}, "data.a b: 'a b' has letters other than"),
@@ -59,6 +68,10 @@ def test_a_study_is_read_whole(tmp_path):
         ({"batch": 0}, "batch: got 0, wanted a whole number of at least 1"),
         ({"slides": {"encoder": {"data": "x", "backbone": "resnet18"}}}, "slides.encoder.data"),
         ({"slides": {"encodr": "x"}}, "slides.encodr: no such key"),
+        ({"metrics": [{"grid": {"cells": 1}}]}, "metrics.grid.cells: must be at least 2, got 1"),
+        ({"metrics": [{"folds": {"folds": 1}}]}, "metrics.folds.folds: must be at least 2"),
+        ({"metrics": [{"faithfulness": {"fill": "grass"}}]}, "metrics.faithfulness.fill: "),
+        ({"metrics": [{"faithfulness": {"levels": [0.5]}}]}, "metrics.faithfulness.levels: "),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told(changes, message):
@@ -68,7 +81,11 @@ def test_what_is_wrong_is_told(changes, message):
 
 
 def test_files_that_are_no_studies_are_refused_by_name(tmp_path):
-    for text, message in (("a: [", "not YAML"), ("- 1", "holds no study"), ("x: 1", "no such key")):
+    for text, message in (
+        ("a: [", "not YAML"), ("- 1", "holds no study"), ("x: 1", "no such key"),
+        ("data: {a: {kind: x}, a: {}}", "not YAML: a stands there twice .*line 1, column 22"),
+        ("training: &x {lr: *x}", "not YAML: Circular"),
+    ):  # fmt: skip
         path = tmp_path / "bad.yaml"
         path.write_text(text)
         with pytest.raises(ValueError, match=message) as told:
@@ -76,3 +93,9 @@ def test_files_that_are_no_studies_are_refused_by_name(tmp_path):
         assert str(path) in str(told.value)
     with pytest.raises(ValueError, match="cannot be read"):
         load_study(tmp_path / "none.yaml")
+
+
+def test_rates_may_be_written_as_people_do(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(GOOD) + "training: {lr: 1e-3, epochs: 3}\nseeds: [10]\n")
+    assert load_study(path).training == {"lr": 0.001, "epochs": 3}
