@@ -126,7 +126,7 @@ def deletion(
     """
     check(image, attribution)
     fill = Inpainting() if fill is None else fill
-    wanted = _shares(steps)
+    wanted = removed_shares(steps)
     if orders < 1:
         raise ValueError(f"orders must be at least 1, got {orders}")
     values, member = _parts(attribution, parts)
@@ -151,7 +151,12 @@ def deletion(
     return Curves(shares, both[:, 0], both[:, 1], target, squash)
 
 
-def _shares(steps: int | Sequence[float]) -> NDArray[np.float64]:
+def removed_shares(steps: int | Sequence[float]) -> NDArray[np.float64]:
+    """Shares removed, of so many equal steps or as they are given.
+
+    Raises:
+        ValueError: no step, or shares that do not rise from 0 to 1 at most.
+    """
     if isinstance(steps, int):
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")

@@ -20,6 +20,8 @@ from pathology.benchmark.study.measures.subject import Subject, UnknownMaskError
 from pathology.benchmark.study.measures.worst_case import worst_case
 from pathology.benchmark.study.rows import Value
 from pathology.benchmark.study.variants import DELETED, FOLD, SHUFFLED
+from pathology.map_quality.deletion import removed_shares
+from pathology.map_quality.replacement import make_fill
 
 __all__ = ["GROUPS", "METRICS", "Group", "Metric", "Subject", "UnknownMaskError"]
 
@@ -33,6 +35,7 @@ class Group:
     Args:
         measure: from a subject and settings to values.
         settings: its own, with what they are unless a study says otherwise.
+        least: of settings, where less than that says nothing.
         version: raised when its numbers change, so that nothing old is taken for new.
         variants: networks trained another way that it needs, by its settings.
         on: ``plain`` tile sets, those with a ``planted`` mark, or ``all``.
@@ -41,16 +44,42 @@ class Group:
 
     measure: Callable[..., list[Value]]
     settings: Settings = field(default_factory=dict)
+    least: Settings = field(default_factory=dict)
     version: int = 1
     variants: Callable[[Settings], list[str]] = lambda settings: []
     on: Literal["plain", "planted", "all"] = "all"
     times: bool = False
 
+    def check(self, settings: Settings) -> None:
+        """Refuse settings before anything is trained for them.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        for name, least in self.least.items():
+            if settings[name] < least:
+                raise ValueError(f"{name}: must be at least {least}, got {settings[name]}")
+        if "fill" in settings:
+            try:
+                make_fill(settings["fill"])
+            except ValueError as error:
+                raise ValueError(f"fill: {error}") from None
+        if "levels" in settings:
+            try:
+                removed_shares(settings["levels"])
+            except ValueError as error:
+                raise ValueError(f"levels: {error}") from None
+
 
 GROUPS: dict[str, Group] = {
-    "localisation": Group(localisation, {"repeats": 1000}, on="plain"),
-    "confounder": Group(confounder, on="planted"),
-    "grid": Group(grid, {"mosaics": 50, "cells": 2, "kernel": 0}, on="plain"),
+    "localisation": Group(localisation, {"repeats": 1000}, version=2, on="plain"),
+    "confounder": Group(confounder, version=2, on="planted"),
+    "grid": Group(
+        grid,
+        {"mosaics": 50, "cells": 2, "kernel": 0},
+        {"mosaics": 1, "cells": 2},
+        on="plain",
+    ),
     "faithfulness": Group(
         faithfulness,
         {
@@ -63,22 +92,34 @@ GROUPS: dict[str, Group] = {
             "squares": 100,
             "levels": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
         },
+        {"steps": 1, "cells": 2, "groups": 2, "squares": 1},
+        version=2,
     ),
     "idsds": Group(
         idsds,
         {"examples": 0, "cells": 4},
+        {"cells": 2},
         variants=lambda settings: [DELETED.format(cells=settings["cells"])],
         on="plain",
     ),
-    "ledger": Group(ledger),
+    "ledger": Group(ledger, version=2),
     "stability": Group(stability, {"examples": 16}),
-    "worst_case": Group(worst_case, {"examples": 4, "rounds": 20, "samples": 100}),
+    "worst_case": Group(
+        worst_case,
+        {"examples": 4, "rounds": 20, "samples": 100},
+        {"rounds": 1, "samples": 20},
+    ),
     "sanity": Group(
-        sanity, {"examples": 32, "draws": 1}, variants=lambda settings: [SHUFFLED], on="plain"
+        sanity,
+        {"examples": 32, "draws": 1},
+        {"draws": 1},
+        variants=lambda settings: [SHUFFLED],
+        on="plain",
     ),
     "folds": Group(
         folds,
         {"folds": 4, "examples": 64},
+        {"folds": 2},
         variants=lambda settings: [
             FOLD.format(fold=i, folds=settings["folds"]) for i in range(settings["folds"])
         ],
@@ -87,6 +128,6 @@ GROUPS: dict[str, Group] = {
     "asked_for_only": Group(
         asked_for_only, {"tolerance": 0.0, "examples": 16, "radius": 0.02}, on="plain"
     ),
-    "cost": Group(cost, {"images": 8, "seconds": 2.0}, times=True),
+    "cost": Group(cost, {"images": 8, "seconds": 2.0}, {"images": 1}, times=True),
 }
 """By name, in the order of reports."""

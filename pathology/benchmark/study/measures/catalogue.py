@@ -112,10 +112,12 @@ METRICS: dict[str, dict[str, Metric]] = {
         "completeness_gap": Metric(
             "what values and constants leave of the logit, over its size", "lower"
         ),
-        "pixel_share": Metric("pixels' share of the absolute sums of the ledger's parts", "higher"),
+        "pixel_share": Metric("pixels' share of the absolute sums of the logit's parts", "higher"),
         "position_share": Metric("that of position codes and tokens", "lower"),
         "bias_share": Metric("that of biases", "lower"),
-        "other_share": Metric("that of all other constants", "lower"),
+        "other_share": Metric(
+            "that of the rest: other constants, a baseline's logit, what does not add up", "lower"
+        ),
     },
     "stability": {
         "stain_stability": Metric(
@@ -154,7 +156,7 @@ METRICS: dict[str, dict[str, Metric]] = {
     },
     "cost": {
         "map_seconds": Metric("seconds per map", "lower", "s", headline=True),
-        "map_memory": Metric("most memory of a map beyond the network's", "lower", "MiB"),
+        "map_memory": Metric("most memory of a batch of maps beyond the network's", "lower", "MiB"),
         "forward_passes": Metric("per map", "lower", "passes"),
         "backward_passes": Metric("per map", "lower", "passes"),
     },
@@ -202,13 +204,16 @@ def per_example(
     notes: Sequence[str] | str = "",
     stratum: str = "",
 ) -> Iterator[Value]:
-    """A value for each example; ``notes`` are for those without one, or one for all."""
+    """A value for each example; ``notes``, one each or one for all, say why there is none."""
     found: NDArray[np.float64] = np.asarray(numbers, np.float64)
     for i, (number, name, patient) in enumerate(
         zip(found, examples.names, examples.patients, strict=True)
     ):
-        why = notes if isinstance(notes, str) else notes[i] * bool(np.isnan(number))
-        yield value(group, metric, number, example=name, patient=patient, stratum=stratum, note=why)
+        why = notes if isinstance(notes, str) else notes[i]
+        yield value(
+            group, metric, number, example=name, patient=patient, stratum=stratum,
+            note=why if np.isnan(number) else "",
+        )  # fmt: skip
 
 
 def pooled(group: str, metric: str, estimate: Estimate, note: str = "") -> Value:

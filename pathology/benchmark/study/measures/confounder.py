@@ -20,7 +20,8 @@ def confounder(subject: Subject) -> list[Value]:
 
     Each is there twice, with the mark and without; the difference of the two logits is what the
     network owes to the mark, and says whether pointing at it is right. All together and by stratum:
-    ``aligned``, tiles of the class; ``swapped``, tiles of another.
+    ``aligned``, tiles of the class; ``swapped``, tiles of another. A mark that is a whole tile, as
+    another scanner's tint, cannot be pointed at: there only the evidence can, and must not.
     """
     if "confounder" not in subject.tile_set.masks or subject.positive is None:
         return undefined(GROUP, METRICS[GROUP], "nothing is planted in this tile set")
@@ -30,7 +31,7 @@ def confounder(subject: Subject) -> list[Value]:
     if not marked.any():
         return undefined(GROUP, METRICS[GROUP], "no example has the mark")
     rows = np.flatnonzero(marked)
-    maps = subject.maps(np.full(len(test), subject.positive, np.int64))[rows]
+    maps = subject.maps(np.full(len(rows), subject.positive, np.int64), rows=rows)
     examples = test.take(rows)
     relied, flips = _without(subject, rows)
     values: list[Value] = []
@@ -54,11 +55,10 @@ UNPAIRED = "the same tile without the mark is not among the examples"
 def _pointing(maps: Maps, examples: Examples, stratum: str) -> list[Value]:
     marks = examples.masks["confounder"]
     reasons = why_undefined(maps, marks)
-    values = [
-        *per_example(GROUP, "mark_epg", energy_pointing(maps, marks), examples, reasons, stratum),
-        *per_example(GROUP, "mark_concentration", concentration(maps, marks), examples, reasons,
-                     stratum),
-    ]  # fmt: skip
+    values: list[Value] = []
+    for name, measure in (("mark_epg", energy_pointing), ("mark_concentration", concentration)):
+        found = np.where(marks.all((1, 2)), np.nan, measure(maps, marks))
+        values += per_example(GROUP, name, found, examples, reasons, stratum)
     evidence = examples.masks["evidence"]
     found = energy_pointing(maps, evidence)
     reasons = why_undefined(maps, evidence)

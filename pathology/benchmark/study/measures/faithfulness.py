@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from pathology.benchmark.study.measures.catalogue import per_example
 from pathology.benchmark.study.measures.subject import Subject
 from pathology.benchmark.study.rows import Value
+from pathology.benchmark.study.variants import deleted_glass
 from pathology.benchmark.tile_sets import Examples
 from pathology.map_quality.deletion import deletion
 from pathology.map_quality.infidelity import infidelity
-from pathology.map_quality.replacement import Fill, glass_colour, make_fill
+from pathology.map_quality.replacement import make_fill
 from pathology.map_quality.road import road
 from pathology.map_quality.saco import saco
 from pathology.map_quality.single_deletion import cells_of, single_deletion
@@ -39,7 +40,7 @@ def faithfulness(
         steps: of insertion and deletion.
         fill: what pixels that they remove become.
         parts: along each side, that they remove as a whole; 0 for single pixels.
-        cells: along each side, of the single deletion; they become glass.
+        cells: along each side, of the single deletion; they become the set's glass, as of IDSDS.
         groups: of pixels, of SaCo.
         squares: of infidelity; they become glass.
         levels: shares that ROAD removes.
@@ -48,7 +49,7 @@ def faithfulness(
     target = subject.predicted()[: len(some)]
     maps = subject.maps(target)
     images = as_float(some.images)
-    glass = glass_fill(some)
+    glass = deleted_glass(subject.tile_set)
     filling = glass if fill == "glass" else make_fill(fill)
     regions = cells_of(images.shape[1:3], parts) if parts else None
     found: dict[str, list[float]] = defaultdict(list)
@@ -100,8 +101,3 @@ def first(examples: Examples, count: int) -> Examples:
 def as_float(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """In [0, 1]."""
     return np.divide(images, 255, dtype=np.float32)
-
-
-def glass_fill(examples: Examples) -> Fill:
-    """The colour of glass in these tiles."""
-    return make_fill("glass", colour=glass_colour(as_float(examples.images)))

@@ -17,13 +17,13 @@ def folds(subject: Subject, *, folds: int, examples: int) -> list[Value]:
     Args:
         subject: a method on a network.
         folds: of patients; a training for each.
-        examples: training tiles to explain.
+        examples: training tiles to explain, drawn at random; 0 is all.
     """
     if subject.method is None:
         return undefined(GROUP, METRICS[GROUP], "the oracle looks at no network")
     train = subject.tile_set.split("train")
     held_out = fold_of(train.patients, folds)
-    rows = np.sort(subject.rng(GROUP).permutation(len(train))[:examples])
+    rows = np.sort(subject.rng(GROUP).permutation(len(train))[: examples or None])
     some = train.take(rows)
     networks = [subject.variant(FOLD.format(fold=i, folds=folds)) for i in range(folds)]
     maps = np.stack([subject.explain(some.images, some.labels, each) for each in networks])

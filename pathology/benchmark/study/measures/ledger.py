@@ -1,6 +1,9 @@
-"""What adds up: the part of a logit that lies in pixels, and what lies elsewhere."""
+"""What adds up: the part of a logit that lies in pixels, and what lies elsewhere.
 
-import math
+What neither pixels nor named constants account for is a part, too: of integrated gradients the
+baseline's logit, of input times gradient all that it leaves. Otherwise a method that names no
+constant would have all of the logit in pixels.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +11,7 @@ from numpy.typing import NDArray
 from pathology.benchmark.study.measures.catalogue import METRICS, per_example, undefined
 from pathology.benchmark.study.measures.subject import Subject
 from pathology.benchmark.study.rows import Value
+from pathology.map_quality.compared import share as share_of
 
 GROUP = "ledger"
 PARTS = {"pixel": ("pixels",), "position": ("position", "token"), "bias": ("bias",)}
@@ -15,7 +19,7 @@ PARTS = {"pixel": ("pixels",), "position": ("position", "token"), "bias": ("bias
 
 
 def ledger(subject: Subject) -> list[Value]:
-    """Completeness, and shares of the absolute sums of pixels and constants, of the prediction."""
+    """Completeness, and shares of the absolute sums of the parts of the predicted logit."""
     if subject.method is None:
         return undefined(GROUP, METRICS[GROUP], "the oracle explains no logit")
     if subject.method.unit == "none":
@@ -25,27 +29,26 @@ def ledger(subject: Subject) -> list[Value]:
     for each in subject.attributions(subject.test.images, subject.predicted()):
         gap = each.completeness_gap
         assert gap is not None  # it has a unit
-        gaps += (gap / each.logit.abs()).tolist()
-        amounts = {"pixels": each.maps.double().sum((1, 2)).abs().cpu().numpy()}
-        amounts |= {
-            name: each.double().abs().cpu().numpy() for name, each in each.constants.items()
-        }
-        for name, share in _shares(amounts).items():
+        logit = each.logit.cpu().numpy()
+        gaps += share_of(gap.cpu().numpy(), np.abs(logit)).tolist()
+        parts = {"pixels": each.maps.double().sum((1, 2)).cpu().numpy()}
+        parts |= {name: part.double().cpu().numpy() for name, part in each.constants.items()}
+        parts["rest"] = logit - np.sum(list(parts.values()), axis=0)
+        for name, share in _shares(parts).items():
             shares[name] += share.tolist()
-    values = list(per_example(GROUP, "completeness_gap", gaps, subject.test))
+    values = list(per_example(GROUP, "completeness_gap", gaps, subject.test, "the logit is zero"))
     for name, found in shares.items():
-        why = "" if np.isfinite(found).all() else "all parts are zero"
-        values += per_example(GROUP, f"{name}_share", found, subject.test, why)
+        values += per_example(GROUP, f"{name}_share", found, subject.test, "all parts are zero")
     return values
 
 
-def _shares(amounts: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-    total = np.sum(list(amounts.values()), axis=0)
-    total[total == 0] = math.nan
-    parts = {name: np.zeros(len(total)) for name in (*PARTS, "other")}
-    for name, amount in amounts.items():
+def _shares(parts: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    total = np.sum(np.abs(list(parts.values())), axis=0)
+    shares = {name: np.zeros(len(total)) for name in (*PARTS, "other")}
+    for name, part in parts.items():
         owner = next(
-            (part for part, words in PARTS.items() if any(word in name for word in words)), "other"
+            (owner for owner, words in PARTS.items() if any(word in name for word in words)),
+            "other",
         )
-        parts[owner] += amount / total
-    return parts
+        shares[owner] += share_of(np.abs(part), total)
+    return shares

@@ -49,20 +49,22 @@ def evident(subject: Subject, examples: Examples) -> NDArray[np.bool_]:
 
 def evident_maps(subject: Subject, mask: str) -> tuple[Examples, Maps, NDArray[np.bool_]]:
     """Test tiles with evidence, their maps for their own class, their masks."""
-    rows = evident(subject, subject.test)
+    rows = np.flatnonzero(evident(subject, subject.test))
     examples = subject.test.take(rows)
-    return examples, subject.maps(subject.test.labels)[rows], examples.masks[mask]
+    if not len(rows):
+        return examples, np.zeros_like(examples.masks[mask], np.float32), examples.masks[mask]
+    return examples, subject.maps(examples.labels, rows=rows), examples.masks[mask]
 
 
 def threshold(subject: Subject, mask: str) -> float:
     """The best on validation; NaN where no tile there has evidence."""
-    rows = evident(subject, subject.validation)
-    masks = subject.validation.masks[mask] & rows[:, None, None]
-    rows &= masks.any((1, 2))
-    if not rows.any():
+    validation = subject.validation
+    has_mask = validation.masks[mask].any((1, 2))
+    rows = np.flatnonzero(evident(subject, validation) & has_mask)
+    if not len(rows):
         return np.nan
-    maps = subject.maps(subject.validation.labels, "validation")
-    return choose_threshold(maps[rows], masks[rows])
+    maps = subject.maps(validation.labels[rows], "validation", rows)
+    return choose_threshold(maps, validation.masks[mask][rows])
 
 
 def _against(subject: Subject, mask: str, prefix: str, repeats: int) -> list[Value]:
@@ -93,11 +95,14 @@ def _against(subject: Subject, mask: str, prefix: str, repeats: int) -> list[Val
 
 
 def _pooled(subject: Subject, mask: str, prefix: str, repeats: int) -> list[Value]:
-    """Over the pixels of all tiles, those without evidence too: there every pixel is wrong."""
+    """Over the pixels of all tiles, for the class with evidence: elsewhere every pixel is wrong.
+
+    A tile of another class may hold a little of it, as a sliver of a nucleus: that is no error.
+    """
     test, positive = subject.test, subject.positive
     target = test.labels if positive is None else np.full(len(test), positive, np.int64)
     maps = subject.maps(target)
-    masks = test.masks[mask] & evident(subject, test)[:, None, None]
+    masks = test.masks[mask]
     has_unit = subject.method is not None and subject.method.unit == "logits"
     note = "" if has_unit else "values are in no unit that tiles share"
     plain = _estimate(PooledPrecision(maps, masks), test, repeats)

@@ -25,25 +25,24 @@ def stability(subject: Subject, *, examples: int) -> list[Value]:
     some = first(subject.test, examples)
     side = subject.tile_set.size_px
     changes = [c for c in CHANGES if not (isinstance(c, Shift) and abs(c.down) >= side // 2)]
-    owners = np.array([next(k for k, kind in KINDS.items() if isinstance(c, kind))
-                       for c in changes])  # fmt: skip
+    owners = [next(k for k, kind in KINDS.items() if isinstance(c, kind)) for c in changes]
     found: dict[str, list[float]] = {name: [] for name in METRICS[GROUP]}
-    notes: list[str] = []
+    notes: dict[str, list[str]] = {name: [] for name in METRICS[GROUP]}
     for image, aim in zip(as_float(some.images), subject.predicted().tolist(), strict=False):
         under = stability_of(
             subject.score, subject.explainer(aim), image, aim, changes=changes, batch=subject.batch
         )
-        same = np.array([each.similarity for each in under])
-        held = np.isfinite(same)
         for kind in KINDS:
-            chosen = same[held & (owners == kind)]
-            found[f"{kind}_stability"].append(float(chosen.mean()) if len(chosen) else np.nan)
+            mine = [each for each, owner in zip(under, owners, strict=True) if owner == kind]
+            same = [each.similarity for each in mine if not each.note]
+            found[f"{kind}_stability"].append(float(np.mean(same)) if same else np.nan)
+            notes[f"{kind}_stability"].append(mine[0].note)
         found["answers_held"].append(
             float(np.mean([not each.note.startswith("the answer changes") for each in under]))
         )
-        notes.append(next((each.note for each in under if each.note), ""))
+        notes["answers_held"].append("")
     return [
         each
         for metric, numbers in found.items()
-        for each in per_example(GROUP, metric, numbers, some, notes)
+        for each in per_example(GROUP, metric, numbers, some, notes[metric])
     ]

@@ -120,14 +120,26 @@ class Subject:
             classes = torch.as_tensor(target[part], device=self.device)
             yield self.method(network, as_tensor(images[part], self.device), classes)
 
-    def maps(self, target: NDArray[np.int64], split: Split = "test") -> Maps:
-        """Maps ``(n, h, w)`` of a split's tiles for classes ``(n,)``; each is computed once."""
-        keys = [(split, i, int(c)) for i, c in enumerate(target)]
+    def maps(
+        self,
+        target: NDArray[np.int64],
+        split: Split = "test",
+        rows: NDArray[np.intp] | None = None,
+    ) -> Maps:
+        """Maps ``(n, h, w)`` of a split's tiles; each is computed once.
+
+        Args:
+            target: ``(n,)`` class of each.
+            split: of the tiles.
+            rows: ``(n,)`` which tiles; the first ``n`` when omitted.
+        """
+        places = np.arange(len(target)) if rows is None else rows
+        keys = [(split, int(i), int(c)) for i, c in zip(places, target, strict=True)]
         missing = [key for key in keys if key not in self._maps]
         if missing:
-            rows = np.array([i for _, i, _ in missing])
+            places = np.array([i for _, i, _ in missing])
             classes = np.array([c for _, _, c in missing], np.int64)
-            made = self.explain(self.examples(split).images[rows], classes)
+            made = self.explain(self.examples(split).images[places], classes)
             self._maps.update(zip(missing, made, strict=True))
         return np.stack([self._maps[key] for key in keys])
 

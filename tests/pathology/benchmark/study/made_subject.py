@@ -46,7 +46,7 @@ def made_set(masks=("evidence", "region")):
     parts = {"train": examples(16, 1), "val": examples(8, 2), "test": examples(8, 3)}
     return MadeSet(
         Path("nowhere"), "made", ("normal", "tumour"), SIDE, "tumour", masks, "stamp",
-        pd.DataFrame(), parts=parts,
+        pd.DataFrame(columns=["split"]), parts=parts,
     )  # fmt: skip
 
 

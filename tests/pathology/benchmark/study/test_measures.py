@@ -1,7 +1,7 @@
 """Groups of metrics: the true map ranks first, noise last, a constant never wins."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from bcos_vit.attribution import make_method
-from pathology.benchmark.study.measures import GROUPS, METRICS, UnknownMaskError
+from pathology.benchmark.study.measures import GROUPS, METRICS, Subject, UnknownMaskError
 from tests.pathology.benchmark.study.made_subject import (
     MadeSet,
     Seeing,
@@ -103,6 +103,61 @@ def test_the_ledger_by_hand():
     assert not numbers(values, "position_share").any()
 
 
+def test_what_no_constant_names_is_no_part_of_the_pixels():
+    @dataclass(frozen=True)
+    class FromBlack(Seeing):
+        """Its maps are twice as large as they ought to be, and it says nothing of the rest."""
+
+        def __call__(self, classifier, images, target):
+            found = super().__call__(classifier, images, target)
+            return replace(found, maps=2 * found.maps, constants={})
+
+    made = subject(FromBlack())
+    values = measured("ledger", made)
+    pixels = made.maps(made.predicted()).astype(np.float64).sum((1, 2))
+    rest = made.logits().max(1) - pixels
+    shares = abs(pixels) / (abs(pixels) + abs(rest))
+    assert numbers(values, "pixel_share") == pytest.approx(shares)
+    assert numbers(values, "other_share") == pytest.approx(1 - shares)
+    assert shares.max() < 0.9
+
+
+def test_evidence_in_tiles_of_another_class_is_no_error():
+    tiles = made_set()
+    tiles.parts["test"].masks["evidence"][0, 0, 0] = True
+    values = measured("localisation", subject(None, tiles=tiles), repeats=0)
+    assert numbers(values, "pooled_ap") == [1]
+
+
+def test_only_maps_that_are_measured_are_made():
+    asked = []
+
+    class Counting(Seeing):
+        def __call__(self, classifier, images, target):
+            asked.extend(target.tolist())
+            return super().__call__(classifier, images, target)
+
+    measured("localisation", Counting(), repeats=0)
+    # Eight test tiles, and the four of validation with evidence, all for the class of evidence.
+    assert asked == [1] * 12
+
+
+def test_removed_cells_become_the_glass_of_training_tiles(monkeypatch):
+    seen = []
+    made = subject(SEEING)
+    made.tile_set.parts["train"].images[:, :8] = 235
+    score = Subject.score
+
+    def watched(self, images):
+        seen.append(images)
+        return score(self, images)
+
+    monkeypatch.setattr(Subject, "score", watched)
+    measured("faithfulness", made, **{**FEW["faithfulness"], "examples": 1})
+    colours = np.concatenate([each.reshape(-1, 3) for each in seen])
+    assert (abs(colours - 235 / 255) < 1e-6).all(1).any()
+
+
 def test_every_method_meets_the_same_mosaics_and_squares():
     class Looking(Seeing):
         seen: ClassVar[list] = []
@@ -157,6 +212,16 @@ def marked_set():
     return replace(plain, parts={**plain.parts, "test": test, "val": test})
 
 
+def test_a_mark_that_is_the_whole_tile_is_not_pointed_at():
+    tiles = marked_set()
+    tiles.parts["test"].masks["confounder"][[0, 3]] = True
+    values = measured("confounder", subject(SEEING, tiles=tiles))
+    for metric in ("mark_epg", "mark_concentration"):
+        mine = [v for v in values if v.metric == metric]
+        assert all(math.isnan(v.value) and "whole image" in v.note for v in mine)
+    assert np.isfinite(numbers(values, "mark_evidence_epg", "aligned")).all()
+
+
 def test_a_planted_mark_is_measured_with_what_the_network_owes_to_it():
     made = subject(SEEING, tiles=marked_set())
     values = measured("confounder", made)
@@ -167,6 +232,7 @@ def test_a_planted_mark_is_measured_with_what_the_network_owes_to_it():
     assert numbers(values, "mark_reliance", "swapped") == pytest.approx([owed], rel=1e-3)
     assert numbers(values, "mark_flip", "swapped") == [1]
     assert len(numbers(values, "mark_epg")) == 2
+    assert not any(v.note for v in values if math.isfinite(v.value))
     for group in ("localisation", "grid"):
         told = measured(group, made, **FEW[group])
         assert all(math.isnan(v.value) and "planted" in v.note for v in told)
