@@ -1,5 +1,7 @@
 """Attention-based multiple-instance learning, with a classifier of two layers or a linear one."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -55,13 +57,12 @@ class AttentionMIL(Aggregator):
 
     def subsets(self, features: Tensor, target: int) -> NormalisedSum:
         embedded: Tensor = self.embed(features)
-        to_logits = self.finish(target)
+        classifier, to_logits = copy.deepcopy(self.classifier).double(), self.finish(target)
 
         @torch.no_grad()
         def finish(pooled: Tensor) -> Tensor:
             with torch.autocast(pooled.device.type, enabled=False):
-                logits: Tensor = self.classifier(pooled.to(embedded.dtype))[:, target, None]
-            return to_logits(logits.double())
+                return to_logits(classifier(pooled)[:, target, None])
 
         return NormalisedSum(embedded.double(), self.scores(embedded)[:, 0].double(), finish)
 

@@ -7,6 +7,7 @@ from pathology.aggregators.abmil import embedding
 from pathology.aggregators.aggregator import Aggregator
 from pathology.aggregators.gated_attention import GatedAttention
 from pathology.aggregators.scorer import softmax_of_tiles
+from pathology.aggregators.subsets import ReweightedTerms
 
 
 class AdditiveMIL(Aggregator):
@@ -66,3 +67,19 @@ class AdditiveMIL(Aggregator):
         """``(bags, tiles)``, sums to 1 over a bag."""
         features = self.checked(features, present)
         return softmax_of_tiles(self.scores(self.embed(features)), present)[..., 0]
+
+    def subsets(self, features: Tensor, target: int) -> ReweightedTerms:
+        """Of tiles that are embedded once; the classifier's first layer is linear in a weight."""
+        embedded: Tensor = self.embed(features)
+        scores = self.scores(embedded)[:, 0].double()
+        first, last = self.classifier[0], self.classifier[2]
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        inner = (embedded.double() @ first.weight.double().mT).detach()
+        shift, row = first.bias.detach().double(), last.weight.detach()[target].double()
+        constant = last.bias.detach()[target].double()
+
+        def terms(weights: Tensor) -> Tensor:
+            return (weights[..., None] * inner + shift).relu_() @ row + constant
+
+        return ReweightedTerms(terms, scores, inner.shape[1], self.finish(target))

@@ -7,6 +7,8 @@ matrix W, which depends on the whole bag.
 Shapes: B bags, N tiles, D features, E of an embedded tile, C outputs, K branches of attention.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -85,12 +87,11 @@ class BcosPooled(ExactAggregator):
         scores = self.scorer(features)
         branch = target if scores.shape[1] > 1 else 0
         embedded: Tensor = self.tile(features)
-        to_logits = self.finish(target)
+        bag, to_logits = copy.deepcopy(self.bag).double(), self.finish(target)
 
         @torch.no_grad()
         def finish(pooled: Tensor) -> Tensor:
             with torch.autocast(pooled.device.type, enabled=False):
-                evidence = self.bag(pooled.to(embedded.dtype))[:, target, None]
-            return to_logits(evidence.double())
+                return to_logits(bag(pooled)[:, target, None])
 
         return NormalisedSum(embedded.double(), scores[:, branch].double(), finish)

@@ -90,7 +90,9 @@ def closed_removal_effects(aggregator: Aggregator, features: Tensor, target: int
         ValueError, TypeError: as :func:`removal_effects`.
     """
     bag, subsets = _closed(aggregator, features, target)
-    return None if subsets is None else _without_each(subsets, _all(bag))
+    if subsets is None or not subsets.closed_form:
+        return None
+    return _without_each(subsets, _all(bag))
 
 
 def set_removal_effects(

@@ -18,6 +18,7 @@ Finish = Callable[[Tensor], Tensor]
 
 # Subsets whose sums are taken through the layers behind them at a time.
 _AT_ONCE = 4096
+_NUMBERS_AT_ONCE = 2**22
 
 
 class Subsets(Protocol):
@@ -102,9 +103,57 @@ class NormalisedSum(WeightedSum):
         return self._finished((1 - share) * inside + share * self.values)
 
     def _weights(self, kept: Tensor) -> Tensor:
-        """Softmax over what is kept, 0 elsewhere, also where nothing is kept."""
-        scores = self.scores.masked_fill(~kept, torch.finfo(self.scores.dtype).min)
-        return scores.softmax(-1) * kept
+        return softmax_of_kept(self.scores, kept)
+
+
+class ReweightedTerms:
+    """``sum_i f_i(a_i)`` with softmax weights ``a_i`` over the subset and any functions ``f_i``.
+
+    No sums stand for tiles here: every subset asks for all terms, but not for what is before them.
+
+    Args:
+        terms: makes ``(S, N)`` terms of ``(S, N)`` weights; those of absent tiles do not matter.
+        scores: ``(N,)`` s.
+        width: numbers that a term takes on its way, for memory's sake.
+        finish: makes logits of ``(S, 1)`` sums.
+    """
+
+    closed_form = False
+
+    def __init__(
+        self, terms: Callable[[Tensor], Tensor], scores: Tensor, width: int, finish: Finish
+    ) -> None:
+        self.terms, self.scores, self.finish = terms, scores.detach(), finish
+        self._at_once = max(1, _NUMBERS_AT_ONCE // max(1, width * len(scores)))
+
+    def logits(self, kept: Tensor) -> Tensor:
+        parts = [
+            (self.terms(softmax_of_kept(self.scores, part)) * part).sum(-1, keepdim=True)
+            for part in kept.split(self._at_once)
+        ]
+        return self.finish(torch.cat(parts))
+
+    def without_each(self, kept: Tensor) -> Tensor:
+        return self.logits(kept & ~self._each(kept))
+
+    def with_each(self, kept: Tensor) -> Tensor:
+        return self.logits(kept | self._each(kept))
+
+    def _each(self, kept: Tensor) -> Tensor:
+        return torch.eye(len(kept), dtype=torch.bool, device=kept.device)
+
+
+def softmax_of_kept(scores: Tensor, kept: Tensor) -> Tensor:
+    """Softmax of scores ``(N,)`` over what is kept, 0 elsewhere, also where nothing is kept.
+
+    Args:
+        scores: ``(N,)``.
+        kept: ``(..., N)`` bool.
+
+    Returns:
+        As ``kept``.
+    """
+    return scores.masked_fill(~kept, torch.finfo(scores.dtype).min).softmax(-1) * kept
 
 
 class TopMean:

@@ -56,8 +56,8 @@ class TransMIL(Aggregator):
 
     def whole_bag_evidence(self, features: Tensor) -> Tensor:
         """Logits of bags of which every tile is present."""
-        tokens = self.second(self.before_second(features))
-        logits: Tensor = self.classifier(self.norm(tokens[:, 0]))
+        token = self.second(self.before_second(features), 1)[:, 0]
+        logits: Tensor = self.classifier(self.norm(token))
         return logits
 
     def before_second(self, features: Tensor) -> Tensor:
@@ -113,12 +113,12 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(hidden, hidden)
         self.drop = nn.Dropout(drop)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(bags, tokens, hidden)`` to the same."""
+    def forward(self, x: Tensor, first: int | None = None) -> Tensor:
+        """``(bags, tokens, hidden)`` to the same, or to the ``first`` tokens of it."""
         queries, keys, values = self.parts(x)
-        y = F.scaled_dot_product_attention(queries, keys, values)
+        y = F.scaled_dot_product_attention(queries[:, :, :first], keys, values)
         added: Tensor = self.drop(self.out(y.transpose(1, 2).flatten(2)))
-        return x + added
+        return x[:, :first] + added
 
     def parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values, ``(bags, heads, tokens, hidden / heads)`` each."""

@@ -29,12 +29,12 @@ class BagLogits:
             raise ValueError("the aggregator is in training mode; call eval() first")
         self.aggregator, self.features = aggregator, checked_bag(aggregator, features)
         self.forward_passes = 0
-        self._closed: list[Subsets] | None = None
+        self._subsets: list[Subsets] | None = None
         with torch.no_grad():
             found = [aggregator.subsets(self.features, i) for i in range(aggregator.outputs)]
-        closed = [each for each in found if each is not None]
-        if len(closed) == len(found):
-            self._closed = closed
+        known = [each for each in found if each is not None]
+        if len(known) == len(found):
+            self._subsets = known
 
     def __len__(self) -> int:
         return len(self.features)
@@ -42,7 +42,7 @@ class BagLogits:
     @property
     def closed_form(self) -> bool:
         """Whether subsets are arithmetic on sums; else each is a forward pass, which is counted."""
-        return self._closed is not None
+        return self._subsets is not None and all(each.closed_form for each in self._subsets)
 
     @torch.no_grad()
     def __call__(self, kept: Tensor) -> Tensor:
@@ -57,11 +57,12 @@ class BagLogits:
         if kept.ndim != 2 or kept.shape[1] != len(self):
             raise ValueError(f"kept must be (subsets, {len(self)}), got {tuple(kept.shape)}")
         kept = kept.to(self.features.device)
-        if self._closed is not None:
+        if not self.closed_form:
+            self.forward_passes += len(kept)
+        if self._subsets is not None:
             parts = kept.split(max(1, _CELLS_AT_ONCE // max(1, len(self))))
-            columns = [torch.cat([each.logits(p) for p in parts]) for each in self._closed]
+            columns = [torch.cat([each.logits(p) for p in parts]) for each in self._subsets]
             return torch.stack(columns, dim=1)
-        self.forward_passes += len(kept)
         size = max(1, _FEATURES_AT_ONCE // max(1, self.features.numel()))
         with torch.autocast(self.features.device.type, enabled=False):
             found = [
@@ -76,8 +77,8 @@ class BagLogits:
 
     def of(self, target: int) -> Subsets:
         """Subsets for one output, for searches."""
-        if self._closed is not None:
-            return self._closed[target]
+        if self._subsets is not None:
+            return self._subsets[target]
         return EveryForward(self.aggregator, self.features, target)
 
 

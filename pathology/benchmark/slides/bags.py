@@ -19,6 +19,8 @@ from pathology.synthetic.slide import render
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 """Wraps an iterable, given its length and what is being done."""
 
+VERSION = 1
+"""Goes up when the same settings give other bags."""
 MIN_TISSUE = 0.5
 """Share of a tile that has to be tissue."""
 _AT_ONCE = 64
@@ -85,10 +87,13 @@ class BagSpec:
     lesion_share: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.tile_px <= self.size_px:
+        sides = (self.tile_px, self.size_px)
+        if not all(isinstance(side, int) for side in sides) or not 1 <= sides[0] <= sides[1]:
             raise ValueError(
-                f"tile_px must be from 1 to size_px, got {self.tile_px} and {self.size_px}"
+                f"tile_px must be from 1 to size_px, whole pixels; got {sides[0]} and {sides[1]}"
             )
+        if not isinstance(self.tumour, tuple) or len(self.tumour) != 2:
+            raise ValueError(f"tumour must be two rising shares in (0, 1], got {self.tumour}")
         if not 0 < self.tumour[0] <= self.tumour[1] <= 1:
             raise ValueError(f"tumour must be two rising shares in (0, 1], got {self.tumour}")
         if not 0 < self.lesion_share <= 1:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from pathology.aggregators import AGGREGATORS, Aggregator
+from pathology.benchmark.slides.bags import VERSION as BAGS
 from pathology.benchmark.slides.bags import BagSpec, Progress, SlideBag, make_bags
-from pathology.benchmark.slides.tile_encoder import check_encoder, train_encoder
 from pathology.benchmark.slides.tile_methods import NAMES
 from pathology.benchmark.slides.training import build, common_scale, train_aggregator
 from pathology.benchmark.slides.values import check_methods, slide_values
@@ -27,8 +27,8 @@ from pathology.runs.chosen_encoder import chosen_encoder
 from pathology.runs.encoder_choice import EncoderChoice
 
 SPLITS = ("train", "val", "test")
-VERSION = 1
-"""Goes up when the same settings give other numbers, so that what is kept is made anew."""
+VERSION = 2
+"""Goes up when the same weights give other values, so that these are made anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,8 @@ class SlideStudy:
     """Settings of a study of slides.
 
     Args:
-        encoder: what makes features of tiles: the folder of a run on tiles; a model of timm's
-            registry with random weights of ``encoder_seed`` (a control); or settings of a network
-            that is first trained on tiles of other slides, see
-            :func:`pathology.benchmark.slides.tile_encoder.train_encoder`.
+        encoder: what makes features of tiles: the folder of a run on tiles, or a model of timm's
+            registry with random weights of ``encoder_seed`` (a control).
         encoder_seed: of a model with random weights; not of a run.
         encoder_args: of such a model, e.g. ``img_size``, which has to be a tile's.
         label: of the encoder, put before an aggregator's name where a table has several.
@@ -59,7 +57,7 @@ class SlideStudy:
         ValueError: a value that makes no sense, naming it.
     """
 
-    encoder: str | Mapping[str, Any]
+    encoder: str
     encoder_seed: int | None = None
     encoder_args: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
@@ -77,11 +75,8 @@ class SlideStudy:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if isinstance(self.encoder, str):
-            if not self.encoder.strip():
-                raise ValueError("encoder: is empty; give the folder of a run on tiles")
-        else:
-            check_encoder(self.encoder)
+        if not isinstance(self.encoder, str) or not self.encoder.strip():
+            raise ValueError(f"encoder: wanted the folder of a run on tiles, got {self.encoder!r}")
         if not self.aggregators:
             raise ValueError("aggregators: there must be one, got none")
         for name in self.aggregators:
@@ -91,15 +86,21 @@ class SlideStudy:
         if sorted(self.slides) != sorted(SPLITS):
             raise ValueError(f"slides: wanted numbers for {', '.join(SPLITS)}, got {self.slides}")
         for split, count in self.slides.items():
-            if count < 2:
+            if not isinstance(count, int) or count < 2:
                 raise ValueError(f"slides.{split}: at least 2, half with a lesion; got {count}")
-        for name in ("hidden", "epochs", "batch"):
-            if getattr(self, name) < 1 + (name == "hidden"):
-                raise ValueError(f"{name}: got {getattr(self, name)}, wanted more")
+        for name, least in (("hidden", 2), ("epochs", 1), ("batch", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}: wanted a whole number from {least} up, got {value}")
+        for name in self.aggregators:
+            try:
+                build(name, 1, self.hidden, 2)
+            except ValueError as error:  # a width that heads do not divide, ...
+                raise ValueError(f"hidden: {name} cannot have {self.hidden}: {error}") from error
         if not self.rates or not all(rate > 0 for rate in self.rates):
             raise ValueError(f"rates: wanted positive numbers, got {self.rates}")
-        if self.seed < 0:
-            raise ValueError(f"seed: must be at least 0, got {self.seed}")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed: must be a whole number from 0 up, got {self.seed}")
 
     @property
     def names(self) -> dict[str, bool]:
@@ -157,15 +158,10 @@ def run_slides(
     Raises:
         ManifestError, ValueError, WeightsError, UnknownModelError: the encoder cannot be had, or
             takes other tiles.
-        TrainingError: training the encoder failed.
         OutputError: ``out`` cannot be written.
     """
-    chosen = settings.encoder
-    if not isinstance(chosen, str):
-        run = train_encoder(chosen, settings.bag, out, seed=settings.seed, progress=progress)
-        chosen = str(run.absolute())
     choice = EncoderChoice(
-        chosen, seed=settings.encoder_seed, arguments=dict(settings.encoder_args) or None
+        settings.encoder, seed=settings.encoder_seed, arguments=dict(settings.encoder_args) or None
     )
     encoder, _, device = chosen_encoder(choice, settings.device)
     key = _bags_key(settings, encoder)
@@ -194,7 +190,9 @@ def _of_aggregator(
         **key, "aggregator": name, "slides": dict(settings.slides), "hidden": settings.hidden,
         "epochs": settings.epochs, "batch": settings.batch, "rates": settings.rates,
     }  # fmt: skip
-    asked = {**training, "methods": settings.methods, "label": settings.label}
+    asked = {
+        **training, "methods": settings.methods, "label": settings.label, "values": VERSION,
+    }  # fmt: skip
     path = out / f"{name}-{_digest(asked)}.json"
     if path.is_file():
         return [Value(**each) for each in json.loads(path.read_text())]
@@ -242,7 +240,7 @@ def _bags_key(settings: SlideStudy, encoder: Encoder) -> dict[str, Any]:
     from pathology.synthetic.cohort import VERSION as SLIDES
 
     return {
-        "version": [VERSION, SLIDES], "encoder": [encoder.weights, encoder.encoding],
+        "version": [BAGS, SLIDES], "encoder": [encoder.weights, encoder.encoding],
         "bag": asdict(settings.bag), "seed": settings.seed,
     }  # fmt: skip
 

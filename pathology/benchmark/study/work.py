@@ -20,6 +20,7 @@ from pathology.benchmark.backbones import (
     load_classifier,
     train,
 )
+from pathology.benchmark.slides.bags import VERSION as BAGS_VERSION
 from pathology.benchmark.slides.study import VERSION as SLIDES_VERSION
 from pathology.benchmark.slides.study import SlideStudy, read_slide_study, run_slides
 from pathology.benchmark.study.cells import Cell, write_values
@@ -377,7 +378,9 @@ class Place:
         del decides["device"]
         if encoder is not None:
             decides["encoder"] = self.checkpoint(encoder)
-        decides["versions"] = [SLIDES_VERSION, __version__]
+        elif (weights := Run(Path(settings.encoder)).best).is_file():  # a run; else a model's name
+            decides["encoder"] = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+        decides["versions"] = [SLIDES_VERSION, BAGS_VERSION, __version__]
         return Cell("slides", f"{self.study.name}-s{seed}", decides)
 
     def measure_slides(self, seed: int, tell: Tell) -> bool:

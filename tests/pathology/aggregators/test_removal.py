@@ -10,6 +10,7 @@ from pathology.aggregators import AGGREGATORS
 from pathology.aggregators.explain import explain_bag
 from pathology.aggregators.removal import (
     addition_effects,
+    closed_removal_effects,
     greedy_addition,
     greedy_removal,
     removal_effects,
@@ -55,6 +56,22 @@ def test_removal_from_a_long_bag(case):
     logit = run(model, tiles)
     for i in range(0, 200, 7):
         assert abs(float(found.effects[i]) - (logit - run(model, without(tiles, i)))) <= 1e-12
+
+
+@pytest.mark.parametrize("name", [*sorted(CLOSED), "additive"])
+def test_effects_in_float32_are_as_fine_as_in_float64(name):
+    """Of many tiles each matters little: rounding of the logit would make ties of them."""
+    model, tiles = make(name), bag(500)
+    exact = removal_effects(model, tiles, 1).effects
+    found = removal_effects(model.float(), tiles.float(), 1).effects
+    # Scores are made in float32, to 1e-7 of a tile's weight; one logit's rounding would be 1e-4.
+    assert float((found - exact).abs().max()) < 1e-5 * float(exact.abs().max())
+
+
+def test_only_closed_forms_are_given_as_such():
+    for case in CASES:
+        found = closed_removal_effects(make(case[0], **case[1]), bag(5), 1)
+        assert (found is not None) == (case[0] in CLOSED)
 
 
 @closed

@@ -123,3 +123,16 @@ def test_a_slide_has_at_least_one_tile():
     assert minimal_sufficient_set(logits, 0, 1e6) is None
     assert minimal_necessary_set(logits, 0, -1e6) is None
     assert minimal_sufficient_set(BagLogits(model, features[:0]), 0, -1e6) is None
+
+
+@pytest.mark.parametrize(("seed", "tiles"), [(44, [8, 4]), (51, [8, 0]), (34, None)])
+def test_the_empty_bag_would_do_but_no_single_tile(seed, tiles):
+    torch.manual_seed(seed)
+    model, features = aggregator("abmil"), torch.randn(9, 5, dtype=torch.float64)
+    single = max(run(model, features, [i]) for i in range(9))
+    double = max(run(model, features, pair) for pair in combinations(range(9), 2))
+    threshold = (single + max(single, double)) / 2 + 1e-6
+    assert run(model, features, []) > threshold
+    found = minimal_sufficient_set(BagLogits(model, features), 0, threshold)
+    assert (None if found is None else found.tiles.tolist()) == tiles
+    assert (naive(model, features, 1, threshold) or [None])[0] == tiles

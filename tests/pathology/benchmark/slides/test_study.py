@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from pathology.benchmark.slides import bags, study
-from pathology.benchmark.slides.bags import BagSpec
 from pathology.benchmark.slides.study import SlideStudy, read_slide_study, run_slides
 from pathology.benchmark.slides.tile_methods import NAMES
 
@@ -75,20 +74,23 @@ def test_names_of_slides_say_what_they_are():
         ({"encoders": "x"}, "slides.encoders: no such key; did you mean 'encoder'"),
         ({"bag": {"size": 3}}, "slides.bag.size: no such key; did you mean 'size_px'"),
         ({"bag": 3}, "slides.bag: got 3"),
-        ({"encoder": " "}, "encoder: is empty"),
+        ({"encoder": " "}, "encoder: wanted the folder of a run on tiles, got ' '"),
         ({"aggregators": ["abmill"]}, "did you mean 'abmil'"),
         ({"aggregators": []}, "there must be one"),
         ({"methods": ["gradcam"]}, "methods must be of"),
         ({"methods": []}, "there must be methods"),
         ({"slides": {"train": 2}}, "wanted numbers for train, val, test"),
         ({"slides": {"train": 2, "val": 2, "test": 1}}, "slides.test: at least 2"),
-        ({"epochs": 0}, "epochs: got 0"),
-        ({"hidden": 1}, "hidden: got 1"),
+        ({"slides": {"train": 2.5, "val": 2, "test": 2}}, "slides.train: at least 2"),
+        ({"epochs": 0}, "epochs: wanted a whole number from 1 up, got 0"),
+        ({"epochs": 1.5}, "epochs: wanted a whole number from 1 up, got 1.5"),
+        ({"hidden": 1}, "hidden: wanted a whole number from 2 up, got 1"),
+        ({"hidden": 12, "aggregators": ["transmil"]}, "hidden: transmil cannot have 12"),
+        ({"bag": {"tile_px": 32.0}}, "tile_px"),
+        ({"bag": {"tumour": 0.1}}, "tumour"),
         ({"rates": [0]}, "rates"),
         ({"seed": -1}, "seed"),
-        ({"encoder": {"model": "resnet18", "tiles": {"mpp": 2}}}, "encoder.tiles.mpp"),
-        ({"encoder": {"model": "resnet18", "tiles": {"tile": {}}}}, "no setting 'tile'"),
-        ({"encoder": {"name": "x"}}, "has no model"),
+        ({"encoder": {"model": "x"}}, "encoder: wanted the folder of a run on tiles, got {'model'"),
         ({"slides": 3}, "slides: "),
     ],
 )
@@ -100,32 +102,6 @@ def test_settings_that_make_no_sense(change, message):
 def test_an_encoder_is_needed():
     with pytest.raises(ValueError, match="encoder: missing"):
         read_slide_study({key: value for key, value in WORDS.items() if key != "encoder"})
-
-
-def test_an_encoder_is_trained_on_tiles_of_the_same_size(tmp_path, monkeypatch):
-    from pathology.benchmark.slides import tile_encoder
-
-    seen = {}
-
-    def make(settings, folder):
-        seen["tiles"] = (settings, folder)
-        return "tile set"
-
-    def train(backbone, tile_set, seed, out):
-        seen["run"] = (backbone.model, tile_set, seed, out)
-
-    monkeypatch.setattr(tile_encoder, "make_tile_set", make)
-    monkeypatch.setattr(tile_encoder, "train", train)
-    wanted = {"model": "bcos_resnet18", "tiles": {"tiles": {"train": 8, "val": 4, "test": 4}}}
-    bag = BagSpec(tile_px=48, mpp=0.5)
-    quiet = lambda steps, total, what: steps  # noqa: E731
-    run = tile_encoder.train_encoder(wanted, bag, tmp_path, seed=3, progress=quiet)
-    settings, folder = seen["tiles"]
-    assert (settings["size_px"], settings["mpp"], settings["seed"]) == (48, 0.5, 3)
-    assert folder.parent == tmp_path
-    assert seen["run"] == ("bcos_resnet18", "tile set", 3, run)
-    other = tile_encoder.train_encoder(wanted, bag, tmp_path, seed=4, progress=quiet)
-    assert other != run
 
 
 def test_features_are_scaled_by_one_number():
