@@ -11,20 +11,23 @@ Controls are in none of them.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology.benchmark.report.results import CONTROLS, OURS, SLIDES, Metric, Panel, Study
+from pathology.benchmark.report.results import SLIDES, Metric, Panel, Study
+from pathology.benchmark.study.roles import is_control, is_ours, role
 from pathology.metrics.bootstrap import Estimate
 from pathology.metrics.comparison import group_means, holm, sign_flip_test
 
 LEVEL = 0.05
-ACROSS = ("localisation", "grid", "confounder", "idsds", SLIDES)
+ACROSS = ("localisation", "grid", "idsds", SLIDES)
 """Groups whose values mean the same on two networks: they compare maps with a truth.
+
+Where a map ought to point when a mark is planted depends on how much the network owes to it.
 
 How a logit answers to removed pixels depends on the network: one collapses under any mask, another
 drops tokens. Of those only single deletion (SDS, IDSDS), a correlation made for the purpose, is
@@ -72,6 +75,11 @@ class Contest:
         return self.metric.sign * self.difference.value
 
     @property
+    def is_primary(self) -> bool:
+        """Whether it is of the map that a study's claim is about."""
+        return role(self.ours) == self.metric.primary
+
+    @property
     def verdict(self) -> Verdict:
         """What the corrected test says."""
         if math.isnan(self.adjusted):
@@ -87,7 +95,7 @@ def marks(panel: Panel) -> dict[str, Mark]:
     ``best``: ahead of every other by a corrected test. Where there is no such method, the one with
     the best mean and all that are not told apart from it are ``top``.
     """
-    contestants = [i for i, name in enumerate(panel.methods) if name not in CONTROLS]
+    contestants = [i for i, name in enumerate(panel.methods) if not is_control(name)]
     known = [i for i in contestants if panel.defined[i]]
     if not panel.is_paired or len(known) < 2 or not panel.metric.sign:
         return {}
@@ -107,9 +115,18 @@ def marks(panel: Panel) -> dict[str, Mark]:
     return {panel.methods[i]: "top" for i in rest}
 
 
-def same_network(study: Study, metric: Metric) -> list[Contest]:
-    """Ours against the other methods on the same networks."""
-    return _corrected([one for panel in study.panels(metric) for one in _contests(panel, panel)])
+def same_network(
+    study: Study, metric: Metric, only: Collection[tuple[str, str]] | None = None
+) -> list[Contest]:
+    """Ours against the other methods on the same networks.
+
+    Args:
+        study: whose.
+        metric: by which.
+        only: tile sets and networks; all when omitted.
+    """
+    panels = [p for p in study.panels(metric) if only is None or (p.data, p.backbone) in only]
+    return _corrected([one for panel in panels for one in _contests(panel, panel)])
 
 
 def against_twins(study: Study, metric: Metric) -> list[Contest]:
@@ -136,13 +153,12 @@ def _contests(panel: Panel, other: Panel) -> Iterable[Contest]:
     rivals = [
         i
         for i, name in enumerate(other.methods)
-        if name not in CONTROLS and not (other is panel and name in OURS)
+        if not is_control(name) and not (other is panel and is_ours(name))
     ]
     if not rivals:
         return
-    for name in OURS:
-        column = panel.column(name)
-        if column is None:
+    for column, name in enumerate(panel.methods):
+        if not is_ours(name):
             continue
         mine, theirs, patients = _matched(panel, other)
         if len(patients):
@@ -177,7 +193,7 @@ def _matched(
 def _corrected(contests: list[Contest]) -> list[Contest]:
     """Holm over each of ours, over all networks and tile sets."""
     found: list[Contest] = []
-    for name in OURS:
+    for name in dict.fromkeys(one.ours for one in contests):
         family = [one for one in contests if one.ours == name]
         adjusted = holm([one.p for one in family])
         found += [replace(one, adjusted=float(p)) for one, p in zip(family, adjusted, strict=True)]

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from pathology.benchmark.report.pictures import GAP, SIDE, Picture, Strip, strips
 from pathology.benchmark.report.ranking import FAMILIES, Ranking, rankings
-from pathology.benchmark.report.results import CONTROLS, OURS, SLIDES, Metric, Study
+from pathology.benchmark.report.results import SLIDES, Metric, Study
+from pathology.benchmark.study.roles import is_control, is_ours
 from pathology.metrics.figures import COLOURS, FAINT, INK
 from pathology.outputs import complete_file
 
@@ -35,7 +36,7 @@ def dot_figure(study: Study, data: str, metrics: Sequence[Metric]) -> Figure | N
         return None
     panels = {m: [p for p in study.panels(m) if p.data == data] for m in shown}
     names = [n for n in study.methods if any(n in p.methods for ps in panels.values() for p in ps)]
-    place = {name: -i - 0.6 * (name in CONTROLS) for i, name in enumerate(names)}
+    place = {name: -i - 0.6 * is_control(name) for i, name in enumerate(names)}
     networks = list(study.backbones.index)
     pairs = list(dict.fromkeys(study.backbones["pair"]))
     step = 0.7 / max(1, len(networks))
@@ -47,18 +48,18 @@ def dot_figure(study: Study, data: str, metrics: Sequence[Metric]) -> Figure | N
             about = study.backbones.loc[panel.backbone]
             i = networks.index(panel.backbone)
             colour = COLOURS[pairs.index(about["pair"]) % len(COLOURS)]
-            is_ours = about["family"] == "bcos"
+            is_filled = about["family"] == "bcos"
             for name, one in zip(panel.methods, panel.estimates, strict=True):
                 y = place[name] + 0.35 - step * (i + 0.5)
                 if not math.isnan(one.low):
                     axes.plot([one.low, one.high], [y, y], color=colour, linewidth=1.2)
                 axes.plot(
                     one.value, y, MARKERS[pairs.index(about["pair"]) % len(MARKERS)], color=colour,
-                    markersize=4.5, markerfacecolor=colour if is_ours else "#ffffff",
+                    markersize=4.5, markerfacecolor=colour if is_filled else "#ffffff",
                     label=panel.backbone if name == panel.methods[0] else None,
                 )  # fmt: skip
         for name, y in place.items():
-            if name in OURS:
+            if is_ours(name):
                 axes.axhspan(y - 0.5, y + 0.5, color=FAINT, alpha=0.25, linewidth=0)
         side = {1: "higher is better", -1: "lower is better"}.get(metric.sign, "")
         axes.set_title(metric.title, fontsize=10, color=INK)
@@ -108,13 +109,13 @@ def critical_difference_figure(ranking: Ranking) -> Figure:
         y = -top - 0.42 * (i if is_left else count - 1 - i)
         end = 1 - 0.08 * count if is_left else count + 0.08 * count
         name = ranking.methods[index]
-        colour = COLOURS[0] if name in OURS else INK
+        colour = COLOURS[0] if is_ours(name) else INK
         axes.plot([mean[index], mean[index], end], [0, y, y], color=colour, linewidth=0.9)
         label = f"{name}  {mean[index]:.2f}" if is_left else f"{mean[index]:.2f}  {name}"
         axes.text(
             end - 0.03 * count if is_left else end + 0.03 * count, y, label, va="center",
             ha="right" if is_left else "left", fontsize=8, color=colour,
-            fontweight="bold" if name in OURS else "normal",
+            fontweight="bold" if is_ours(name) else "normal",
         )  # fmt: skip
     return figure
 
@@ -132,7 +133,7 @@ def cost_figure(study: Study, metric: Metric, seconds: Metric) -> Figure | None:
         family = str(study.backbones.loc[panel.backbone, "family"])
         for name, mean in zip(panel.methods, panel.means, strict=True):
             column = cost.column(name)
-            if column is not None and name not in CONTROLS and cost.means[column] > 0:
+            if column is not None and not is_control(name) and cost.means[column] > 0:
                 pair = (float(cost.means[column]), float(mean))
                 if not math.isnan(sum(pair)):
                     points.setdefault(family, {}).setdefault(name, []).append(pair)
@@ -144,7 +145,7 @@ def cost_figure(study: Study, metric: Metric, seconds: Metric) -> Figure | None:
     for axes, family in zip(grid, kinds, strict=True):
         for name, found in points[family].items():
             x, y = np.exp(np.mean(np.log([a for a, _ in found]))), np.mean([b for _, b in found])
-            colour = COLOURS[0] if name in OURS else INK
+            colour = COLOURS[0] if is_ours(name) else INK
             axes.plot(x, y, "o", color=colour, markersize=5)
             axes.annotate(
                 name, (float(x), float(y)), xytext=(5, 3), textcoords="offset points", fontsize=7.5,

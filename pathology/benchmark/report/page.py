@@ -26,13 +26,13 @@ from pathology.benchmark.report.ranking import (
 )
 from pathology.benchmark.report.reading import reading
 from pathology.benchmark.report.results import (
-    CONTROLS,
     SLIDES,
     Metric,
     Study,
     read_studies,
 )
 from pathology.benchmark.study.measures.catalogue import METRICS
+from pathology.benchmark.study.roles import is_control
 from pathology.outputs import complete_file
 from pathology.pages import image_uri, page_template
 
@@ -191,8 +191,8 @@ def _about(study: Study) -> list[tuple[str, str]]:
         if name:
             pairs.setdefault(str(about["pair"]) or str(name), []).append(str(name))
     panels = [p for metric in study.headline for p in study.panels(metric)]
-    methods = [one for one in study.methods if one not in CONTROLS]
-    controls = [one for one in study.methods if one in CONTROLS]
+    methods = [one for one in study.methods if not is_control(one)]
+    controls = [one for one in study.methods if is_control(one)]
     sets = []
     for data in study.data:
         sizes = [p for p in panels if p.data == data and p.is_paired]
@@ -286,7 +286,7 @@ def _strip(strip: Strip) -> dict[str, Any]:
             {
                 "method": row.method,
                 "scale": row.scale,
-                "is_control": row.method in CONTROLS,
+                "is_control": is_control(row.method),
                 "source": image_uri(row.image, "png"),
                 "width": row.image.width,
             }

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -83,7 +82,7 @@ class Strip:
 
 
 def strips(pictures: Sequence[Picture], most: int = 6) -> Iterator[Strip]:
-    """Strips of each data set and network, of its first seed.
+    """Strips of each data set and network, in the order they come, of the first seed.
 
     Colours are symmetric about zero: orange speaks for the class, blue against it, white is zero.
     The deepest colour is the 99.5 % quantile of ``|value|`` over all of a method's examples here,
@@ -93,12 +92,10 @@ def strips(pictures: Sequence[Picture], most: int = 6) -> Iterator[Strip]:
         pictures: of one study; an example that a method lacks is left grey.
         most: examples shown.
     """
-
-    def key(one: Picture) -> tuple[str, str]:
-        return one.data, one.backbone
-
-    for (data, backbone), group in groupby(sorted(pictures, key=key), key):
-        found = list(group)
+    groups: dict[tuple[str, str], list[Picture]] = {}
+    for picture in pictures:
+        groups.setdefault((picture.data, picture.backbone), []).append(picture)
+    for (data, backbone), found in groups.items():
         seed = min(one.seed for one in found)
         found = [one for one in found if one.seed == seed]
         by_name = {one.name: one for one in reversed(found)}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology.benchmark.report.results import CONTROLS, SLIDES, Metric, Panel, Study
+from pathology.benchmark.report.results import SLIDES, Metric, Panel, Study
+from pathology.benchmark.study.roles import is_control, role
 from pathology.metrics.ranks import (
     block_ranks,
     cliques,
@@ -93,7 +94,7 @@ def _family(study: Study, panel: Panel) -> str:
 
 def _rank(title: str, family: str, panels: Sequence[Panel]) -> Ranking | None:
     panels = [panel for panel in panels if not np.isnan(panel.means).all()]
-    names = list(dict.fromkeys(n for p in panels for n in p.methods if n not in CONTROLS))
+    names = list(dict.fromkeys(n for p in panels for n in p.methods if not is_control(n)))
     table = np.full((len(panels), len(names)), np.nan)
     for row, panel in zip(table, panels, strict=True):
         for name, mean in zip(panel.methods, panel.means, strict=True):
@@ -170,7 +171,7 @@ def agreement(study: Study, metrics: Sequence[Metric]) -> Agreement:
                 a, b = panels[i], panels[j]
                 if a is None or b is None:
                     continue
-                names = [n for n in a.methods if n in b.methods and n not in CONTROLS]
+                names = [n for n in a.methods if n in b.methods and not is_control(n)]
                 tau = kendall_tau(_oriented(a, names), _oriented(b, names))
                 if not math.isnan(tau):
                     taus[i][j].append(tau)
@@ -209,7 +210,7 @@ def seed_stability(study: Study, metrics: Sequence[Metric]) -> list[SeedStabilit
     for metric in metrics:
         taus = []
         for panel in study.panels(metric):
-            kept = [i for i, name in enumerate(panel.methods) if name not in CONTROLS]
+            kept = [i for i, name in enumerate(panel.methods) if not is_control(name)]
             table = panel.seed_means[:, kept]
             taus += [kendall_tau(a, b) for a, b in itertools.combinations(table, 2)]
         known = [tau for tau in taus if not math.isnan(tau)]
@@ -251,13 +252,18 @@ def alarms(study: Study, metrics: Sequence[Metric]) -> list[Alarm]:
             rivals = [
                 scores[i]
                 for i, name in enumerate(panel.methods)
-                if name not in CONTROLS and not math.isnan(scores[i])
+                if not is_control(name) and not math.isnan(scores[i])
             ]
             for name, score in zip(panel.methods, scores, strict=True):
-                if name not in CONTROLS or name == "oracle" or math.isnan(score) or not rivals:
+                if (
+                    not is_control(name)
+                    or role(name) == "oracle"
+                    or math.isnan(score)
+                    or not rivals
+                ):
                     continue
                 rank = 1 + sum(one > score for one in rivals)
-                worst = (len(rivals) + 1) / 2 if name == "random" else 1
+                worst = (len(rivals) + 1) / 2 if role(name) == "random" else 1
                 if rank <= worst:
                     found.append(
                         Alarm(metric, panel.data, panel.backbone, name, rank, len(rivals) + 1)

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from pathology.benchmark.report.contests import LEVEL, Contest
+from pathology.benchmark.report.contests import LEVEL, Contest, same_network
 from pathology.benchmark.report.ranking import Agreement, Alarm, SeedStability
-from pathology.benchmark.report.results import CONTROLS, COST, SLIDES, Metric, Study
+from pathology.benchmark.report.results import COST, SLIDES, Metric, Study
 from pathology.benchmark.report.tables import (
     Score,
     backbone_difference,
@@ -24,6 +24,7 @@ from pathology.benchmark.report.tables import (
     score,
     signed,
 )
+from pathology.benchmark.study.roles import is_control
 
 DISAGREE = 0.2
 """Below this tau two metrics are said to disagree."""
@@ -66,41 +67,52 @@ def reading(
         agreed: of headline metrics.
         stable: of headline metrics.
     """
+    leads: list[Sentence] = []
     found: list[Sentence] = []
     for is_slides in (False, True):
         for contests, where in ((same, "the same network"), (twins, "the twin")):
             part = {m: c for m, c in contests.items() if (m.group == SLIDES) == is_slides}
             subject = "Contributions of tiles" if is_slides else "B-cos maps"
+            leads += _lead(part, subject, where, alarms)
             found += _on(study, part, subject, where)
+    found += _planted(study)
+    found += _networks(study)
+    about = [*_agreement(agreed), *_stability(study, stable), *_missing(study)]
+    about += [*_few(study, same, "the same network"), *_few(study, twins, "the twin")]
     return [
-        *_lead(same, "the same network"),
-        *_lead(twins, "the twin"),
+        *leads,
         *(one for one in found if one.kind == "worse"),
         *_broken(alarms, study),
-        *_networks(study),
+        *(one for one in about if one.kind == "warn"),
         *(one for one in found if one.kind != "worse"),
         *_shares(study),
-        *_agreement(agreed),
-        *_stability(study, stable),
-        *_missing(study),
-        *_few(study),
+        *(one for one in about if one.kind != "warn"),
     ]
 
 
-def _lead(contests: dict[Metric, list[Contest]], where: str) -> Iterator[Sentence]:
-    """All tests of ours counted together; against them as soon as more are lost than won."""
-    found = [c for m, cs in contests.items() for c in cs if c.ours == m.primary]
+def _lead(
+    contests: dict[Metric, list[Contest]], subject: str, where: str, alarms: Sequence[Alarm]
+) -> Iterator[Sentence]:
+    """All tests of ours counted together; against them as soon as more are lost than won.
+
+    Tests by a metric that a control leads on that network are in the counts, and are told.
+    """
+    found = [c for cs in contests.values() for c in cs if c.is_primary and c.verdict != "untested"]
+    if not found:
+        return
     counts = Counter(c.verdict for c in found)
-    total = len(found) - counts["untested"]
-    if total:
-        won, lost = counts["better"], counts["worse"]
-        metrics = len({c.metric for c in found if c.verdict != "untested"})
-        yield Sentence(
-            f"Against methods on {where}: ours better in {won}, worse in {lost}, not told apart in"
-            f" {counts['open']} of {total} tests by {metrics} headline metrics.",
-            "better" if won > lost else "worse" if lost > won else "open",
-            is_lead=True,
-        )
+    won, lost, total = counts["better"], counts["worse"], len(found)
+    metrics = len({c.metric for c in found})
+    led = {(one.metric, one.data, one.backbone) for one in alarms}
+    void = sum((c.metric, c.data, c.backbone) in led for c in found)
+    more = f" In {void} of these tests a control leads as well, so they say little." if void else ""
+    yield Sentence(
+        f"{subject} against methods on {where}: better in {won}, worse in {lost}, not told apart in"
+        f" {counts['open']} of {total} tests by {metrics} headline"
+        f" {'metric' if metrics == 1 else 'metrics'}.{more}",
+        "better" if won > lost else "worse" if lost > won else "open",
+        is_lead=True,
+    )
 
 
 def _on(
@@ -108,9 +120,9 @@ def _on(
 ) -> Iterator[Sentence]:
     """Counts of won, open and lost tests by metric; losses first, with their methods.
 
-    Metrics lost nowhere share a sentence, and so do those that no test decides.
+    Metrics lost nowhere share a sentence, with those that no test decides.
     """
-    ours = {m: [c for c in found if c.ours == m.primary] for m, found in contests.items()}
+    ours = {m: [c for c in found if c.is_primary] for m, found in contests.items()}
     scores = [s for m, found in ours.items() if (s := score(study, m, found)) is not None]
     tested = [s for s in scores if s.tested]
     for one in tested:
@@ -126,18 +138,58 @@ def _on(
                 f" {worst.other} ({worst.backbone}, {worst.data}).",
                 "worse",
             )
+    texts = []
     won = [s for s in tested if not s.verdicts["worse"] and s.verdicts["better"]]
     if won:
         parts = [f"{s.metric.title} ({s.verdicts['better']} of {s.total})" for s in won]
-        yield Sentence(f"{subject} lose no test on {where} and win by {_listed(parts)}.", "better")
+        texts.append(f"{subject} lose no test on {where} and win by {_listed(parts)}.")
     still = [s for s in tested if not s.verdicts["worse"] and not s.verdicts["better"]]
     if still:
         parts = [f"{s.metric.title} (ahead in {s.ahead} of {s.total})" for s in still]
-        yield Sentence(f"No test on {where} decides by {_listed(parts)}.")
+        texts.append(f"No test on {where} decides by {_listed(parts)}.")
     together = [s for s in scores if not s.tested]
     if together:
         parts = [f"{s.metric.title} ahead in {s.ahead} of {s.total}{_beside(s)}" for s in together]
-        yield Sentence(f"One value per network, so without a test, on {where}: {_listed(parts)}.")
+        texts.append(f"One value per network, so without a test, on {where}: {_listed(parts)}.")
+    if texts:
+        yield Sentence(" ".join(texts), "better" if won else "open")
+
+
+def _planted(study: Study) -> Iterator[Sentence]:
+    """Where a mark is planted, whether maps of networks that owe something to it point at it."""
+    metrics = {one.name: one for one in study.metrics() if one.group == "confounder"}
+    pointing, reliance = metrics.get("mark_epg"), metrics.get("mark_reliance")
+    if pointing is None or reliance is None:
+        return
+    for data in study.data:
+        owed = {
+            p.backbone: p.estimates[0] for p in study.panels(reliance) if p.data == data
+        }  # the same for every method
+        relying = [name for name, one in owed.items() if one.low > 0]
+        if not owed:
+            continue
+        values = [one.value for one in owed.values()]
+        text = (
+            f"A mark is planted in {data}: the logit owes {signed(min(values))} to"
+            f" {signed(max(values))} to it, more than nothing on {len(relying)} of {len(owed)}"
+            " networks."
+        )
+        contests = [
+            c
+            for c in same_network(study, pointing, [(data, name) for name in relying])
+            if c.is_primary
+        ]
+        found = score(study, pointing, contests)
+        if found is None:
+            yield Sentence(text)
+            continue
+        won, lost = found.verdicts["better"], found.verdicts["worse"]
+        yield Sentence(
+            f"{text} Of the positive values of B-cos maps {number(found.ours)} lie on it, of the"
+            f" best other there {number(found.rival_mean)} ({found.rival}), of random"
+            f" {number(found.random)}: better in {won}, worse in {lost} of {found.total} tests.",
+            "worse" if lost > won else "better" if won > lost else "open",
+        )
 
 
 def _beside(found: Score) -> str:
@@ -205,7 +257,7 @@ def _shares(study: Study) -> Iterator[Sentence]:
             means: dict[str, list[float]] = {}
             for panel in study.panels(metric):
                 for name, value in zip(panel.methods, panel.means, strict=True):
-                    if name not in CONTROLS and not math.isnan(value):
+                    if not is_control(name) and not math.isnan(value):
                         means.setdefault(name, []).append(float(value))
             parts = [
                 f"{name} {number(min(v))} to {number(max(v))} (mean {number(float(np.mean(v)))})"
@@ -304,16 +356,27 @@ def _missing(study: Study) -> Iterator[Sentence]:
         )
 
 
-def _few(study: Study) -> Iterator[Sentence]:
-    """Too few patients for any test to find anything."""
-    counts = [len(set(p.patients)) for m in study.headline for p in study.panels(m) if p.is_paired]
-    if counts and 2.0 ** (1 - min(counts)) > LEVEL / 10:
+def _few(study: Study, contests: dict[Metric, list[Contest]], where: str) -> Iterator[Sentence]:
+    """Metrics with too few patients for any of their tests to decide, whatever the values."""
+    blind: dict[tuple[int, int], list[str]] = {}
+    for metric, found in contests.items():
+        tested = [c for c in found if c.is_primary and c.verdict != "untested"]
+        panels = [study.panel(c.data, c.backbone, metric) for c in tested]
+        patients = max((len(set(p.patients)) for p in panels if p is not None), default=0)
+        if tested and _least(patients) * len(tested) > LEVEL:
+            blind.setdefault((patients, len(tested)), []).append(metric.title)
+    for (patients, tests), names in blind.items():
         yield Sentence(
-            f"Where there are only {min(counts)} independent patients no p-value is below"
-            f" {2.0 ** (1 - min(counts)):.3f} before correction: tests there can find little or"
-            " nothing.",
+            f"No test on {where} can decide by {_listed(names)}, whatever the maps: {patients}"
+            f" independent patients allow no p-value below {_least(patients):.3f}, and {tests} tests"
+            " are corrected for.",
             "warn",
         )
+
+
+def _least(patients: int) -> float:
+    """The smallest p-value that sign flips of so many patients can give."""
+    return float(2.0 ** (1 - patients))
 
 
 def _listed(parts: Sequence[str]) -> str:

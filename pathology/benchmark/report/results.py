@@ -10,14 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pathology.benchmark.study.roles import is_control, is_ours
 from pathology.benchmark.study.rows import COLUMNS
 from pathology.metrics.bootstrap import Estimate
 from pathology.metrics.comparison import group_means
 
-OURS = ("bcos", "bcos_contrastive", "contribution")
-"""Exact maps of B-cos networks, and exact contributions of tiles to a slide's logit."""
-CONTROLS = ("oracle", "random", "constant", "edge", "centre", "stain")
-"""Maps that explain nothing, and the truth: checks of metrics, never contestants."""
 REFUSED, FAILED = "refused", "failed"
 """Groups of rows that say why there is no value: a method that does not fit a network; an error."""
 COST = "cost"
@@ -58,7 +55,7 @@ class Metric:
 
     @property
     def primary(self) -> str:
-        """The one of :data:`OURS` that a study's claim is about."""
+        """The role of the method that a study's claim is about."""
         return "contribution" if self.group == SLIDES else "bcos"
 
     @property
@@ -214,7 +211,7 @@ class Study:
     def methods(self) -> list[str]:
         """Methods: ours first, controls last, else as they come."""
         found = list(dict.fromkeys(self.of_methods["method"]))
-        return sorted(found, key=lambda one: (one in CONTROLS, -(one in OURS)))
+        return sorted(found, key=lambda one: (is_control(one), -is_ours(one)))
 
     def metrics(self, headline: bool | None = None) -> list[Metric]:
         """Metrics of methods over all examples, in order.
@@ -237,7 +234,7 @@ class Study:
         return sorted(found, key=lambda one: one.group == SLIDES)
 
     def panel(self, data: str, backbone: str, metric: Metric, stratum: str = "") -> Panel | None:
-        """Methods on one network, if any was measured there.
+        """Methods on one network; none where nothing was measured or all is undefined.
 
         A metric of the network itself has one column, a method without a name.
         """
@@ -247,7 +244,7 @@ class Study:
         return self._panels.get(key)
 
     def panels(self, metric: Metric, stratum: str = "") -> Iterator[Panel]:
-        """On every tile set and network where the metric was measured."""
+        """On every tile set and network where the metric is defined for any method."""
         for data in self.data:
             for backbone in self.backbones.index:
                 panel = self.panel(data, backbone, metric, stratum)
@@ -260,6 +257,8 @@ class Study:
         # A metric's unit and better side are those of its first row in the study.
         known = {(one.group, one.name): one for one in (*self.metrics(), *self.backbone_metrics)}
         for found, rows in self.values.groupby(keys, sort=False):
+            if rows["value"].isna().all():
+                continue  # as of a set without masks; it is told among what is missing
             data, backbone, group, name, stratum = map(str, found)
             first = rows.iloc[0]
             metric = known.get((group, name)) or Metric(

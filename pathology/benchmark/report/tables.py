@@ -16,14 +16,13 @@ from pathology.benchmark.report.ranking import (
     SeedStability,
 )
 from pathology.benchmark.report.results import (
-    CONTROLS,
-    OURS,
     SLIDES,
     Metric,
     Panel,
     Study,
     title,
 )
+from pathology.benchmark.study.roles import is_control, is_ours, role
 from pathology.metrics.bootstrap import Estimate
 from pathology.metrics.comparison import group_means, sign_flip_test
 
@@ -182,7 +181,7 @@ def _headline_table(study: Study, data: str, backbone: str, panels: dict[Metric,
         " that are not told apart from it. Metrics of all examples together are not tested."
         " Controls are grey and take no part."
     )
-    muted = frozenset(i for i, n in enumerate(names) if n in CONTROLS)
+    muted = frozenset(i for i, n in enumerate(names) if is_control(n))
     return Table(
         f"{backbone} on {data}", caption, ["method", *map(head, panels)], rows, muted=muted
     )
@@ -219,7 +218,7 @@ def _group_table(study: Study, data: str, metrics: Sequence[Metric]) -> Table | 
         names = [n for n in study.methods if any(n in p.methods for p in panels.values())]
         columns = {metric: cells(panel) for metric, panel in panels.items()}
         for name in names:
-            if name in CONTROLS:
+            if is_control(name):
                 muted.add(len(rows))
             values = [columns[m].get(name, Cell("")) if m in columns else Cell("") for m in metrics]
             rows.append([Cell(str(backbone)), Cell(name), *values])
@@ -252,7 +251,7 @@ def _strata_tables(study: Study, group: str) -> Iterator[Table]:
             for method in study.methods:
                 values = [column.get(method, Cell("")) for column in columns]
                 if any(one.text for one in values):
-                    if method in CONTROLS:
+                    if is_control(method):
                         muted.add(len(table))
                     table.append([Cell(str(backbone)), Cell(method), *values])
         if table:
@@ -377,9 +376,10 @@ class Score:
         rival: the other method of the best mean over all of these; empty where none has all.
         rival_mean: its mean.
         random: mean of the random control there; NaN without.
-        verdicts: of all contests.
-        ahead: contests in which ours has the better mean.
+        verdicts: of the contests in which both have a value.
+        ahead: those in which ours has the better mean.
         tested: whether there are values by example.
+        undefined: contests without a value of one of the two.
     """
 
     metric: Metric
@@ -391,15 +391,18 @@ class Score:
     verdicts: Counter[Verdict]
     ahead: int
     tested: bool
+    undefined: int
 
     @property
     def total(self) -> int:
-        """Contests."""
+        """Contests that could be held."""
         return self.verdicts.total()
 
 
 def score(study: Study, metric: Metric, contests: Sequence[Contest]) -> Score | None:
-    """Sum up contests of one of ours by one metric."""
+    """Sum up contests of one of ours by one metric; none where none could be held."""
+    asked = len(contests)
+    contests = [one for one in contests if not math.isnan(one.difference.value)]
     if not contests:
         return None
     ours = contests[0].ours
@@ -413,9 +416,9 @@ def score(study: Study, metric: Metric, contests: Sequence[Contest]) -> Score | 
             continue
         mine.append(float(panel.means[panel.methods.index(ours)]))
         for name, mean in zip(against.methods, against.means, strict=True):
-            if name == "random":
+            if role(name) == "random":
                 blind.append(float(mean))
-            elif name not in CONTROLS and not (name in OURS and against is panel):
+            elif not is_control(name) and not (is_ours(name) and against is panel):
                 theirs.setdefault(name, []).append(float(mean))
     whole = {
         name: float(np.mean(v)) for name, v in theirs.items()
@@ -425,7 +428,7 @@ def score(study: Study, metric: Metric, contests: Sequence[Contest]) -> Score | 
     return Score(
         metric, float(np.mean(mine)), len(places), rival, whole.get(rival, math.nan),
         float(np.mean(blind)) if blind else math.nan, Counter(c.verdict for c in contests),
-        sum(c.gain > 0 for c in contests), any(c.pairs for c in contests),
+        sum(c.gain > 0 for c in contests), any(c.pairs for c in contests), asked - len(contests),
     )  # fmt: skip
 
 
@@ -438,8 +441,8 @@ def scoreboard(
     """Ours against all others, a row per headline metric; patients change sign as a whole."""
     rows = []
     for metric in study.headline:
-        own = score(study, metric, [c for c in same[metric] if c.ours == metric.primary])
-        other = score(study, metric, [c for c in twins[metric] if c.ours == metric.primary])
+        own = score(study, metric, [c for c in same[metric] if c.is_primary])
+        other = score(study, metric, [c for c in twins[metric] if c.is_primary])
         some = own or other
         if some is None:
             continue
@@ -482,8 +485,7 @@ def _against(found: Score | None, why: str) -> list[Cell]:
         return [name, Cell(f"({found.ahead} of {found.total})", "not tested")]
     counts = [found.verdicts[one] for one in ("better", "open", "worse")]
     kind = "worse" if counts[2] else "better" if counts[0] else ""
-    untested = found.verdicts["untested"]
-    small = f"{untested} without pairs" if untested else ""
+    small = f"{found.undefined} not defined" if found.undefined else ""
     return [name, Cell(" / ".join(map(str, counts)), small, kind)]
 
 

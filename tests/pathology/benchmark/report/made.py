@@ -175,6 +175,32 @@ def _method_rows(
         )  # fmt: skip
 
 
+def without_masks(rows, data, metrics):
+    """The same rows, as if a tile set had no masks for these metrics."""
+    gone = (rows["data"] == data) & rows["metric"].isin(metrics) & (rows["stratum"] == "")
+    told = rows[gone].drop_duplicates(["backbone", "seed", "method", "metric"])
+    nothing = {"value": np.nan, "low": np.nan, "high": np.nan, "example": "", "patient": ""}
+    told = told.assign(**nothing, note="the tile set has no masks of evidence")
+    return pd.concat([rows[~gone], told], ignore_index=True).astype(COLUMNS)
+
+
+def planted(rows, data, mean, owed=2.0):
+    """Rows of a planted mark, of those that have EPG.
+
+    Args:
+        rows: of a study.
+        data: name of the tile set.
+        mean: by method, of the share of positive values on the mark; else 0.3.
+        owed: logits that networks owe to the mark.
+    """
+    some = rows[(rows["data"] == data) & (rows["metric"] == "epg") & (rows["stratum"] == "")]
+    some = some.assign(group="confounder", headline=False)
+    shift = some["value"].fillna(0.5) * 0.01
+    shares = some.assign(metric="mark_epg", value=some["method"].map(mean).fillna(0.3) + shift)
+    owing = some.assign(metric="mark_reliance", better="none", value=owed + shift)
+    return pd.concat([rows, shares, owing], ignore_index=True).astype(COLUMNS)
+
+
 def pictures(seed=0, study="made", count=4, side=48):
     """Blobs, and what methods make of them."""
     random = np.random.default_rng(seed)

@@ -27,6 +27,14 @@ def test_every_network_has_a_strip_with_the_same_examples():
     assert found[0].examples[0].endswith("(tumour)")
 
 
+def test_strips_come_as_the_study_lists_them():
+    values = np.ones((8, 8), np.float32)
+    image = np.full((8, 8, 3), 200, np.uint8)
+    listed = [("z", "one"), ("z", "a net"), ("a", "one")]
+    made = [Picture("s", d, b, 0, "m", "x", image, values, "tumour") for d, b in listed]
+    assert [(one.data, one.backbone) for one in strips([*made, *made])] == listed
+
+
 def test_a_method_has_one_scale_for_all_its_examples():
     weak, strong = np.full((8, 8), 0.5, np.float32), np.full((8, 8), -2, np.float32)
     (strip,) = strips([picture("a", "x", weak, unit="logits"), picture("a", "y", strong)])

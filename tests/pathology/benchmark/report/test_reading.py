@@ -6,7 +6,7 @@ import pytest
 
 from pathology.benchmark.report.page import _reading
 from pathology.benchmark.report.results import read_studies
-from tests.pathology.benchmark.report.made import results
+from tests.pathology.benchmark.report.made import planted, results
 
 SMALL = {"data": ("tissue",), "examples": 16, "patients": 16}
 
@@ -38,13 +38,43 @@ def test_losses_are_told_with_their_size_and_their_winner(sentences):
 def test_wins_are_told_with_their_counts(sentences):
     won = one_of(sentences, "B-cos maps lose no test on the same network and win")
     assert won.kind == "better"
-    assert "EPG (14 of 14)" in won.text
+    wins, open_, untested = re.split(r" No test on | One value per network, ", won.text)
+    assert "EPG (14 of 14)" in wins
     assert "ABPC" not in won.text
-    assert "SaCo" not in won.text
+    assert "SaCo (ahead in 1" in open_
+    assert "so without a test, on the same network: Pooled AP" in untested
 
 
-def test_what_is_not_tested_is_not_a_win(sentences):
-    assert "Pooled AP" in one_of(sentences, "One value per network, so without a test").text
+def test_tests_that_a_control_leads_are_told_beside_the_count():
+    (study,) = read_studies(results(**SMALL, metrics=("epg",)))
+    rows = study.rows.copy()
+    wins = (rows["metric"] == "epg") & (rows["method"] == "edge")
+    rows.loc[wins & (rows["backbone"] == "bcos_resnet18"), "value"] = 5.0
+    (cheated,) = read_studies(rows)
+    assert "control" not in _reading(study)[0].text
+    # Seven rivals on that network.
+    assert "of 14 tests by 1 headline metric. In 7 of these" in _reading(cheated)[0].text
+    assert one_of(_reading(cheated), "Does not separate").kind == "warn"
+
+
+@pytest.mark.parametrize(("ours", "kind"), [(0.6, "better"), (0.05, "worse")])
+def test_a_planted_mark_is_told_of(ours, kind):
+    mean = {"bcos": ours, "random": 0.02}
+    (study,) = read_studies(planted(results(**SMALL, metrics=("epg",)), "tissue", mean))
+    found = one_of(_reading(study), "A mark is planted in tissue: the logit owes +2.0")
+    assert found.kind == kind
+    assert "more than nothing on 4 of 4 networks" in found.text
+    told = float(re.search(r"of B-cos maps ([\d.]+) lie", found.text).group(1))
+    assert told == pytest.approx(ours + 0.0075, abs=0.003)
+    count = {"better": "better in 14, worse in 0", "worse": "better in 0, worse in 14"}[kind]
+    assert f"{count} of 14 tests" in found.text
+
+
+def test_a_mark_that_nobody_relies_on_need_not_be_pointed_at():
+    rows = planted(results(**SMALL, metrics=("epg",)), "tissue", {"bcos": 0.6}, owed=-0.1)
+    found = one_of(_reading(read_studies(rows)[0]), "A mark is planted")
+    assert "more than nothing on 0 of 4 networks." in found.text
+    assert "tests" not in found.text
 
 
 def test_a_metric_that_does_not_separate_is_told_loudly(sentences):
@@ -84,8 +114,7 @@ def test_a_planted_defeat_is_no_victory():
 def test_one_seed_and_few_patients_are_told():
     found = read(seeds=(0,), examples=4, patients=4, metrics=("epg", "sds"))
     assert one_of(found, "One seed").kind == "warn"
-    assert (
-        "no p-value is below 0.125"
-        in one_of(found, "Where there are only 4 independent patients").text
-    )
+    few = one_of(found, "No test on the same network can decide by EPG and SDS, whatever the maps")
+    assert few.kind == "warn"
+    assert "4 independent patients allow no p-value below 0.125, and 14 tests" in few.text
     assert not [one for one in found if one.text.startswith("B-cos maps lose no test")]

@@ -6,7 +6,7 @@ import pytest
 
 from pathology.benchmark.report.results import Metric, read_studies, title
 from pathology.metrics.comparison import group_means
-from tests.pathology.benchmark.report.made import results
+from tests.pathology.benchmark.report.made import results, without_masks
 
 SMALL = {"data": ("tissue",), "examples": 12, "patients": 6, "metrics": ("epg", "sds", "pooled_ap")}
 
@@ -82,6 +82,17 @@ def test_strata_are_apart(study):
     known = Metric("confounder", "mark_epg")
     assert study.panel("tissue", "resnet18", known) is None
     assert study.panel("tissue", "resnet18", known, "no mark") is not None
+
+
+def test_a_set_without_masks_is_no_panel_but_is_counted():
+    rows = without_masks(results(**{**SMALL, "data": ("tissue", "cells")}), "cells", ["epg"])
+    (study,) = read_studies(rows)
+    epg = metric(study, "epg")
+    assert {one.data for one in study.panels(epg)} == {"tissue"}
+    assert study.panel("cells", "resnet18", epg) is None
+    lost = study.values[study.values["data"] == "cells"].query("metric == 'epg' and stratum == ''")
+    assert lost["value"].isna().all()
+    assert len(lost) > 40
 
 
 def test_missing_text_is_empty(table):

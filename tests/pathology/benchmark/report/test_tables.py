@@ -9,7 +9,7 @@ from pathology.benchmark.report.page import _contests, table_markdown
 from pathology.benchmark.report.ranking import alarms
 from pathology.benchmark.report.results import read_studies
 from pathology.metrics.bootstrap import Estimate
-from tests.pathology.benchmark.report.made import results
+from tests.pathology.benchmark.report.made import results, without_masks
 
 OPTIONS = {"data": ("tissue",), "examples": 12, "patients": 6, "metrics": ("epg", "saco", "abpc")}
 
@@ -111,6 +111,27 @@ def test_the_scoreboard_counts_tests_and_flags_controls(study):
     assert abpc[2].small == "rise"
     assert abpc[4].small == "not comparable"
     assert saco[-1].kind == "warn"
+
+
+def test_a_set_without_masks_leaves_the_scoreboard_of_the_others(study):
+    rows = results(**{**OPTIONS, "patients": 12, "data": ("tissue", "cells")})
+    (both,) = read_studies(without_masks(rows, "cells", ["epg"]))
+    (alone,) = read_studies(rows[rows["data"] == "tissue"])
+    boards = [
+        tables.scoreboard(one, *_contests(one), alarms(one, one.headline)).rows[0]
+        for one in (both, alone)
+    ]
+    assert [cell.text for cell in boards[0]] == [cell.text for cell in boards[1]]
+    assert boards[0][3].text == "14 / 0 / 0"
+
+
+def test_a_contest_without_a_value_is_no_contest():
+    rows = results(**{**OPTIONS, "patients": 12, "metrics": ("epg",)})
+    rise = (rows["method"] == "rise") & (rows["backbone"] == "bcos_resnet18")
+    rows.loc[rise & (rows["metric"] == "epg"), "value"] = math.nan
+    (less,) = read_studies(rows)
+    row = tables.scoreboard(less, *_contests(less), []).rows[0]
+    assert (row[3].text, row[3].small) == ("13 / 0 / 0", "1 not defined")
 
 
 def test_markdown_is_a_table_of_its_numbers(study):
