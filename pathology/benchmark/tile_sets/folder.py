@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from pathology.benchmark.tile_sets.grouping import share_out
 from pathology.benchmark.tile_sets.tile_set import SPLITS
 from pathology.benchmark.tile_sets.writing import Tile
-from pathology.data.image_files import read_image
+from pathology.data.image_files import read_image, split_name
 from pathology.data.manifest import image_root, read_tile_manifest
 from pathology.errors import ManifestError
 
@@ -58,6 +58,8 @@ class FolderTiles:
     kind: ClassVar[str] = "folder"
 
     def __post_init__(self) -> None:
+        if isinstance(self.classes, str):
+            raise ValueError(f"classes must be a list of names, got {self.classes!r}")
         object.__setattr__(self, "classes", tuple(self.classes))
         if len(set(self.classes)) < 2 or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes must be two or more different names, got {self.classes}")
@@ -96,7 +98,7 @@ class FolderTiles:
         table = self._table()
         for name in ("path", "mask"):
             for file in dict.fromkeys(table.get(name, ())):
-                content.update(Path(file.split("#")[0]).read_bytes() if file else b"none")
+                content.update(split_name(file)[0].read_bytes() if file else b"none")
         content.update(table.drop(columns=["path", "mask"], errors="ignore").to_csv().encode())
         return settings | {"content": content.hexdigest()[:16]}
 
@@ -128,7 +130,7 @@ class FolderTiles:
         if image.shape[:2] != side:
             resized = np.asarray(Image.fromarray(image).resize(side, Image.Resampling.BICUBIC))
         # Files of one name may lie in several folders, and many images in one file.
-        place = f"{row['path_told']}#{row.get('index', '')}"
+        place = _place(row)
         name = f"{Path(row['path']).stem}_{hashlib.sha256(place.encode()).hexdigest()[:8]}"
         others = {k: v for k, v in row.items() if k not in _OURS}
         return Tile(
@@ -179,9 +181,8 @@ class FolderTiles:
             )
         if "val" not in there:
             train = table.index[table["split"] == "train"]
-            owners = table["patient_id" if "patient_id" in table else "path_told"][train]
             table.loc[train, "split"] = share_out(
-                list(owners),
+                [_owner(row) for row in table.loc[train].to_dict("records")],
                 list(table["label"][train]),
                 {"train": 1 - self.val_share, "val": self.val_share},
                 self.seed,
@@ -211,10 +212,26 @@ class FolderTiles:
             renamed = Path(scratch) / "manifest.csv"
             told.to_csv(renamed, index=False)
             try:
-                return read_tile_manifest(renamed, root=root)
+                table = read_tile_manifest(renamed, root=root)
             except ManifestError as error:
                 text = str(error).replace(str(renamed), str(self.manifest))
                 raise type(error)(text) from error
+        lost = [mask for mask in table.get("mask", ()) if mask and not Path(mask).is_file()]
+        if lost:
+            raise ManifestError(
+                f"{self.manifest}: {len(lost)} of {len(table)} masks are missing: {lost[0]};"
+                " restore them, or leave the cell empty where a tile has no evidence"
+            )
+        return table
+
+
+def _owner(row: Mapping[Any, Any]) -> str:
+    """What must not be torn apart: the patient where known, else the tile."""
+    return str(row.get("patient_id") or _place(row))
+
+
+def _place(row: Mapping[Any, Any]) -> str:
+    return f"{row['path_told']}#{row.get('index', '')}"
 
 
 _OURS = {"path", "index", "path_told", "label", "split", "patient_id", "mask"}

@@ -64,7 +64,8 @@ class TileSet:
         name: of the set.
         classes: in the order of a model's logits.
         size_px: side of its tiles.
-        positive: the class whose evidence masks show; None where there is no such class.
+        positive: the class whose evidence masks show; None where each mask shows the evidence of
+            its tile's own class.
         masks: names of the masks that it has.
         stamp: fingerprint of all that decides its pixels and labels.
         table: the manifest, everything as text.

@@ -104,6 +104,7 @@ def test_a_set_is_known_by_its_pixels_wherever_they_lie(tmp_path: Path) -> None:
         ({"path": "nowhere.csv"}, ManifestError, "nowhere.csv: no such manifest"),
         ({"positive": "ugly"}, ValueError, "positive must be one of good, bad, got 'ugly'"),
         ({"classes": ["good"]}, ValueError, "two or more different names"),
+        ({"classes": "ab"}, ValueError, "classes must be a list of names, got .ab."),
     ],
 )
 def test_what_cannot_be_used_is_said(
@@ -148,3 +149,41 @@ def test_rows_of_an_array_file_are_images_too(tmp_path: Path) -> None:
     found = {image.tobytes() for image in made.split("test").images}
     assert found == {image.tobytes() for image in pixels[18:]}
     read_tile_manifest(made.manifest)  # as training reads it
+
+
+def test_val_is_split_off_by_tile_where_no_patient_is_known(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3)).astype(np.uint8)
+    np.save(tmp_path / "all.npy", pixels)
+    rows = [
+        {
+            "path": "all.npy",
+            "index": i,
+            "label": CLASSES[i % 2],
+            "split": "train" if i < 24 else "test",
+            "patient_id": "known" if i < 2 else "",
+        }
+        for i in range(30)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "manifest.csv", index=False)
+    settings = {"kind": "folder", "path": str(tmp_path), "classes": CLASSES, "size_px": 8}
+    table = make_tile_set(settings | {"val_share": 0.25}, tmp_path / "set").table
+    assert table["split"].value_counts().to_dict() == {"train": 18, "val": 6, "test": 6}
+    assert table.loc[table["patient_id"] == "known", "split"].nunique() == 1
+
+
+def test_a_mask_that_is_not_there_is_said(tmp_path: Path) -> None:
+    settings = data(tmp_path / "mine", masks=True)
+    (tmp_path / "mine" / "images" / "3_mask.png").unlink()
+    with pytest.raises(ManifestError, match=r"1 of 40 masks are missing: .*3_mask\.png; restore"):
+        make_tile_set(settings, tmp_path / "set")
+
+
+def test_names_of_files_may_have_a_hash(tmp_path: Path) -> None:
+    settings = data(tmp_path / "mine")
+    images = tmp_path / "mine" / "images"
+    (images / "0.png").rename(images / "slide#0.png")
+    table = pd.read_csv(tmp_path / "mine" / "manifest.csv")
+    table.loc[0, "file"] = "slide#0.png"
+    table.to_csv(tmp_path / "mine" / "manifest.csv", index=False)
+    made = make_tile_set(settings, tmp_path / "set")
+    assert made.table["path"].str.contains("slide#0_").sum() == 1
