@@ -26,13 +26,14 @@ class AttnLRP:
 
     Softmax passes relevance on by its first-order Taylor expansion, ``R_i = x_i (R_i - s_i sum_j
     R_j)``; a product of two activations (queries with keys, the attention matrix with values) gives
-    each half; activations and norms pass it through, their gates and deviations held; linear layers
-    by the epsilon or the gamma rule. The expansion has a constant of its own, so relevance is not
+    each half; activations and norms pass it through, their gates and deviations held; layers with
+    weights by the gamma rule, without which relevance of a vision transformer is mostly noise of
+    both signs. The expansion has a constant of its own, so relevance is not
     conserved by pixels, position, tokens and biases alone: what it takes is measured and called
     ``absorbed``.
 
     With ``attention="held"`` the attention matrix is a constant and values take all: conservative
-    propagation (CP-LRP). With ``gamma=0`` that is the algebra of the ledger, whose maps with
+    propagation (CP-LRP). With both gammas 0 that is the algebra of the ledger, whose maps with
     ``zero="mean"`` it then gives.
 
     Relevance is of what the encoding makes of pixels. Constants: ``position``, ``tokens``,
@@ -43,8 +44,9 @@ class AttnLRP:
 
     Args:
         attention: ``"taylor"`` or ``"held"``.
-        gamma: how much more contributions of the output's own sign count in layers with weights;
-            0 is the epsilon rule.
+        gamma: how much more contributions of the output's own sign count in linear layers; 0 is the
+            epsilon rule. The default of both is the middle of the grid that the authors search.
+        gamma_convolutions: the same in convolutions, of patches or a stem.
         epsilon: stabiliser of the epsilon rule, in units of a layer's output.
 
     Source:
@@ -56,14 +58,17 @@ class AttnLRP:
     name: ClassVar[str] = "attnlrp"
     is_signed: ClassVar[bool] = True
     unit: ClassVar[Unit] = "logits"
+    version: ClassVar[int] = 2  # 1 had no gamma by default
 
     attention: Attention = "taylor"
-    gamma: float = 0.0
+    gamma: float = 0.05
+    gamma_convolutions: float = 0.25
     epsilon: float = 1e-6
 
     def __post_init__(self) -> None:
         one_of("attention", self.attention, get_args(Attention))
         at_least("gamma", self.gamma, 0)
+        at_least("gamma_convolutions", self.gamma_convolutions, 0)
         at_least("epsilon", self.epsilon, 0)
 
     def check(self, classifier: Classifier) -> None:
@@ -86,12 +91,12 @@ class _Held(RelevanceGates):
 
     def __init__(self, settings: AttnLRP, classifier: Classifier, images: Tensor) -> None:
         super().__init__(settings.name, classifier, images, {}, settings.epsilon)
-        self._gamma = settings.gamma
+        self._settings = settings
 
     def pass_on(self, layer: Layer) -> Tensor:
-        if self._gamma:
-            return relevance.gamma(layer, self._gamma)
-        return super().pass_on(layer)
+        is_linear = layer.weight.ndim <= 2
+        gamma = self._settings.gamma if is_linear else self._settings.gamma_convolutions
+        return relevance.gamma(layer, gamma) if gamma else super().pass_on(layer)
 
 
 class _Taylor(_Held):

@@ -13,6 +13,7 @@ from tests.bcos_vit.attribution.families import spotted, tiny
 TARGET = torch.tensor([2, 0])
 VITS = ["vit", "vit_avg", "vitc", "swin"]
 WIDTH, TOKENS = 4, 9
+PLAIN = {"gamma": 0.0, "gamma_convolutions": 0.0, "epsilon": 0.0}
 
 
 class Attending(nn.Module):
@@ -96,7 +97,7 @@ def test_attention_by_hand(fused, masked):
     mask = torch.randn(TOKENS, TOKENS, dtype=torch.float64) if masked else None
     classifier = attending(mask=mask, fused=fused)
     images = torch.rand(2, 3, 3, 3, dtype=torch.float64)
-    result = make_method("attnlrp", epsilon=0.0)(classifier, images, torch.tensor([1, 0]))
+    result = make_method("attnlrp", **PLAIN)(classifier, images, torch.tensor([1, 0]))
     for image, target, found in zip(images, (1, 0), result.maps, strict=True):
         expected = by_hand(
             classifier.model, image.numpy(), target, 0.0 if mask is None else mask.numpy()
@@ -127,7 +128,7 @@ def test_what_must_not_be_attended_to_has_no_relevance():
             assert (maps[0] != 0).sum() == TOKENS - 1
 
 
-@pytest.mark.parametrize("settings", [{}, {"attention": "held"}, {"gamma": 0.1}])
+@pytest.mark.parametrize("settings", [{}, {"attention": "held"}, PLAIN])
 @pytest.mark.parametrize("family", VITS)
 def test_what_is_not_conserved_is_measured(family, settings):
     result = make_method("attnlrp", **settings)(tiny(family), spotted(), TARGET)
@@ -141,15 +142,48 @@ def test_what_is_not_conserved_is_measured(family, settings):
 @pytest.mark.parametrize("family", VITS)
 def test_with_attention_held_it_is_the_ledger(family):
     classifier = tiny(family)
-    held = make_method("attnlrp", attention="held", epsilon=0.0)(classifier, spotted(), TARGET)
+    held = make_method("attnlrp", attention="held", **PLAIN)(classifier, spotted(), TARGET)
     ledger = make_method("ledger", zero="mean")(classifier, spotted(), TARGET)
     scale = float(ledger.maps.abs().max())
     torch.testing.assert_close(held.maps, ledger.maps, atol=1e-11 * scale, rtol=0)
     assert held.constants.keys() == ledger.constants.keys()
     for name, term in ledger.constants.items():
         torch.testing.assert_close(held.constants[name], term)
-    taylor = make_method("attnlrp", epsilon=0.0)(classifier, spotted(), TARGET)
+    taylor = make_method("attnlrp", **PLAIN)(classifier, spotted(), TARGET)
     assert (taylor.maps - ledger.maps).abs().max() > 1e-3 * scale
+
+
+def test_gammas_of_linear_layers_and_of_convolutions():
+    """A patch embedding and a head, each a sum of signed contributions of one pixel or token."""
+
+    class Embedding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch, self.head = nn.Conv2d(3, WIDTH, 1), nn.Linear(WIDTH, 2)
+            self.qkv, self.num_heads = nn.Linear(1, 1), 1  # looks like attention
+
+        def forward(self, images):
+            return self.head(self.patch(images).flatten(1))
+
+    def by_gamma(a, w, b, relevance, gamma):
+        passed = np.zeros(len(a))
+        for k, row in enumerate(w):
+            terms = np.append(a * row, b[k])
+            terms = np.where(terms * terms.sum() > 0, 1 + gamma, 1) * terms
+            passed += terms[:-1] / terms.sum() * relevance[k]
+        return passed
+
+    classifier = Classifier(Embedding(), nn.Identity()).double().eval()
+    images = torch.rand(1, 3, 1, 1, dtype=torch.float64)
+    settings = {"gamma": 0.3, "gamma_convolutions": 0.7}
+    result = make_method("attnlrp", **settings)(classifier, images, torch.tensor([1]))
+    w = {name: value.numpy().squeeze() for name, value in classifier.model.state_dict().items()}
+    x = images.numpy().squeeze()
+    tokens = w["patch.weight"] @ x + w["patch.bias"]
+    logits = w["head.weight"] @ tokens + w["head.bias"]
+    on_tokens = by_gamma(tokens, w["head.weight"], w["head.bias"], [0, logits[1]], 0.3)
+    on_pixels = by_gamma(x, w["patch.weight"], w["patch.bias"], on_tokens, 0.7)
+    assert result.maps.item() == pytest.approx(on_pixels.sum(), rel=1e-10)
 
 
 def test_fused_attention_or_not():
@@ -175,6 +209,7 @@ def test_networks_without_attention_are_refused(family):
     [
         ({"attention": "rollout"}, "attention must be one of taylor, held"),
         ({"gamma": -1.0}, "gamma must be finite and at least 0"),
+        ({"gamma_convolutions": -1.0}, "gamma_convolutions must be finite and at least 0"),
         ({"epsilon": float("inf")}, "epsilon must be finite and at least 0"),
     ],
 )
