@@ -33,8 +33,7 @@ NETWORKS = {
         {"depths": (2, 1), "embed_dim": 16, "num_heads": (1, 2), "img_size": 32, "window_size": 4},
         32,
     ),
-    "squeeze and excite": ("seresnet18", {}, 32),
-    "swish": ("efficientnet_lite0", {}, 32),
+    "swish, squeeze and excite": ("test_efficientnet", {}, 32),
 }
 ADDED = {
     "vit": {"position"},

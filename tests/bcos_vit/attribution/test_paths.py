@@ -55,12 +55,13 @@ def test_maps_sum_to_the_difference_of_logits(family, baseline):
 
 
 def test_too_few_steps_show_as_a_gap():
-    network = tiny("bcos_convnext")
     rough, fine = (
-        make_method("integrated_gradients", steps=steps)(network, spotted(), TARGET)
-        for steps in (1, 50)
+        make_method("integrated_gradients", steps=steps)(
+            classifier(Cubes()), images(), torch.tensor([1, 1])
+        )
+        for steps in (1, 2)
     )
-    assert (rough.completeness_gap > 10 * fine.completeness_gap).all()
+    assert (rough.completeness_gap > 1e4 * fine.completeness_gap).all()
 
 
 def test_integrated_gradients_as_captum():
@@ -88,7 +89,7 @@ def test_gradient_shap_estimates_the_mean_of_integrated_gradients():
     expected = [
         make_method("integrated_gradients", baseline=name)(network, x, target) for name in names
     ]
-    found = make_method("gradient_shap", baselines=names, samples=40)(network, x, target)
+    found = make_method("gradient_shap", baselines=names, samples=20)(network, x, target)
     mean = sum(each.maps for each in expected) / 2
     off = (found.maps - mean) / found.standard_error
     # Points are shared by all pixels, so that their deviations go together.
@@ -96,7 +97,7 @@ def test_gradient_shap_estimates_the_mean_of_integrated_gradients():
     assert found.standard_error.max() < 0.5 * mean.abs().max()
     torch.testing.assert_close(found.reference, sum(each.reference for each in expected) / 2)
     # The gap is a sampling error as well, which more samples reduce.
-    more = make_method("gradient_shap", baselines=names, samples=160)(network, x, target)
+    more = make_method("gradient_shap", baselines=names, samples=80)(network, x, target)
     assert more.standard_error.mean() < 0.75 * found.standard_error.mean()
 
 

@@ -74,7 +74,7 @@ def test_the_limit_on_a_linear_network(estimate):
 def test_the_standard_error_is_the_spread_over_seeds(estimate):
     model, batch = Linear(bias=-3.0), images()
     runs = [
-        make_method("rise", n_masks=200, cells=3, estimate=estimate, seed=seed)(
+        make_method("rise", n_masks=100, cells=3, estimate=estimate, seed=seed)(
             classifier(model), batch, TARGET
         )
         for seed in range(60)
