@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from pathology.benchmark.report.pictures import GAP, SIDE, Picture, Strip, strips
 from pathology.benchmark.report.ranking import FAMILIES, Ranking, rankings
@@ -24,6 +25,7 @@ from pathology.outputs import complete_file
 MARKERS = "osD^vPX*"
 _WIDTH = 11.0  # inches of a figure as wide as the page
 _MOST_PANELS = 6
+"""Side by side; more are put below."""
 
 
 def dot_figure(study: Study, data: str, metrics: Sequence[Metric]) -> Figure | None:
@@ -31,7 +33,7 @@ def dot_figure(study: Study, data: str, metrics: Sequence[Metric]) -> Figure | N
 
     Filled markers are B-cos networks, hollow ones conventional; patients are drawn as a whole.
     """
-    shown = [m for m in metrics if any(p.data == data for p in study.panels(m))][:_MOST_PANELS]
+    shown = [m for m in metrics if any(p.data == data for p in study.panels(m))]
     if not shown:
         return None
     panels = {m: [p for p in study.panels(m) if p.data == data] for m in shown}
@@ -40,9 +42,15 @@ def dot_figure(study: Study, data: str, metrics: Sequence[Metric]) -> Figure | N
     networks = list(study.backbones.index)
     pairs = list(dict.fromkeys(study.backbones["pair"]))
     step = 0.7 / max(1, len(networks))
-    width = 2.0 + (_WIDTH - 2.0) * len(shown) / _MOST_PANELS
-    figure = Figure(figsize=(max(4.0, width), 1.0 + 0.3 * len(names)), layout="constrained")
-    grid = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    lines = math.ceil(len(shown) / _MOST_PANELS)
+    columns = math.ceil(len(shown) / lines)
+    width = 2.0 + (_WIDTH - 2.0) * columns / _MOST_PANELS
+    size = max(4.0, width), 0.7 + lines * (0.3 + 0.3 * len(names))
+    figure = Figure(figsize=size, layout="constrained")
+    places = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+    grid = places[: len(shown)]
+    for axes in places[len(shown) :]:
+        axes.axis("off")
     for axes, metric in zip(grid, shown, strict=True):
         for panel in panels[metric]:
             about = study.backbones.loc[panel.backbone]
@@ -73,7 +81,7 @@ def dot_figure(study: Study, data: str, metrics: Sequence[Metric]) -> Figure | N
         labels |= dict(zip(texts, handles, strict=True))
     figure.legend(
         list(labels.values()), list(labels), loc="outside upper center",
-        ncols=min(6, len(labels), 2 * len(shown)), fontsize=8, frameon=False,
+        ncols=min(6, len(labels), 2 * columns), fontsize=8, frameon=False,
     )  # fmt: skip
     return figure
 
@@ -152,6 +160,8 @@ def cost_figure(study: Study, metric: Metric, seconds: Metric) -> Figure | None:
                 color=colour,
             )  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.2, y=0.12)
         axes.set_xlabel("seconds per map (log)", fontsize=9, color=INK)
         axes.set_title(FAMILIES[family], fontsize=10, color=INK)

@@ -223,19 +223,20 @@ def _dots(study: Study) -> list[dict[str, str]]:
     return found
 
 
-def _cost(study: Study) -> list[dict[str, str]]:
+def _cost(study: Study) -> list[dict[str, Any]]:
+    """A metric of each group first, which is enough to see what quality costs; then the others."""
     seconds = figures.seconds_metric(study)
     if seconds is None:
         return []
     found = []
-    # One metric of each group is enough to see what quality costs.
     first = {one.group: one for one in reversed(study.headline)}
-    for metric in reversed(first.values()):
+    for metric in study.headline:
         figure = figures.cost_figure(study, metric, seconds)
         if figure is not None:
             caption = "A point is a mean over networks and sets (seconds: geometric); no intervals."
             title = f"{metric.title} against seconds"
-            found.append(_figure(title, figures.svg_uri(figure), caption))
+            shown = _figure(title, figures.svg_uri(figure), caption)
+            found.append({**shown, "is_first": metric in first.values()})
     return found
 
 

@@ -266,7 +266,7 @@ def _shares(study: Study) -> Iterator[Sentence]:
             if parts:
                 yield Sentence(
                     f"{metric.title}, over networks and sets: {_listed(parts)}; what is missing is"
-                    " position codes, tokens and biases.",
+                    " position codes, tokens, biases, logits of baselines and what does not add up.",
                 )
 
 
@@ -344,12 +344,13 @@ def _stability(study: Study, found: Sequence[SeedStability]) -> Iterator[Sentenc
 
 def _missing(study: Study) -> Iterator[Sentence]:
     """What is not in any mean."""
-    lost = int(study.of_methods["value"].isna().sum())
+    asked = study.values[~study.is_lacking & (study.values["method"] != "")]
+    lost = int(asked["value"].isna().sum())
     pairs = study.rows[study.is_refused].drop_duplicates(["backbone", "method"])
     failed = int(study.is_failed.sum())
     if lost or len(pairs) or failed:
         yield Sentence(
-            f"{lost:,} of {len(study.of_methods):,} values of methods are not defined,"
+            f"{lost:,} of {len(asked):,} values of methods are not defined,"
             f" pairs of method and network that are refused: {len(pairs)}, pieces of work that"
             f" failed: {failed}. All are listed below with reasons.",
             "warn" if failed else "open",
@@ -368,8 +369,8 @@ def _few(study: Study, contests: dict[Metric, list[Contest]], where: str) -> Ite
     for (patients, tests), names in blind.items():
         yield Sentence(
             f"No test on {where} can decide by {_listed(names)}, whatever the maps: {patients}"
-            f" independent patients allow no p-value below {_least(patients):.3f}, and {tests} tests"
-            " are corrected for.",
+            f" independent patients allow no p-value below {_least(patients):.3f}, and for {tests}"
+            " tests it is corrected.",
             "warn",
         )
 

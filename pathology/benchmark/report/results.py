@@ -187,6 +187,13 @@ class Study:
         return self.rows["group"] == FAILED
 
     @cached_property
+    def is_lacking(self) -> "pd.Series[bool]":
+        """Values of a metric on a network of which no method has any, as of a set without masks."""
+        keys = [self.values[one] for one in ("data", "backbone", "group", "metric", "stratum")]
+        found: pd.Series[bool] = self.values["value"].isna().groupby(keys).transform("all")
+        return found
+
+    @cached_property
     def of_methods(self) -> pd.DataFrame:
         """Values of explanation methods."""
         return self.values[self.values["method"] != ""]
@@ -256,9 +263,7 @@ class Study:
         order = ["", *self.methods]
         # A metric's unit and better side are those of its first row in the study.
         known = {(one.group, one.name): one for one in (*self.metrics(), *self.backbone_metrics)}
-        for found, rows in self.values.groupby(keys, sort=False):
-            if rows["value"].isna().all():
-                continue  # as of a set without masks; it is told among what is missing
+        for found, rows in self.values[~self.is_lacking].groupby(keys, sort=False):
             data, backbone, group, name, stratum = map(str, found)
             first = rows.iloc[0]
             metric = known.get((group, name)) or Metric(

@@ -292,7 +292,26 @@ def backbone_tables(study: Study) -> list[Table]:
             pairs = _pair_table(study, data, metrics)
             if pairs is not None:
                 found.append(pairs)
-    return found
+    return found + list(_network_strata(study))
+
+
+def _network_strata(study: Study) -> Iterator[Table]:
+    """What networks do on parts of the examples, a table per tile set and metric."""
+    rows = study.values
+    rows = rows[(rows["method"] == "") & (rows["stratum"] != "")]
+    keys = ["data", "group", "metric", "unit", "better"]
+    for data, group, name, unit, better in rows[keys].drop_duplicates().itertuples(index=False):
+        metric = Metric(group, name, unit, better)
+        here = rows[(rows["data"] == data) & (rows["group"] == group) & (rows["metric"] == name)]
+        strata = list(dict.fromkeys(here["stratum"]))
+        table, seen = [], []
+        for backbone in dict.fromkeys(here["backbone"]):
+            panels = [study.panel(str(data), str(backbone), metric, one) for one in strata]
+            seen += [one for one in panels if one is not None]
+            values = [Cell("") if one is None else cells(one).get("", Cell("")) for one in panels]
+            table.append([Cell(str(backbone)), *values])
+        caption = f"A column per part of the examples. Means over seeds; {drawn(seen)}."
+        yield Table(f"{head(metric)}, {data}", caption, ["network", *strata], table)
 
 
 def _pair_table(study: Study, data: str, metrics: Sequence[Metric]) -> Table | None:
@@ -574,25 +593,50 @@ def alarm_table(found: Sequence[Alarm]) -> Table:
 
 
 def undefined_table(study: Study) -> Table | None:
-    """Values that are not defined, by metric, method and reason; nothing is drawn."""
-    keys = ["metric", "method"]
-    of = study.values.groupby(keys, sort=False)["value"].transform("size")
-    lost = study.values.assign(of=of)[study.values["value"].isna()]
-    if lost.empty:
+    """Values that are not defined, by what they are of and reason; nothing is drawn."""
+    values = study.values
+    lost = values["value"].isna()
+    if not lost.any():
         return None
-    found = lost.groupby([*keys, "note"], sort=False)["of"].agg(["size", "first"]).reset_index()
-    found = found.sort_values("size", ascending=False, kind="stable")
-    table = [
+    # Of all methods, told once; else by method, metrics of one reason and number together.
+    rows = [
         [
-            Cell(title(metric)), Cell(method or "network"), Cell(f"{count} of {total}"),
-            Cell(note or "no reason given", "", "" if note else "warn"),
+            Cell(_metrics(part["metric"])), Cell("all"), Cell(f"all of {data or 'this study'}"),
+            _reason(note),
         ]
-        for metric, method, note, count, total in found.itertuples(index=False, name=None)
+        for (data, _, note), part in values[study.is_lacking].groupby(
+            ["data", "group", "note"], sort=False
+        )
+    ]  # fmt: skip
+    some = values[~study.is_lacking]
+    some = some.assign(of=some.groupby(["metric", "method"], sort=False)["value"].transform("size"))
+    some = some[some["value"].isna()]
+    counted = some.groupby(["method", "metric", "note", "of"], sort=False).size().reset_index()
+    counted = counted.rename(columns={0: "size"}).sort_values(
+        "size", ascending=False, kind="stable"
+    )
+    rows += [
+        [
+            Cell(_metrics(part["metric"])), Cell(method or "network"), Cell(f"{size} of {of}"),
+            _reason(note),
+        ]
+        for (method, note, size, of), part in counted.groupby(
+            ["method", "note", "size", "of"], sort=False
+        )
     ]  # fmt: skip
     return Table(
-        "Not defined", "Values left out of means and tests, over all networks, sets and seeds.",
-        ["metric", "method", "values", "reason"], table, 2,
+        "Not defined", "Values left out of means and tests, over all networks, sets and seeds;"
+        " the count is of each metric.",
+        ["metrics", "method", "values", "reason"], rows, 2,
     )  # fmt: skip
+
+
+def _metrics(names: Iterable[str]) -> str:
+    return ", ".join(title(one) for one in dict.fromkeys(names))
+
+
+def _reason(note: str) -> Cell:
+    return Cell(note or "no reason given", "", "" if note else "warn")
 
 
 def refused_table(study: Study) -> Table | None:

@@ -116,5 +116,5 @@ def test_one_seed_and_few_patients_are_told():
     assert one_of(found, "One seed").kind == "warn"
     few = one_of(found, "No test on the same network can decide by EPG and SDS, whatever the maps")
     assert few.kind == "warn"
-    assert "4 independent patients allow no p-value below 0.125, and 14 tests" in few.text
+    assert "4 independent patients allow no p-value below 0.125, and for 14 tests" in few.text
     assert not [one for one in found if one.text.startswith("B-cos maps lose no test")]

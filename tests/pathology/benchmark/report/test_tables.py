@@ -62,6 +62,17 @@ def test_what_is_undefined_is_counted_with_its_reason(study):
     assert row(table, "EPG", "input_x_gradient")[2].text == "16 of 96"
 
 
+def test_what_no_method_can_have_is_told_once():
+    rows = results(**{**OPTIONS, "data": ("tissue", "cells")})
+    (study,) = read_studies(without_masks(rows, "cells", ["epg", "saco"]))
+    table = tables.undefined_table(study)
+    assert [[c.text for c in r] for r in table.rows if "masks" in r[3].text] == [
+        ["EPG", "all", "all of cells", "the tile set has no masks of evidence"],
+        ["SaCo", "all", "all of cells", "the tile set has no masks of evidence"],
+    ]
+    assert row(table, "SaCo", "constant")[2].text == "96 of 96"
+
+
 def test_refusals_and_failures_have_their_reasons(study):
     refused = tables.refused_table(study)
     rollout = row(refused, "rollout")
@@ -146,3 +157,11 @@ def test_markdown_is_a_table_of_its_numbers(study):
     assert "bcos_vitc_tiny on tissue" in text
     with pytest.raises(ValueError, match="no study 'other' in the results, which have made"):
         table_markdown(study.rows, "other")
+
+
+def test_what_networks_do_on_parts_of_the_examples(study):
+    """Planted: a mark owes 0.25 less where there is one."""
+    (table,) = (one for one in tables.backbone_tables(study) if "mark: pen" in one.columns)
+    assert table.columns == ["network", "mark: pen", "no mark"]
+    for cells in table.rows:
+        assert float(cells[1].text.replace("\u2212", "-")) < float(cells[2].text)
