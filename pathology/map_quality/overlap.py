@@ -83,13 +83,6 @@ def choose_threshold(
     return float(grid[means.argmax()])
 
 
-def oracle_threshold(
-    maps: ArrayLike, masks: ArrayLike, thresholds: ArrayLike | None = None
-) -> float:
-    """As :func:`choose_threshold`, on the maps that are then measured: not an honest choice."""
-    return choose_threshold(maps, masks, thresholds)
-
-
 def oracle_dice(maps: ArrayLike, masks: ArrayLike) -> NDArray[np.float64]:
     """Each map's highest Dice at any threshold, chosen by its own mask: an upper bound.
 

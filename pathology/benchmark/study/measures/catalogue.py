@@ -66,7 +66,9 @@ METRICS: dict[str, dict[str, Metric]] = {
         "mark_concentration": Metric(
             "the same over the mark's share of the tile: 1 is chance", unit="x"
         ),
-        "mark_evidence_epg": Metric("share of positive values on the evidence, of marked tiles"),
+        "mark_evidence_epg": Metric(
+            "share of positive values on the evidence, of marked tiles", "none"
+        ),
         "mark_reliance": Metric(
             "logit on the marked tile less that on the same without the mark:"
             " what the network owes to the mark",

@@ -1,6 +1,7 @@
 """Groups of metrics: the true map ranks first, noise last, a constant never wins."""
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import pytest
 
 from bcos_vit.attribution import make_method
 from pathology.benchmark.study.measures import GROUPS, METRICS, Subject, UnknownMaskError
+from pathology.map_quality.stability import Stability
 from tests.pathology.benchmark.study.made_subject import (
     MadeSet,
     Seeing,
@@ -140,6 +142,42 @@ def test_only_maps_that_are_measured_are_made():
     measured("localisation", Counting(), repeats=0)
     # Eight test tiles, and the four of validation with evidence, all for the class of evidence.
     assert asked == [1] * 12
+
+
+def test_thresholds_are_chosen_on_validation():
+    tiles = made_set()
+    tiles.parts["val"].masks["evidence"][1::2] = True
+    # All of a tile is the best there; on test it takes all pixels for a mask of a sixteenth.
+    values = measured("localisation", subject(SEEING, tiles=tiles), repeats=0)
+    assert numbers(values, "dice") == pytest.approx([2 / 17] * 4)
+
+
+def test_stability_is_by_kind_and_so_are_the_reasons(monkeypatch):
+    told = {"stain": "the answer changes: logit 1 to 2", "shift": "a map is constant"}
+
+    def under(score, explain, image, target, *, changes, batch):
+        assert target == predicted[len(asked)]
+        asked.append(image)
+        return [
+            Stability(each.name, math.nan if note else 0.5, math.nan, 1.0, 1.0, note)
+            for each in changes
+            for note in [told.get(each.name.split()[0], "")]
+        ]
+
+    asked = []
+    made = subject(SEEING)
+    predicted = made.predicted()
+    # The package has the function under the module's name.
+    module = sys.modules["pathology.benchmark.study.measures.stability"]
+    monkeypatch.setattr(module, "stability_of", under)
+    values = measured("stability", made, examples=2)
+    assert np.array_equal(asked, made.test.images[:2].astype(np.float32) / 255)
+    assert numbers(values, "scanner_stability").tolist() == [0.5, 0.5]
+    for kind, note in told.items():
+        mine = [v for v in values if v.metric == f"{kind}_stability"]
+        assert all(math.isnan(v.value) and v.note == note for v in mine)
+    # Two shifts of three are within tiles of 16 px.
+    assert numbers(values, "answers_held") == pytest.approx([6 / 10] * 2)
 
 
 def test_removed_cells_become_the_glass_of_training_tiles(monkeypatch):
