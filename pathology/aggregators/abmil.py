@@ -1,8 +1,7 @@
 """Attention-based multiple-instance learning, with a classifier of two layers or a linear one."""
 
-import copy
+from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from pathology.aggregators.aggregator import Aggregator
@@ -57,14 +56,11 @@ class AttentionMIL(Aggregator):
 
     def subsets(self, features: Tensor, target: int) -> NormalisedSum:
         embedded: Tensor = self.embed(features)
-        classifier, to_logits = copy.deepcopy(self.classifier).double(), self.finish(target)
-
-        @torch.no_grad()
-        def finish(pooled: Tensor) -> Tensor:
-            with torch.autocast(pooled.device.type, enabled=False):
-                return to_logits(classifier(pooled)[:, target, None])
-
-        return NormalisedSum(embedded.double(), self.scores(embedded)[:, 0].double(), finish)
+        first, behind = two_layers(self.classifier, target)
+        scores, to_logits = self.scores(embedded)[:, 0].double(), self.finish(target)
+        return NormalisedSum(
+            embedded.double() @ first, scores, lambda pooled: to_logits(behind(pooled)[:, None])
+        )
 
 
 class LinearAttentionMIL(PooledFeatures):
@@ -107,3 +103,22 @@ class LinearAttentionMIL(PooledFeatures):
 def embedding(in_features: int, hidden: int, drop: float) -> nn.Sequential:
     """A tile's features made ``hidden`` numbers of at least 0."""
     return nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU(), nn.Dropout(drop))
+
+
+def two_layers(classifier: nn.Sequential, target: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """A classifier, in float64, cut where it is still linear: sums may be taken before or after.
+
+    Args:
+        classifier: linear, ReLU, linear.
+        target: the output.
+
+    Returns:
+        The first layer's weights ``(in, hidden)``, without its bias, and what is behind them:
+        ``(..., hidden)`` to ``(...)``.
+    """
+    first, last = classifier[0], classifier[2]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    shift, row = first.bias.detach().double(), last.weight.detach()[target].double()
+    constant = last.bias.detach()[target].double()
+    return first.weight.detach().double().mT, lambda x: (x + shift).relu_() @ row + constant

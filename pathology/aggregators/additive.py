@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pathology.aggregators.abmil import embedding
+from pathology.aggregators.abmil import embedding, two_layers
 from pathology.aggregators.aggregator import Aggregator
 from pathology.aggregators.gated_attention import GatedAttention
 from pathology.aggregators.scorer import softmax_of_tiles
@@ -71,15 +71,10 @@ class AdditiveMIL(Aggregator):
     def subsets(self, features: Tensor, target: int) -> ReweightedTerms:
         """Of tiles that are embedded once; the classifier's first layer is linear in a weight."""
         embedded: Tensor = self.embed(features)
+        first, behind = two_layers(self.classifier, target)
+        inner = embedded.detach().double() @ first
         scores = self.scores(embedded)[:, 0].double()
-        first, last = self.classifier[0], self.classifier[2]
-        assert isinstance(first, nn.Linear)
-        assert isinstance(last, nn.Linear)
-        inner = (embedded.double() @ first.weight.double().mT).detach()
-        shift, row = first.bias.detach().double(), last.weight.detach()[target].double()
-        constant = last.bias.detach()[target].double()
-
-        def terms(weights: Tensor) -> Tensor:
-            return (weights[..., None] * inner + shift).relu_() @ row + constant
-
-        return ReweightedTerms(terms, scores, inner.shape[1], self.finish(target))
+        return ReweightedTerms(
+            lambda weights: behind(weights[..., None] * inner), scores, inner.shape[1],
+            self.finish(target),
+        )  # fmt: skip

@@ -184,7 +184,7 @@ def greedy_removal(
         ValueError, TypeError: as :func:`removal_effects`.
     """
     subsets, kept = _whole(aggregator, features, target, _silent)
-    return _greedy(subsets, kept, rounds, -1, until, progress)
+    return _greedy(subsets, kept, rounds, -1, until, 0, progress)
 
 
 def greedy_addition(
@@ -194,6 +194,7 @@ def greedy_addition(
     rounds: int | None = None,
     *,
     until: float = torch.inf,
+    least: int = 0,
     progress: Progress = _silent,
 ) -> Search:
     """Put together a bag from nothing, each time by the tile with which the logit is highest.
@@ -207,13 +208,14 @@ def greedy_addition(
         target: the output.
         rounds: tiles to take at most; all when omitted.
         until: stops as soon as the logit is no lower.
+        least: rounds before which it does not stop for that; 1 where an empty bag is no answer.
         progress: wraps rounds; where there is no closed form, each is N forward passes.
 
     Raises:
         ValueError, TypeError: as :func:`removal_effects`.
     """
     subsets, kept = _whole(aggregator, features, target, _silent)
-    return _greedy(subsets, ~kept, rounds, +1, until, progress)
+    return _greedy(subsets, ~kept, rounds, +1, until, least, progress)
 
 
 def _greedy(
@@ -222,6 +224,7 @@ def _greedy(
     rounds: int | None,
     sign: int,
     until: float,
+    least: int,
     progress: Progress,
 ) -> Search:
     """Upwards (+1) by adding or downwards (-1) by removing, one tile a round."""
@@ -231,7 +234,7 @@ def _greedy(
     tiles: list[int] = []
     logits = [float(subsets.logits(kept[None]))]
     for _ in progress(range(most), most, "searching"):
-        if sign * logits[-1] >= sign * until:
+        if len(tiles) >= least and sign * logits[-1] >= sign * until:
             break
         after = subsets.with_each(kept) if sign > 0 else subsets.without_each(kept)
         candidates = (sign * after).masked_fill(kept == (sign > 0), -torch.inf)

@@ -52,16 +52,13 @@ def minimal_sufficient_set(
     Returns:
         None where even the bag, or every set that the search came by, stays below.
     """
-    search = greedy_addition(logits.aggregator, logits.features, target, until=threshold)
-    if not len(search.tiles):  # without any tile there is no slide, whatever its logit
-        search = greedy_addition(logits.aggregator, logits.features, target)
-    enough = (search.logits[1:] >= threshold).nonzero().flatten()
-    if not len(enough):
+    # Without any tile there is no slide, whatever its logit.
+    search = greedy_addition(logits.aggregator, logits.features, target, until=threshold, least=1)
+    if not len(search.tiles) or float(search.logits[-1]) < threshold:
         return None
-    tiles = search.tiles[: int(enough[0]) + 1]
     kept = torch.zeros(len(logits), dtype=torch.bool, device=logits.features.device)
-    kept[tiles] = True
-    return _given_back(logits, target, tiles, kept, +1, threshold)
+    kept[search.tiles] = True
+    return _given_back(logits, target, search.tiles, kept, +1, threshold)
 
 
 def minimal_necessary_set(

@@ -187,11 +187,13 @@ def _of_aggregator(
 ) -> list[Value]:
     """Values of one aggregator, kept or made."""
     training = {
-        **key, "aggregator": name, "slides": dict(settings.slides), "hidden": settings.hidden,
-        "epochs": settings.epochs, "batch": settings.batch, "rates": settings.rates,
+        **key, "aggregator": name, "slides": [settings.slides["train"], settings.slides["val"]],
+        "hidden": settings.hidden, "epochs": settings.epochs, "batch": settings.batch,
+        "rates": settings.rates,
     }  # fmt: skip
     asked = {
-        **training, "methods": settings.methods, "label": settings.label, "values": VERSION,
+        **training, "test": settings.slides["test"], "methods": settings.methods,
+        "label": settings.label, "values": VERSION,
     }  # fmt: skip
     path = out / f"{name}-{_digest(asked)}.json"
     if path.is_file():

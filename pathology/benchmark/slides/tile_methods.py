@@ -133,7 +133,8 @@ of one; terms of additive MIL; gradient times features; LRP; and ``random``, whi
 alike, so that their order is one at random wherever an order is needed."""
 
 ORACLE = "oracle"
-"""A control that is given which tiles are lesion: what could be reached."""
+"""A control that is given how much of each tile is lesion. No method can find lesions better; one
+that follows what the aggregator goes by can be ahead of it in all else."""
 
 NAMES = (*TILE_METHODS, ORACLE)
 
