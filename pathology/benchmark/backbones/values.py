@@ -162,7 +162,8 @@ def _cost(classifiers: list[Classifier], images: NDArray[np.uint8], seconds: flo
     times = take_turns(runs, seconds * len(runs), device)[0]
     low, median, high = np.quantile(len(images) / np.array(times), [0.25, 0.5, 0.75])
     parameters = sum(p.numel() for p in first.model.parameters())
-    spread = f"quartiles of {len(times)} passes of {len(images)} tiles on {device.type}"
+    where = "cuda" if device.type == "cuda" else f"cpu, threads: {torch.get_num_threads()}"
+    spread = f"quartiles of {len(times)} passes of {len(images)} tiles on {where}"
     memory = f"{len(images)} tiles on {device.type}"
     return [
         Value("parameters", float(parameters), COST, better="none"),
@@ -176,7 +177,7 @@ def _cost(classifiers: list[Classifier], images: NDArray[np.uint8], seconds: flo
 def _training(run: Path) -> list[Value]:
     cost = training_cost(run)
     nothing = float("nan")
-    note = ""
+    note, clock = "", "on the clock, whatever else was trained beside it"
     if cost is None:
         note = "nobody measured it"
     elif not cost.is_whole:
@@ -185,7 +186,7 @@ def _training(run: Path) -> list[Value]:
     seconds, cpu = (cost.seconds, cost.cpu_seconds) if cost and is_known else (nothing, nothing)
     peak = cost.peak_mib if cost else nothing
     return [
-        Value("training_seconds", seconds, COST, unit="s", better="lower", note=note),
+        Value("training_seconds", seconds, COST, unit="s", better="lower", note=note or clock),
         Value("training_cpu_seconds", cpu, COST, unit="s", better="lower", note=note),
         Value("training_peak", peak, COST, unit="MiB", better="lower",
               note=note or "of the process, its libraries included, without a GPU's"),

@@ -1,13 +1,15 @@
 """The same network trained another way: on shuffled labels, deleted cells, other patients.
 
 A variant is a tile set of its own beside the one that it was made of, and for deleted cells a
-training that goes on from the first.
+training that starts from the first one's weights, all but the head's.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from pathology.benchmark.tile_sets import Examples, TileSet
 from pathology.benchmark.tile_sets.writing import Tile, found_set, write_set
 from pathology.map_quality.replacement import Fill, glass_colour, make_fill
 from pathology.map_quality.single_deletion import delete_cells, draw_cells
+from pathology.tasks.checkpoint import Run
 
 SHUFFLED = "shuffled"
 DELETED = "deleted{cells}"
@@ -24,6 +27,8 @@ VERSION = 1
 COPIES = 2
 """Of each tile with deleted cells, beside the tile itself."""
 ENOUGH = 200  # tiles to see glass on
+SHORTER, SLOWER = 0.5, 0.3
+"""Epochs and learning rate of a training that goes on, of those before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class Variant:
 
     @property
     def goes_on(self) -> bool:
-        """Whether its training goes on from the plain one."""
+        """Whether its training starts from the plain one's weights."""
         return self.name.startswith("deleted")
 
     def make(self, plain: TileSet, folder: Path, seed: int) -> TileSet:
@@ -84,6 +89,24 @@ class Variant:
             ):
                 holed = delete_cells(image, draw_cells(rng, cells), glass)
                 yield Tile(f"{name}_deleted{copy}", holed, plain.classes[label], split, patient)
+
+
+def settings_going_on(settings: Mapping[str, Any], before: Run) -> dict[str, Any]:
+    """Settings of a training that starts from another's weights.
+
+    Args:
+        settings: of both, under the verb's names.
+        before: the other, which says what it took where ``settings`` do not.
+    """
+    told = before.settings()
+    changed = dict(settings) | {"model.init_from": str(before.best)}
+    if (told["trainer"].get("max_epochs") or 0) > 0:
+        changed["trainer.max_epochs"] = math.ceil(SHORTER * told["trainer"]["max_epochs"])
+    changed["model.lr"] = SLOWER * told["model"]["lr"]
+    changed["model.warmup_epochs"] = SHORTER * told["model"]["warmup_epochs"]
+    if told["model"].get("bcosify_epochs") is not None:
+        changed["model.bcosify_epochs"] = 0  # its weights are converted
+    return changed
 
 
 @lru_cache(maxsize=4)

@@ -1,7 +1,6 @@
 """The pieces of a study's work: each is done once, and found again."""
 
 import hashlib
-import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -29,15 +28,14 @@ from pathology.benchmark.study.config import ORACLE, Study
 from pathology.benchmark.study.measures import GROUPS, METRICS, Subject, UnknownMaskError
 from pathology.benchmark.study.measures.catalogue import undefined
 from pathology.benchmark.study.plan import Training, Unit
-from pathology.benchmark.study.variants import Variant
+from pathology.benchmark.study.variants import VERSION as VARIANTS_VERSION
+from pathology.benchmark.study.variants import Variant, settings_going_on
 from pathology.benchmark.tile_sets import TileSet, load_tile_set, make_maker, make_tile_set
 from pathology.errors import PathologyError
 from pathology.tasks.checkpoint import Run
 
 MAPS = "maps.npz"
 PICTURES_VERSION = BACKBONES_VERSION = 1
-# Of the training that goes on with deleted cells, of the plain one's.
-SHORTER, SLOWER = 0.5, 0.3
 Tell = Callable[[str], None]
 _MAKING = threading.Lock()
 """Networks that are trained side by side share the tile sets of variants."""
@@ -125,8 +123,7 @@ class Place:
             "seed": training.seed,
         }
         if training.variant:
-            decides["variant"] = training.variant
-            decides |= {"shorter": SHORTER, "slower": SLOWER} if self._goes_on(training) else {}
+            decides["variant"] = [training.variant, VARIANTS_VERSION]
         return Cell("runs", training.name, decides)
 
     def run(self, training: Training) -> Path:
@@ -163,34 +160,25 @@ class Place:
         backbone, tiles = self._as_trained(training)
         return command(backbone, tiles, training.seed, self.run(training), self.study.training)
 
-    def _goes_on(self, training: Training) -> bool:
-        return bool(training.variant) and Variant(training.variant).goes_on
-
     def _as_trained(self, training: Training) -> tuple[Backbone, TileSet]:
         """The network with its settings, and what it is trained on."""
         tiles, backbone = self.tile_set(training.data), self.backbone(training.backbone)
         if not training.variant:
             return backbone, tiles
         variant = Variant(training.variant)
-        made_of = {"of": tiles.stamp, "variant": variant.name, "seed": training.seed}
+        made_of = {
+            "of": tiles.stamp,
+            "variant": [variant.name, VARIANTS_VERSION],
+            "seed": training.seed,
+        }
         cell = Cell("data", f"{training.data}-{variant.name}-s{training.seed}", made_of)
         with _MAKING:
             tiles = variant.make(tiles, cell.folder(self.out), training.seed)
         if variant.goes_on:
-            before = self._trained(replace(training, variant=""))
-            backbone = replace(backbone, training=self._going_on(backbone, before))
+            before = Run(self._trained(replace(training, variant="")))
+            settings = settings_going_on(backbone.settings(self.study.training), before)
+            backbone = replace(backbone, training=settings)
         return backbone, tiles
-
-    def _going_on(self, backbone: Backbone, before: Path) -> dict[str, Any]:
-        """Settings of a training that goes on from another."""
-        settings = backbone.settings(self.study.training)
-        settings["model.init_from"] = str(Run(before).best)
-        if "trainer.max_epochs" in settings:
-            epochs = math.ceil(SHORTER * int(settings["trainer.max_epochs"]))
-            settings["trainer.max_epochs"] = max(epochs, 1)
-        if "model.lr" in settings:
-            settings["model.lr"] = SLOWER * float(settings["model.lr"])
-        return settings
 
     def _trained(self, training: Training) -> Path:
         if not self.is_trained(training):

@@ -71,6 +71,7 @@ def test_cost_is_counted_and_what_nobody_measured_is_said(run: Path, spots: Tile
     classifier = load_classifier(run)
     assert found["parameters"].value == sum(p.numel() for p in classifier.parameters())
     assert found["tiles_per_second"].low <= found["tiles_per_second"].value
+    assert f"threads: {torch.get_num_threads()}" in found["tiles_per_second"].note
     # At least its input: four tiles of six channels in float32.
     assert found["inference_peak"].value > 4 * 6 * 32 * 32 * 4 / 2**20
     assert math.isnan(found["training_seconds"].value)

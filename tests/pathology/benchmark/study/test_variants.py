@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import yaml
 
-from pathology.benchmark.study.variants import COPIES, Variant, fold_of
+from pathology.benchmark.study.variants import COPIES, Variant, fold_of, settings_going_on
+from pathology.tasks.checkpoint import Run
 from tests.pathology.benchmark.study.made_subject import made_set
 
 
@@ -53,3 +55,34 @@ def test_folds_leave_out_patients(plain, tmp_path):
     assert list(made.split("train").names) == kept
     with pytest.raises(ValueError, match="9 folds need as many patients, got 8"):
         fold_of(before.patients, 9)
+
+
+@pytest.mark.parametrize("name", ["shuffled", "deleted4", "fold0of3"])
+def test_no_patient_changes_sides_and_test_tiles_stay(name, plain, tmp_path):
+    made = Variant(name).make(plain, tmp_path / "set", 0)
+    for split in ("train", "val", "test"):
+        assert set(made.split(split).patients) <= set(plain.split(split).patients)
+    assert made.split("test").names == plain.split("test").names
+    assert np.array_equal(made.split("test").images, plain.split("test").images)
+    assert np.array_equal(made.split("test").labels, plain.split("test").labels)
+
+
+def test_what_goes_on_is_shorter_and_slower_than_what_was_run(tmp_path):
+    """Also where nobody said for how long: the run itself did."""
+    told = {
+        "trainer": {"max_epochs": 5},
+        "model": {"lr": 1e-3, "warmup_epochs": 1.0, "bcosify_epochs": None},
+    }
+    run = Run(tmp_path)
+    run.config.write_text(yaml.safe_dump(told))
+    found = settings_going_on({"data.batch_size": 8, "model.lr": 1e-3}, run)
+    assert found == {
+        "data.batch_size": 8,
+        "model.init_from": str(run.best),
+        "trainer.max_epochs": 3,
+        "model.lr": pytest.approx(3e-4),
+        "model.warmup_epochs": 0.5,
+    }
+    told["model"]["bcosify_epochs"] = 2
+    run.config.write_text(yaml.safe_dump(told))
+    assert settings_going_on({"model.bcosify_epochs": 2}, run)["model.bcosify_epochs"] == 0
