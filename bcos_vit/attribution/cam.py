@@ -13,7 +13,8 @@ scorecam          ``w`` the softmax over channels of the logits of the image beh
                   each ``A_k`` as a mask
 ================= ==================================================================
 
-Maps are interpolated bilinearly to the size of the image.
+Maps are interpolated bilinearly to the size of the image. They are as fine as their layer: the last
+of a ResNet has 2 x 2 places for 64 px, and ``layer="layer2"`` has 8 x 8.
 """
 
 from abc import ABC, abstractmethod
