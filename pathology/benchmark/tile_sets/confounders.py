@@ -7,7 +7,7 @@ What a good explanation must show depends on the mark.
 * ``blur``: a round part out of focus. Likewise, though nuclei within it are hard to see.
 * ``tint``: another scanner's colours over the whole tile, glass too. The mask is all of it, so
   energy within it says nothing; there the evidence must *not* be pointed at: a network that reads
-  the tint owes its score to everything alike, and the concentration on nuclei should fall to 1.
+  the tint owes its score to everything alike, and the concentration on nuclei should be 1 or less.
 """
 
 from typing import Literal, get_args
