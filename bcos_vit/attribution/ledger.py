@@ -8,9 +8,10 @@ from torch import Tensor
 from bcos_vit.attribution.attribution import Attribution, Unit
 from bcos_vit.attribution.checks import check_batch
 from bcos_vit.attribution.classifier import Classifier
-from bcos_vit.attribution.following import check_followable, one_of, take_apart
+from bcos_vit.attribution.following import check_followable, take_apart
 from bcos_vit.attribution.gates import Gates
 from bcos_vit.attribution.registry import register
+from bcos_vit.attribution.settings import one_of
 
 Zero = Literal["black", "mean"]
 

@@ -12,10 +12,11 @@ from bcos_vit.attribution import relevance
 from bcos_vit.attribution.attribution import Attribution, Unit
 from bcos_vit.attribution.checks import attentions, check_batch
 from bcos_vit.attribution.classifier import Classifier
-from bcos_vit.attribution.following import at_least, check_followable, one_of, take_apart
+from bcos_vit.attribution.following import check_followable, take_apart
 from bcos_vit.attribution.gates import Gates
 from bcos_vit.attribution.registry import register
 from bcos_vit.attribution.relevance import Layer
+from bcos_vit.attribution.settings import at_least, one_of
 from bcos_vit.errors import UnsupportedMethodError
 
 First = Literal["box", "flat", "same"]

@@ -20,6 +20,7 @@ from bcos_vit.attribution.fillings import Filling, check_filling, fill
 from bcos_vit.attribution.masking import check_counts, masked_logits, plain_logits
 from bcos_vit.attribution.passes import generator
 from bcos_vit.attribution.registry import register
+from bcos_vit.attribution.settings import one_of
 
 Estimate = Literal["centred", "expectation"]
 
@@ -72,8 +73,7 @@ class Rise:
             raise ValueError(f"n_masks must be at least {_FEWEST}, got {self.n_masks}")
         if not 0 < self.p < 1:
             raise ValueError(f"p must be in (0, 1), got {self.p}")
-        if self.estimate not in get_args(Estimate):
-            raise ValueError(f"estimate must be one of {get_args(Estimate)}, got {self.estimate!r}")
+        one_of("estimate", self.estimate, get_args(Estimate))
 
     def check(self, classifier: Classifier) -> None:
         """Refuse a network in training mode."""

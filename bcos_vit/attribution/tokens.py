@@ -18,20 +18,11 @@ from bcos_vit.attribution.checks import check_batch, check_logits, target_logit,
 from bcos_vit.attribution.classifier import Classifier
 from bcos_vit.attribution.masking import check_counts
 from bcos_vit.attribution.registry import register
+from bcos_vit.attribution.settings import one_of
 from bcos_vit.layers.mode import outside_explanations
 
 Heads = Literal["mean", "max", "min"]
 Suppressed = Literal["scores", "weights"]
-
-
-def _check_choice(setting: str, value: str, known: object) -> None:
-    """Refuse a value that is none of those known.
-
-    Raises:
-        ValueError: naming the setting.
-    """
-    if value not in get_args(known):
-        raise ValueError(f"{setting} must be one of {get_args(known)}, got {value!r}")
 
 
 @register
@@ -65,8 +56,8 @@ class Rollout:
     def __post_init__(self) -> None:
         if not 0 <= self.residual < 1:
             raise ValueError(f"residual must be in [0, 1), got {self.residual}")
-        _check_choice("heads", self.heads, Heads)
-        _check_choice("upsampling", self.upsampling, Upsampling)
+        one_of("heads", self.heads, get_args(Heads))
+        one_of("upsampling", self.upsampling, get_args(Upsampling))
 
     def check(self, classifier: Classifier) -> None:
         """Refuse all but plain vision transformers in eval mode."""
@@ -130,7 +121,7 @@ class Chefer:
     unit: ClassVar[Unit] = "none"
 
     def __post_init__(self) -> None:
-        _check_choice("upsampling", self.upsampling, Upsampling)
+        one_of("upsampling", self.upsampling, get_args(Upsampling))
 
     def check(self, classifier: Classifier) -> None:
         """Refuse all but plain vision transformers in eval mode."""
@@ -201,8 +192,8 @@ class Atman:
             raise ValueError(f"factor must be in (0, 1], got {self.factor}")
         if self.similarity is not None and not 0 < self.similarity <= 1:
             raise ValueError(f"similarity must be in (0, 1], got {self.similarity}")
-        _check_choice("suppressed", self.suppressed, Suppressed)
-        _check_choice("upsampling", self.upsampling, Upsampling)
+        one_of("suppressed", self.suppressed, get_args(Suppressed))
+        one_of("upsampling", self.upsampling, get_args(Upsampling))
 
     def check(self, classifier: Classifier) -> None:
         """Refuse all but plain vision transformers in eval mode."""
