@@ -21,11 +21,12 @@ from pathology.benchmark.study.measures.worst_case import worst_case
 from pathology.benchmark.study.rows import Value
 from pathology.benchmark.study.variants import DELETED, FOLD, SHUFFLED
 from pathology.map_quality.deletion import removed_shares
-from pathology.map_quality.replacement import make_fill
+from pathology.map_quality.replacement import FILLS
 
 __all__ = ["GROUPS", "METRICS", "Group", "Metric", "Subject", "UnknownMaskError"]
 
 Settings = Mapping[str, Any]
+PLAIN_FILLS = [name for name in FILLS if name != "tile"]  # which asks for a tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,11 @@ class Group:
         for name, least in self.least.items():
             if settings[name] < least:
                 raise ValueError(f"{name}: must be at least {least}, got {settings[name]}")
-        if "fill" in settings:
-            try:
-                make_fill(settings["fill"])
-            except ValueError as error:
-                raise ValueError(f"fill: {error}") from None
+        if settings.get("kernel", 0) and settings["kernel"] % 2 == 0:
+            raise ValueError(f"kernel: must be 0 or odd, got {settings['kernel']}")
+        if settings.get("fill", PLAIN_FILLS[0]) not in PLAIN_FILLS:
+            known = ", ".join(PLAIN_FILLS)
+            raise ValueError(f"fill: must be one of {known}, got {settings['fill']!r}")
         if "levels" in settings:
             try:
                 removed_shares(settings["levels"])

@@ -69,6 +69,7 @@ def test_a_study_is_read_whole(tmp_path):
         ({"slides": {"encoder": {"data": "x", "backbone": "resnet18"}}}, "slides.encoder.data"),
         ({"slides": {"encodr": "x"}}, "slides.encodr: no such key"),
         ({"metrics": [{"grid": {"cells": 1}}]}, "metrics.grid.cells: must be at least 2, got 1"),
+        ({"metrics": [{"grid": {"kernel": 4}}]}, "metrics.grid.kernel: must be 0 or odd, got 4"),
         ({"metrics": [{"folds": {"folds": 1}}]}, "metrics.folds.folds: must be at least 2"),
         ({"metrics": [{"faithfulness": {"fill": "grass"}}]}, "metrics.faithfulness.fill: "),
         ({"metrics": [{"faithfulness": {"levels": [0.5]}}]}, "metrics.faithfulness.levels: "),
