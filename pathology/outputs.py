@@ -6,9 +6,11 @@ import importlib
 import os
 import shutil
 import stat
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from pathology.errors import OutputError
 
@@ -143,7 +145,7 @@ def remove_scratch(folder: Path) -> None:
 
 
 @contextmanager
-def alone_in(folder: Path, doing: str) -> Iterator[None]:
+def alone_in(folder: Path, doing: str, patience_s: float = 0.0) -> Iterator[None]:
     """Nobody else does the same in ``folder`` while the block runs, also where disks are shared.
 
     The system lets go of the lock however the process ends; reading processes do not inherit it.
@@ -151,6 +153,7 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
     Args:
         folder: it is there.
         doing: what is done, for the message: ``training in it``.
+        patience_s: to wait for somebody else's end.
 
     Raises:
         OutputError: somebody else does.
@@ -161,13 +164,20 @@ def alone_in(folder: Path, doing: str) -> Iterator[None]:
         yield
         return
     with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise OutputError(
-                    f"{folder}: another process is {doing}; wait for its end, or choose"
-                    " another --out"
-                ) from error
-            # A file system without locks.
+        deadline = time.monotonic() + patience_s
+        while (held := _is_held(fcntl, file)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if held:
+            raise OutputError(
+                f"{folder}: another process is {doing}; wait for its end, or choose another --out"
+            )
         yield
+
+
+def _is_held(fcntl: Any, file: IO[str]) -> bool:
+    """Whether somebody else has the lock, else it is ours; never on a file system without locks."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EACCES, errno.EAGAIN)
+    return False

@@ -95,15 +95,12 @@ def test_a_study_that_is_killed_goes_on(pathology, refused, tmp_path):
     assert (out / "results.parquet").read_bytes() == first
 
     # A cell that cannot be computed is told in a line, and the rest is there all the same.
-    broken = STUDY.replace("ledger]", "{grid: {mosaics: 3, cells: 4}}]").replace(
-        "{grid: {mosaics: 2}}, ", ""
-    )
-    config.write_text(broken.replace("mosaics: 3", "mosaics: 3, kernel: 2"))
+    config.write_text(STUDY.replace("ledger]", "{folds: {folds: 50}}]"))
     code, text, err = pathology(*same)
     assert code == 1
-    assert "kernel must be 0 or odd, got 2" in text
+    assert "50 folds need as many patients" in text
     table = pd.read_parquet(out / "results.parquet")
-    assert set(table[table["group"] == "failed"]["metric"]) == {"grid"}
+    assert set(table[table["group"] == "failed"]["metric"]) == {"runs"}
     assert "localisation" in set(table["group"])
     assert "two studies are called 'smoke'" in refused(*same[:3], config, *same[3:])
 

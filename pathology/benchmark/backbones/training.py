@@ -14,14 +14,14 @@ from typing import Any
 from pathology.benchmark.backbones.backbone import Backbone
 from pathology.benchmark.tile_sets import TileSet
 from pathology.errors import TrainingError
-from pathology.outputs import complete_file, writable_folder
+from pathology.outputs import alone_in, complete_file, writable_folder
 from pathology.tasks.checkpoint import Run
 
-PROGRAM = (sys.executable, "-m", "pathology.cli")
+PROGRAM = (sys.executable, "-m", "pathology.cli.child")
 LOG, COST = "study.log", "study_cost.json"
 PLACES = ("--out", "--data.manifest", "--model.init_from")  # where things are, not what
 PACE_S = 0.5
-PATIENCE_S = 60.0  # to save its state when it is told to stop
+PATIENCE_S = 60.0  # to save its state when it is told to stop, or when its study was killed
 
 Progress = Callable[[str], None]
 
@@ -31,7 +31,8 @@ class TrainingCost:
     """What a training took, of all its sessions together.
 
     Args:
-        seconds: on the clock, from the first import to the last file.
+        seconds: on the clock, from the first import to the last file; longer where other trainings
+            run beside it.
         cpu_seconds: of its processors.
         peak_mib: most memory that the process had at a time, libraries too; not of a GPU.
         is_whole: whether all sessions are known; one that was killed tells nothing.
@@ -93,16 +94,19 @@ def train(
         out: the run's folder; what the verb prints goes to ``study.log`` in it, what it took to
             ``study_cost.json``.
         further: settings for all backbones of the study.
-        progress: called with a line whenever an epoch is over.
+        progress: called twice a second with a line on the last epoch, empty before the first; what
+            it raises ends the training.
 
     Returns:
         The run's folder.
 
     Raises:
         TrainingError: the verb failed, as where the folder holds another run; with its last line.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or another process trains in it.
     """
     run = Run(writable_folder(out))
+    with alone_in(out, "training in it", PATIENCE_S):
+        pass  # the training of a study that was killed has saved its state
     words = command(backbone, tile_set, seed, out, further)
     sessions = _sessions(out)
     is_finished = run.finished.is_file()
@@ -114,10 +118,11 @@ def train(
         _write_sessions(out, sessions)
     with (out / LOG).open("a") as log:
         start = time.perf_counter()
-        process = subprocess.Popen(
-            [*PROGRAM, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-        code, used = _wait(process, run, progress)
+        # It ends where its input does: with this process, whatever becomes of that.
+        with subprocess.Popen(
+            [*PROGRAM, *words], stdin=subprocess.PIPE, stdout=log, stderr=log
+        ) as process:
+            code, used = _wait(process, run, progress)
         if not is_finished:
             sessions[-1] |= {"seconds": time.perf_counter() - start, "exit": code} | used
             _write_sessions(out, sessions)
@@ -134,10 +139,11 @@ def training_cost(run: Path) -> TrainingCost | None:
     known = [each for each in _sessions(run) if "seconds" in each]
     if not known:
         return None
+    peaks = [each["peak_mib"] for each in known if "peak_mib" in each]
     return TrainingCost(
         sum(each["seconds"] for each in known),
         sum(each.get("cpu_seconds", float("nan")) for each in known),
-        max(each.get("peak_mib", float("nan")) for each in known),
+        max(peaks, default=float("nan")),
         len(known) == len(_sessions(run)),
     )
 
@@ -146,15 +152,13 @@ def _wait(
     process: "subprocess.Popen[bytes]", run: Run, progress: Progress | None
 ) -> tuple[int, dict[str, float]]:
     """Exit code of a training and what the system says that it used."""
-    told, peak = "", 0.0
+    peak = 0.0
     try:
         while True:
             peak = max(peak, _held_mib(process.pid))
             ended, code, used = _look(process)
-            line = _epoch_line(run)
-            if progress and line != told:
-                told = line
-                progress(line)
+            if progress:
+                progress(_epoch_line(run))
             if ended:
                 return code, used | ({"peak_mib": peak} if peak else {})
             time.sleep(PACE_S)

@@ -14,8 +14,8 @@ from pathology.benchmark.report.pictures import Picture
 from pathology.benchmark.study.cells import Cell, read_values
 from pathology.benchmark.study.measures.catalogue import METRICS
 from pathology.benchmark.study.plan import Training, trainings, units
+from pathology.benchmark.study.progress import Outcome, State
 from pathology.benchmark.study.rows import COLUMNS
-from pathology.benchmark.study.runner import Outcome, State
 from pathology.benchmark.study.work import MAPS, BlockedError, Place
 from pathology.outputs import complete_file
 

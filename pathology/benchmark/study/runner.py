@@ -1,47 +1,25 @@
 """Running a study: what is missing is done, what fails is told and the rest goes on."""
 
+import errno
 import os
+import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import (
-    Executor,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    as_completed,
-)
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from bcos_vit.errors import UnsupportedMethodError
 from pathology.benchmark.study.plan import Training, Unit, trainings, units
+from pathology.benchmark.study.processes import in_processes
+from pathology.benchmark.study.progress import Outcome, Progress, Tell
 from pathology.benchmark.study.work import BlockedError, Place
+from pathology.errors import OutputError
 
-State = Literal["done", "found", "refused", "failed", "blocked"]
-Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a piece of work.
-
-    Args:
-        study: that it is of.
-        kind: of the work: data, runs, backbones, pictures, slides, or a group of metrics.
-        what: its name.
-        state: done now, found done, refused by the method, failed, or blocked by a failure that is
-            told where it happened.
-        message: of a refusal or a failure, in one line.
-    """
-
-    study: str
-    kind: str
-    what: str
-    state: State
-    message: str = ""
+KILLED = "its process was killed, as the system does when memory runs out; try fewer --jobs"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +32,29 @@ class Step:
 
 
 def outcome(place: Place, step: Step, tell: Tell) -> Outcome:
-    """Do a step; whatever goes wrong in it is its own, and told in one line."""
-    name = place.study.name
+    """Do a step; whatever goes wrong in it is its own, and told in one line.
+
+    Raises:
+        OutputError: nothing can be written any more, so that the rest would fail, too.
+    """
+    begun = time.monotonic()
+    made = partial(Outcome, place.study.name, step.kind, step.what)
     try:
-        state: State = "done" if step.do(tell) else "found"
+        ended = made("done" if step.do(tell) else "found")
     except BlockedError as error:
-        return Outcome(name, step.kind, step.what, "blocked", f"needs {error}")
+        ended = made("blocked", f"needs {error}")
     except UnsupportedMethodError as error:
-        return Outcome(name, "methods", step.what, "refused", one_line(error))
+        ended = replace(made("refused", one_line(error)), kind="methods")
     except Exception as error:
-        return Outcome(name, step.kind, step.what, "failed", one_line(error))
-    return Outcome(name, step.kind, step.what, state)
+        if isinstance(error, OutputError) and _is_for_all(error):
+            raise
+        ended = made("failed", one_line(error))
+    return replace(ended, seconds=time.monotonic() - begun)
+
+
+def _is_for_all(error: OutputError) -> bool:
+    """Whether it is a disk that is full, or the like."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_ROOM
 
 
 def one_line(error: BaseException) -> str:
@@ -75,7 +65,7 @@ def one_line(error: BaseException) -> str:
     return text if is_ours and text else f"{kind.__name__}: {text}".rstrip(": ")
 
 
-def measure_unit(place: Place, unit: Unit) -> list[Outcome]:
+def measure_unit(place: Place, unit: Unit, tell: Tell = lambda line: None) -> list[Outcome]:
     """All groups of metrics of a method on a network; maps are shared among them."""
     found: list[Outcome] = []
     subject: Any = None
@@ -102,7 +92,8 @@ def measure_unit(place: Place, unit: Unit) -> list[Outcome]:
         except BlockedError as error:
             found.append(Outcome(place.study.name, name, unit.name, "blocked", f"needs {error}"))
             continue
-        made = outcome(place, Step(name, unit.name, step(name, cell)), lambda _: None)
+        tell(name)
+        made = outcome(place, Step(name, unit.name, step(name, cell)), tell)
         found.append(made)
         if made.state == "refused":
             break  # it speaks for all groups
@@ -116,8 +107,8 @@ class Runner:
     Args:
         places: studies; cells that two have in common are computed once.
         jobs: processes at a time. Each holds its own PyTorch and its network with the tiles that it
-            explains: a GB or two each for small networks. Time and memory are always measured with
-            nothing beside them.
+            explains: a GB or two each for small networks. Time and memory of networks and maps are
+            measured with nothing beside them; trainings run beside each other.
     """
 
     places: Sequence[Place]
@@ -160,7 +151,7 @@ class Runner:
     ) -> list[Outcome]:
         """Steps in threads: training is in processes of its own."""
         found: list[Outcome] = []
-        with _Bar(what, len(steps)) as bar:
+        with Progress(what, len(steps)) as bar:
             if jobs == 1:
                 for place, step in steps:
                     bar.tell(step.what)
@@ -171,8 +162,13 @@ class Runner:
                     pool.submit(outcome, place, step, bar.teller(step.what))
                     for place, step in steps
                 ]
-                for future in _completed(pool, futures):
-                    found += bar.step([future.result()])
+                try:
+                    for future in as_completed(futures):
+                        found += bar.step([future.result()])
+                except BaseException:
+                    bar.stop()
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
         return found
 
     def _units(
@@ -186,11 +182,10 @@ class Runner:
             if (place.study.name, unit.name) not in refused
         ]
         found: list[Outcome] = []
-        with _Bar(what, len(work)) as bar:
+        with Progress(what, len(work)) as bar:
             if self.jobs == 1 or timed:
                 for place, unit in work:
-                    bar.tell(unit.name)
-                    found += bar.step(measure_unit(place, unit))
+                    found += bar.step(measure_unit(place, unit, bar.teller(unit.name)))
                 return found
             # What is done, or waits for what failed, needs no process.
             rest = []
@@ -199,47 +194,11 @@ class Runner:
                     rest.append((place, unit))
                 else:
                     found += bar.step(measure_unit(place, unit))
-            if not rest:
-                return found
-            with ProcessPoolExecutor(self.jobs, get_context("spawn"), _threads) as pool:
-                futures = [pool.submit(measure_unit, place, unit) for place, unit in rest]
-                for future in _completed(pool, futures):
-                    found += bar.step(future.result())
+            for i, made in in_processes(measure_unit, rest, self.jobs, _threads):
+                place, unit = rest[i]
+                lost = [Outcome(place.study.name, "maps", unit.name, "failed", KILLED)]
+                found += bar.step(lost if made is None else made)
         return found
-
-
-class _Bar:
-    """A bar with what is being done and how long it will take; in a log, a line now and then."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.done = what, total, 0
-        self.bar: tqdm[Any] = tqdm(total=total, desc=what, disable=None, leave=False)
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def tell(self, line: str) -> None:
-        """What is being done."""
-        self.bar.set_postfix_str(line)
-
-    def teller(self, what: str) -> Tell:
-        """For a step, which tells how far it is."""
-        return lambda line: self.tell(f"{what}: {line}")
-
-    def step(self, made: Sequence[Outcome]) -> Sequence[Outcome]:
-        """One more is over, told where it went wrong."""
-        for each in made:
-            if each.state in ("failed", "refused"):
-                tqdm.write(f"{each.state}: {each.what} ({each.kind}): {each.message}")
-        self.done += 1
-        self.bar.update()
-        is_seldom = self.done % max(1, self.total // 20) == 0 or self.done == self.total
-        if self.bar.disable and is_seldom:
-            print(f"{self.what}: {self.done} of {self.total}", flush=True)
-        return made
 
 
 def _is_open(place: Place, unit: Unit) -> bool:
@@ -265,15 +224,6 @@ def _training(place: Place, training: Training) -> Step:
 
 def _measuring(place: Place, training: Training) -> Step:
     return Step("backbones", training.name, lambda tell: place.measure_backbone(training))
-
-
-def _completed(pool: Executor, futures: Sequence[Any]) -> Any:
-    """Futures as they end; what has not begun is dropped when this is interrupted."""
-    try:
-        yield from as_completed(futures)
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
 
 
 def _threads() -> None:

@@ -1,7 +1,10 @@
 """Studies from their YAML files to a table and a page."""
 
+import signal
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +20,8 @@ from pathology.benchmark.study.gathering import (
     write_failures,
     write_results,
 )
-from pathology.benchmark.study.runner import Outcome, Runner, State
+from pathology.benchmark.study.progress import Outcome, State
+from pathology.benchmark.study.runner import Runner
 from pathology.benchmark.study.work import Place
 from pathology.outputs import alone_in, writable_folder
 
@@ -47,32 +51,59 @@ def run_studies(
         out: folder of all of them.
         device: torch's name, or ``auto``.
         jobs: processes at a time.
-        only_report: nothing is computed.
+        only_report: nothing is computed; another process may be at work in ``out``.
         asked: the words of this command, for the page.
 
     Returns:
         1 where something failed, else 0.
 
     Raises:
-        ValueError: a study that cannot be, two of one name, a device that is not there.
+        ValueError: a study that cannot be, two of one name, a device that is not there, a page of
+            nothing.
         OutputError: ``out`` cannot be written, or another process is at work in it.
     """
     studies = [load_study(path) for path in configs]
     _check(studies, jobs)
-    device = _device(device)
-    places = [Place(study, writable_folder(out), device) for study in studies]
-    with alone_in(out, "running studies in it"):
-        outcomes = read_failures(out) if only_report else Runner(places, jobs).run()
-        write_failures(out, outcomes)
-        results = pd.concat([gather(place, outcomes) for place in places], ignore_index=True)
-        write_results(out, results)
-        words = commands(places, asked)
-        write_commands(out, words)
-        shown = [picture for place in places for picture in pictures(place)]
-        title = "; ".join(study.title for study in studies)
-        write_page(results, shown, out / PAGE, words, title=title)
-    print(summary(outcomes, len(results), out))
+    places = [Place(study, out, _device(device)) for study in studies]
+    if only_report:
+        outcomes = read_failures(out)
+        rows = _report(places, outcomes, asked)
+    else:
+        with alone_in(writable_folder(out), "running studies in it"), _ends_at_sigterm():
+            outcomes = Runner(places, jobs).run()
+            write_failures(out, outcomes)
+            rows = _report(places, outcomes, asked)
+    print(summary(outcomes, rows, out))
     return int(any(each.state == "failed" for each in outcomes))
+
+
+def _report(places: Sequence[Place], outcomes: Sequence[Outcome], asked: Sequence[str]) -> int:
+    """Write table and page of what is there; the number of rows."""
+    out = places[0].out
+    results = pd.concat([gather(place, outcomes) for place in places], ignore_index=True)
+    if results.empty:
+        names = ", ".join(place.study.name for place in places)
+        raise ValueError(f"{out}: nothing of {names} is done there yet; leave out --only-report")
+    write_results(out, results)
+    words = commands(places, asked)
+    write_commands(out, words)
+    shown = [picture for place in places for picture in pictures(place)]
+    title = "; ".join(place.study.title for place in places)
+    write_page(results, shown, out / PAGE, words, title=title)
+    return len(results)
+
+
+@contextmanager
+def _ends_at_sigterm() -> Iterator[None]:
+    """What a scheduler sends ends a study as Ctrl-C does, so that trainings save their state."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check(studies: Sequence[Study], jobs: int) -> None:

@@ -1,6 +1,8 @@
 """What goes wrong stays where it is, and two runs do not meet in one folder."""
 
 import csv
+import errno
+import os
 import subprocess
 import sys
 
@@ -15,6 +17,7 @@ from pathology.benchmark.study.runner import Step, outcome
 from pathology.benchmark.study.running import run_studies
 from pathology.benchmark.study.work import BlockedError, Place
 from pathology.errors import OutputError, PathologyError
+from pathology.outputs import complete_folder
 
 ABSENT = """
 name: absent
@@ -85,6 +88,30 @@ def test_two_runs_do_not_meet_in_a_folder(tmp_path):
             run_studies([config], out, device="cpu")
         other.stdin.close()
     assert not (out / "results.parquet").exists()
+
+
+def test_there_is_no_page_of_nothing(tmp_path):
+    config, out = tmp_path / "absent.yaml", tmp_path / "out"
+    config.write_text(ABSENT)
+    with pytest.raises(ValueError, match=r"nothing of absent is done there yet; leave out --only"):
+        run_studies([config], out, device="cpu", only_report=True)
+    assert not out.exists()
+
+
+def test_a_full_disk_ends_a_study_and_no_other_failure_does(tmp_path):
+    place = Place(read_study({"slides": {"encoder": "x"}}, "mine"), tmp_path)
+
+    def fails(code):
+        def do(tell):
+            with complete_folder(tmp_path / "cell"):
+                raise OSError(code, os.strerror(code))
+
+        return Step("grid", "it", do)
+
+    with pytest.raises(OutputError, match="cell: cannot be written: No space left on device"):
+        outcome(place, fails(errno.ENOSPC), print)
+    assert outcome(place, fails(errno.EIO), print).state == "failed"
+    assert not list(tmp_path.iterdir())
 
 
 def test_groups_are_measured_where_they_say_something():
