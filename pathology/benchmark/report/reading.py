@@ -77,8 +77,10 @@ def reading(
             found += _on(study, part, subject, where)
     found += _planted(study)
     found += _networks(study)
-    about = [*_agreement(agreed), *_stability(study, stable), *_missing(study)]
-    about += [*_few(study, same, "the same network"), *_few(study, twins, "the twin")]
+    about = [
+        *_few(study, same, twins), *_stability(study, stable), *_agreement(agreed),
+        *_missing(study),
+    ]  # fmt: skip
     return [
         *leads,
         *(one for one in found if one.kind == "worse"),
@@ -259,15 +261,19 @@ def _shares(study: Study) -> Iterator[Sentence]:
                 for name, value in zip(panel.methods, panel.means, strict=True):
                     if not is_control(name) and not math.isnan(value):
                         means.setdefault(name, []).append(float(value))
-            parts = [
-                f"{name} {number(min(v))} to {number(max(v))} (mean {number(float(np.mean(v)))})"
-                for name, v in means.items()
-            ]
+            parts = [f"{name} {_range(v)}" for name, v in means.items()]
             if parts:
                 yield Sentence(
-                    f"{metric.title}, over networks and sets: {_listed(parts)}; what is missing is"
-                    " position codes, tokens, biases, logits of baselines and what does not add up.",
+                    f"{metric.title}, mean and range over networks and sets: {_listed(parts)}; what"
+                    " is missing is position codes, tokens, biases, logits of baselines and what"
+                    " does not add up.",
                 )
+
+
+def _range(values: Sequence[float]) -> str:
+    """Mean, and ends where they differ."""
+    mean, low, high = map(number, (float(np.mean(values)), min(values), max(values)))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def _broken(alarms: Sequence[Alarm], study: Study) -> Iterator[Sentence]:
@@ -357,22 +363,31 @@ def _missing(study: Study) -> Iterator[Sentence]:
         )
 
 
-def _few(study: Study, contests: dict[Metric, list[Contest]], where: str) -> Iterator[Sentence]:
-    """Metrics with too few patients for any of their tests to decide, whatever the values."""
-    blind: dict[tuple[int, int], list[str]] = {}
-    for metric, found in contests.items():
-        tested = [c for c in found if c.is_primary and c.verdict != "untested"]
-        panels = [study.panel(c.data, c.backbone, metric) for c in tested]
-        patients = max((len(set(p.patients)) for p in panels if p is not None), default=0)
-        if tested and _least(patients) * len(tested) > LEVEL:
-            blind.setdefault((patients, len(tested)), []).append(metric.title)
-    for (patients, tests), names in blind.items():
-        yield Sentence(
-            f"No test on {where} can decide by {_listed(names)}, whatever the maps: {patients}"
-            f" independent patients allow no p-value below {_least(patients):.3f}, and for {tests}"
-            " tests it is corrected.",
-            "warn",
-        )
+def _few(
+    study: Study, same: dict[Metric, list[Contest]], twins: dict[Metric, list[Contest]]
+) -> Iterator[Sentence]:
+    """Metrics with too few patients for any of their tests to decide, in one sentence."""
+    blind: dict[tuple[int, str], list[str]] = {}
+    for metric in same:
+        panels = [one for one in study.panels(metric) if one.is_paired]
+        patients = max((len(set(one.patients)) for one in panels), default=0)
+        counts = {
+            where: sum(c.is_primary and c.verdict != "untested" for c in found[metric])
+            for where, found in (("on the same network", same), ("on the twin", twins))
+        }
+        parts = [
+            f"{count} {where}" for where, count in counts.items()
+            if count and _least(patients) * count > LEVEL
+        ]  # fmt: skip
+        if parts:
+            blind.setdefault((patients, _listed(parts)), []).append(metric.title)
+    if blind:
+        told = [
+            f"by {_listed(names)}, whose {patients} independent patients allow no p-value below"
+            f" {_least(patients):.3f} before correction for {tests}"
+            for (patients, tests), names in blind.items()
+        ]
+        yield Sentence(f"Too few patients: no test can decide {'; '.join(told)}.", "warn")
 
 
 def _least(patients: int) -> float:

@@ -617,7 +617,7 @@ def undefined_table(study: Study) -> Table | None:
     )
     rows += [
         [
-            Cell(_metrics(part["metric"])), Cell(method or "network"), Cell(f"{size} of {of}"),
+            Cell(_metrics(part["metric"])), Cell(str(method) or "network"), Cell(f"{size} of {of}"),
             _reason(note),
         ]
         for (method, note, size, of), part in counted.groupby(
@@ -635,8 +635,8 @@ def _metrics(names: Iterable[str]) -> str:
     return ", ".join(title(one) for one in dict.fromkeys(names))
 
 
-def _reason(note: str) -> Cell:
-    return Cell(note or "no reason given", "", "" if note else "warn")
+def _reason(note: object) -> Cell:
+    return Cell(str(note) or "no reason given", "", "" if note else "warn")
 
 
 def refused_table(study: Study) -> Table | None:
