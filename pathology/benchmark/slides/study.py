@@ -160,6 +160,11 @@ def run_slides(
             takes other tiles.
         OutputError: ``out`` cannot be written.
     """
+    if settings.encoder_seed is None and not Path(settings.encoder).is_dir():
+        raise ValueError(
+            f"encoder: there is no folder {settings.encoder!r}; give that of a run on tiles, or a"
+            " model and encoder_seed (random weights: a control)"
+        )
     choice = EncoderChoice(
         settings.encoder, seed=settings.encoder_seed, arguments=dict(settings.encoder_args) or None
     )

@@ -104,6 +104,12 @@ def test_an_encoder_is_needed():
         read_slide_study({key: value for key, value in WORDS.items() if key != "encoder"})
 
 
+def test_an_encoder_is_a_run_or_has_a_seed(tmp_path):
+    settings = read_slide_study({**WORDS, "encoder": "no/such/run", "encoder_seed": None})
+    with pytest.raises(ValueError, match="no folder 'no/such/run'"):
+        run_slides(settings, tmp_path)
+
+
 def test_features_are_scaled_by_one_number():
     import numpy as np
 
