@@ -30,6 +30,8 @@ DISAGREE = 0.2
 """Below this tau two metrics are said to disagree."""
 UNSTABLE = 0.5
 """Below this tau the order of methods is said to change with the seed."""
+WEAK = 0.6
+"""Below this balanced accuracy a network is said to know little; of two classes 0.5 is chance."""
 ABOUT_NETWORKS = ("balanced_accuracy", "auroc", "ece")
 Kind = Literal["better", "worse", "open", "warn"]
 
@@ -78,7 +80,7 @@ def reading(
     found += _planted(study)
     found += _networks(study)
     about = [
-        *_few(study, same, twins), *_stability(study, stable), *_agreement(agreed),
+        *_weak(study), *_few(study, same, twins), *_stability(study, stable), *_agreement(agreed),
         *_missing(study),
     ]  # fmt: skip
     return [
@@ -140,6 +142,16 @@ def _on(
                 f" {worst.other} ({worst.backbone}, {worst.data}).",
                 "worse",
             )
+    behind = [s for s in scores if not s.tested and 2 * s.ahead < s.total]
+    if behind:
+        parts = [
+            f"{s.metric.title} in {s.total - s.ahead} of {s.total}{_beside(s)}" for s in behind
+        ]
+        yield Sentence(
+            f"{subject} are behind on {where}, by one value per network and so without a test, by"
+            f" {_listed(parts)}.",
+            "worse",
+        )
     texts = []
     won = [s for s in tested if not s.verdicts["worse"] and s.verdicts["better"]]
     if won:
@@ -149,7 +161,7 @@ def _on(
     if still:
         parts = [f"{s.metric.title} (ahead in {s.ahead} of {s.total})" for s in still]
         texts.append(f"No test on {where} decides by {_listed(parts)}.")
-    together = [s for s in scores if not s.tested]
+    together = [s for s in scores if not s.tested and 2 * s.ahead >= s.total]
     if together:
         parts = [f"{s.metric.title} ahead in {s.ahead} of {s.total}{_beside(s)}" for s in together]
         texts.append(f"One value per network, so without a test, on {where}: {_listed(parts)}.")
@@ -198,7 +210,10 @@ def _beside(found: Score) -> str:
     """Ours beside the best other method."""
     if not found.rival:
         return ""
-    return f" ({number(found.ours)}, best other {number(found.rival_mean)} of {found.rival})"
+    return (
+        f" ({number(found.ours)}, best other {number(found.rival_mean)} of {found.rival}, random"
+        f" {number(found.random)})"
+    )
 
 
 def _difference(contest: Contest) -> str:
@@ -250,6 +265,23 @@ def _networks(study: Study) -> Iterator[Sentence]:
         )
     if costs:
         yield Sentence(f"Their cost as a multiple of the twins': {_listed(costs)}.")
+
+
+def _weak(study: Study) -> Iterator[Sentence]:
+    """Networks that hardly learnt: there is little for their maps to explain."""
+    found = [
+        f"{panel.backbone} on {panel.data} ({number(float(panel.means[0]))})"
+        for metric in study.backbone_metrics
+        if metric.name == "balanced_accuracy"
+        for panel in study.panels(metric)
+        if panel.means[0] < WEAK
+    ]
+    if found:
+        yield Sentence(
+            f"Balanced accuracy below {WEAK:g}: {_listed(found)}. Maps of a network that knows"
+            " little explain little, and beating them says little.",
+            "warn",
+        )
 
 
 def _shares(study: Study) -> Iterator[Sentence]:

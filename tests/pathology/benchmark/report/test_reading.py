@@ -49,6 +49,28 @@ def test_wins_are_told_with_their_counts(sentences):
     assert "so without a test, on the same network: Pooled AP" in untested
 
 
+def test_what_is_behind_without_a_test_is_told_as_a_loss():
+    rows = results(**{**FEW, "metrics": ("pooled_ap",)})
+    ours = (rows["method"] == "bcos") & (rows["metric"] == "pooled_ap")
+    rows.loc[ours, "value"] = 0.1
+    found = one_of(_reading(read_studies(rows)[0]), "B-cos maps are behind on the same network")
+    assert found.kind == "worse"
+    assert "Pooled AP in 4 of 4 (0.100, best other 0.6" in found.text
+
+
+def test_a_network_that_knows_little_is_told():
+    rows = results(**FEW)
+    dull = (rows["backbone"] == "vit_tiny") & (rows["metric"] == "balanced_accuracy")
+    assert not [s for s in _reading(read_studies(rows)[0]) if "below 0.6" in s.text]
+    rows.loc[dull, "value"] = 0.52
+    found = one_of(
+        _reading(read_studies(rows)[0]), "Balanced accuracy below 0.6: vit_tiny on tissue"
+    )
+    assert found.kind == "warn"
+    assert "(0.520)" in found.text
+    assert "bcos" not in found.text
+
+
 def test_tests_that_a_control_leads_are_told_beside_the_count():
     (study,) = read_studies(results(**FEW))
     rows = study.rows.copy()
