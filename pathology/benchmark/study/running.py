@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+import torch
 
+from bcos_vit.models import create_model
 from pathology.benchmark.report import write_page
 from pathology.benchmark.study.config import Study, load_study
 from pathology.benchmark.study.gathering import (
@@ -21,7 +23,7 @@ from pathology.benchmark.study.gathering import (
     write_results,
 )
 from pathology.benchmark.study.progress import Outcome, State
-from pathology.benchmark.study.runner import Runner
+from pathology.benchmark.study.runner import Runner, one_line
 from pathology.benchmark.study.work import Place
 from pathology.outputs import alone_in, writable_folder
 
@@ -69,6 +71,7 @@ def run_studies(
         outcomes = read_failures(out)
         rows = _report(places, outcomes, asked)
     else:
+        _check_networks(studies)
         with alone_in(writable_folder(out), "running studies in it"), _ends_at_sigterm():
             outcomes = Runner(places, jobs).run()
             write_failures(out, outcomes)
@@ -117,9 +120,20 @@ def _check(studies: Sequence[Study], jobs: int) -> None:
         raise ValueError(f"--jobs must be at least 1, got {jobs}")
 
 
-def _device(name: str) -> str:
-    import torch
+def _check_networks(studies: Sequence[Study]) -> None:
+    """See that all networks can be made, which would else be met after hours."""
+    for study in studies:
+        for each in study.backbones:
+            try:
+                with torch.device("meta"):  # without numbers, made at once
+                    create_model(each.model, num_classes=2, **each.model_args)
+            except Exception as error:
+                raise ValueError(
+                    f"{study.name}: backbone {each.name} cannot be made: {one_line(error)}"
+                ) from error
 
+
+def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -145,7 +145,7 @@ class Place:
             return False
         backbone, tiles = self._as_trained(training)
         folder = self.run(training)
-        train(backbone, tiles, training.seed, folder, self.study.training, tell)
+        train(backbone, tiles, training.seed, folder, self._training_here(), tell)
         # A study has many runs, and what they would go on from is most of what they hold.
         for state in (Run(folder).last, Run(folder).previous):
             state.unlink(missing_ok=True)
@@ -158,7 +158,17 @@ class Place:
             BlockedError: as :meth:`train`.
         """
         backbone, tiles = self._as_trained(training)
-        return command(backbone, tiles, training.seed, self.run(training), self.study.training)
+        return command(backbone, tiles, training.seed, self.run(training), self._training_here())
+
+    def _training_here(self) -> dict[str, Any]:
+        """Settings of training, with the device where the verb would choose another."""
+        kind, _, index = self.device.partition(":")
+        here: dict[str, Any] = {}
+        if kind == "cpu" and (torch.cuda.is_available() or torch.backends.mps.is_available()):
+            here = {"trainer.accelerator": "cpu"}
+        elif index:
+            here = {"trainer.devices": [int(index)]}
+        return here | self.study.training
 
     def _as_trained(self, training: Training) -> tuple[Backbone, TileSet]:
         """The network with its settings, and what it is trained on."""

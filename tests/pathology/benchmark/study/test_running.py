@@ -8,6 +8,8 @@ import sys
 
 import pandas as pd
 import pytest
+import torch
+import yaml
 
 from bcos_vit.errors import UnsupportedMethodError
 from pathology.benchmark.study.config import read_study
@@ -18,6 +20,7 @@ from pathology.benchmark.study.running import run_studies
 from pathology.benchmark.study.work import BlockedError, Place
 from pathology.errors import OutputError, PathologyError
 from pathology.outputs import complete_folder
+from tests.pathology.benchmark.study.made_subject import made_set
 
 ABSENT = """
 name: absent
@@ -96,6 +99,30 @@ def test_there_is_no_page_of_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"nothing of absent is done there yet; leave out --only"):
         run_studies([config], out, device="cpu", only_report=True)
     assert not out.exists()
+
+
+def test_a_network_that_cannot_be_made_is_told_first(tmp_path):
+    config, out = tmp_path / "absent.yaml", tmp_path / "out"
+    config.write_text(ABSENT.replace("twin: true", "model_args: {depht: 3}"))
+    with pytest.raises(ValueError, match=r"absent: backbone bcos_resnet18 cannot be made: .*depht"):
+        run_studies([config], out, device="cpu")
+    assert not out.exists()
+
+
+def test_networks_are_trained_on_the_device_of_the_study(tmp_path, monkeypatch):
+    study = read_study(yaml.safe_load(ABSENT))
+
+    def words(device):
+        place = Place(study, tmp_path, device, {("set", "gone"): made_set()})
+        return " ".join(place.training_command(next(trainings(study))))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert "--trainer.accelerator" not in words("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "--trainer.accelerator cpu" in words("cpu")
+    assert "--trainer.devices [1]" in words("cuda:1")
+    assert "--trainer.accelerator" not in words("cuda")
 
 
 def test_a_full_disk_ends_a_study_and_no_other_failure_does(tmp_path):
