@@ -58,6 +58,7 @@ def test_words_say_all_that_is_trained(spots: TileSet, tmp_path: Path) -> None:
     assert pairs["--data.manifest"] == str(spots.folder / "manifest.csv")
     assert json.loads(pairs["--data.classes"]) == ["plain", "spot"]
     assert pairs["--trainer.max_epochs"] == "2"  # its own
+    assert pairs["--trainer.check_val_every_n_epoch"] == "2"  # the last one: nothing is chosen
     assert pairs["--data.batch_size"] == "8"
 
 
@@ -119,11 +120,15 @@ def test_a_session_that_was_killed_is_missed(
 ) -> None:
     run = train(BACKBONE, spots, 0, tmp_path / "run")
     record = json.loads((run / "study_cost.json").read_text())
-    record["sessions"].insert(0, {"words": record["sessions"][0]["words"]})
+    peak = record["sessions"][0]["peak_mib"]
+    # One that was killed, and one that was over before anybody looked.
+    short = {"words": record["sessions"][0]["words"], "seconds": 1.0, "cpu_seconds": 1.0}
+    record["sessions"] = [{"words": short["words"]}, short, *record["sessions"]]
     (run / "study_cost.json").write_text(json.dumps(record))
     cost = training_cost(run)
     assert cost is not None
     assert not cost.is_whole
+    assert cost.peak_mib == peak
     assert training_cost(tmp_path) is None
 
 
