@@ -20,6 +20,7 @@ from pathology.tasks.checkpoint import Run
 PROGRAM = (sys.executable, "-m", "pathology.cli.child")
 LOG, COST = "study.log", "study_cost.json"
 PLACES = ("--out", "--data.manifest", "--model.init_from")  # where things are, not what
+EPOCHS = 10  # unless a study says otherwise
 PACE_S = 0.5
 PATIENCE_S = 60.0  # to save its state when it is told to stop, or when its study was killed
 
@@ -71,6 +72,10 @@ def command(
     if backbone.model_args:
         settings["model.model_args"] = dict(backbone.model_args)
     settings |= backbone.settings(further)
+    # The last epoch alone is validated, so nothing is chosen: an AUROC that is soon at its best would
+    # take a network half trained, and that of one of a pair.
+    settings.setdefault("trainer.max_epochs", EPOCHS)
+    settings.setdefault("trainer.check_val_every_n_epoch", settings["trainer.max_epochs"])
     words = ["train", "--out", str(out), "--seed_everything", str(seed)]
     for name, value in settings.items():
         words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]

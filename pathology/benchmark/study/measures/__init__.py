@@ -73,12 +73,13 @@ class Group:
 
 
 GROUPS: dict[str, Group] = {
-    "localisation": Group(localisation, {"repeats": 1000}, version=2, on="plain"),
+    "localisation": Group(localisation, {"repeats": 1000}, version=3, on="plain"),
     "confounder": Group(confounder, version=2, on="planted"),
     "grid": Group(
         grid,
         {"mosaics": 50, "cells": 2, "kernel": 0},
         {"mosaics": 1, "cells": 2},
+        version=2,
         on="plain",
     ),
     "faithfulness": Group(

@@ -19,7 +19,8 @@ def grid(subject: Subject, *, mosaics: int, cells: int, kernel: int) -> list[Val
 
     One crop of the class whose evidence is known among crops of others; where no class is set
     apart, each class has its turn. Tiles are drawn by the seed alone, not by what a network thinks
-    of them: every network and method sees the same mosaics.
+    of them: every network and method sees the same mosaics. A map without a positive value has
+    nothing in the cell: 0, as published, or a method that is silent on hard mosaics would gain.
 
     Args:
         subject: a method on a network.
@@ -45,10 +46,10 @@ def grid(subject: Subject, *, mosaics: int, cells: int, kernel: int) -> list[Val
         value(
             GROUP,
             "gridpg",
-            share,
+            np.nan_to_num(share),
             example=f"mosaic{i:03}",
             patient=each.patient,
-            note="" if np.isfinite(share) else "the map has no positive value",
+            note="" if np.isfinite(share) else "the map has no positive value: 0",
         )
         for i, (share, each) in enumerate(zip(found, made, strict=True))
     ]

@@ -97,7 +97,8 @@ def _against(subject: Subject, mask: str, prefix: str, repeats: int) -> list[Val
 def _pooled(subject: Subject, mask: str, prefix: str, repeats: int) -> list[Value]:
     """Over the pixels of all tiles, for the class with evidence: elsewhere every pixel is wrong.
 
-    A tile of another class may hold a little of it, as a sliver of a nucleus: that is no error.
+    A tile of another class may hold a little of it, as a sliver of a nucleus: that is no error. The
+    protocol has only tiles with a mask: scaled by itself, a map of any other has a highest pixel.
     """
     test, positive = subject.test, subject.positive
     target = test.labels if positive is None else np.full(len(test), positive, np.int64)
@@ -106,7 +107,8 @@ def _pooled(subject: Subject, mask: str, prefix: str, repeats: int) -> list[Valu
     has_unit = subject.method is not None and subject.method.unit == "logits"
     note = "" if has_unit else "values are in no unit that tiles share"
     plain = _estimate(PooledPrecision(maps, masks), test, repeats)
-    protocol = _estimate(pixel_average_precision(maps, masks), test, repeats)
+    rows = np.flatnonzero(evident(subject, test) & masks.any((1, 2)))
+    protocol = _estimate(pixel_average_precision(maps[rows], masks[rows]), test.take(rows), repeats)
     return [
         pooled(GROUP, prefix + "pooled_ap", plain, note),
         pooled(GROUP, prefix + "pxap", protocol),
