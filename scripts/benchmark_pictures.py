@@ -6,6 +6,7 @@
     python scripts/benchmark_pictures.py --report runs/report --config configs/benchmark/small.yaml
 
 Writes ``docs/images/STUDY_*.png`` and prints the reading and the first tables in Markdown.
+Start it where the study was run: paths of data are relative.
 """
 
 import argparse
@@ -34,6 +35,8 @@ def main() -> None:
         config = load_study(path)
         study = find_study(results, config.name)
         shown = pictures(Place(config, options.report, "cpu"))
+        if config.pictures and config.data and not shown:
+            parser.error(f"{path}: no maps in {options.report}; start it where the study was run")
         for image in write_figures(study, shown, options.images, options.dpi):
             print(f"{image}  {image.stat().st_size / 1024:.0f} KB")
         print(f"\n## {config.title}\n\n{reading_markdown(results, config.name)}\n")
