@@ -20,6 +20,7 @@ from pathology.tasks.checkpoint import Run
 PROGRAM = (sys.executable, "-m", "pathology.cli.child")
 LOG, COST = "study.log", "study_cost.json"
 PLACES = ("--out", "--data.manifest", "--model.init_from")  # where things are, not what
+VERSION = 2  # raised when the same settings train another way
 EPOCHS = 10  # unless a study says otherwise
 PACE_S = 0.5
 PATIENCE_S = 60.0  # to save its state when it is told to stop, or when its study was killed

@@ -19,6 +19,7 @@ from pathology.benchmark.backbones import (
     load_classifier,
     train,
 )
+from pathology.benchmark.backbones.training import VERSION as TRAINING_VERSION
 from pathology.benchmark.slides.bags import VERSION as BAGS_VERSION
 from pathology.benchmark.slides.study import VERSION as SLIDES_VERSION
 from pathology.benchmark.slides.study import SlideStudy, read_slide_study, run_slides
@@ -121,6 +122,7 @@ class Place:
             "model_args": dict(backbone.model_args),
             "training": backbone.settings(self.study.training),
             "seed": training.seed,
+            "version": TRAINING_VERSION,
         }
         if training.variant:
             decides["variant"] = [training.variant, VARIANTS_VERSION]
