@@ -7,7 +7,7 @@
     +-- WeightsError          weights that do not fit: shape, class count, hash
     +-- ConversionError       a conventional model that has no B-cos form here; names the part
     +-- NotExplainableError   a layer whose dynamic scale cannot be held constant; names the layer
-    +-- UnsupportedMethodError  an attribution method that is wrong or undefined on a model; says why
+    +-- UnsupportedMethodError  a method that is wrong or undefined on a model; says why
 
 Arguments that are wrong by themselves raise ``ValueError`` or ``TypeError`` where they are given.
 """

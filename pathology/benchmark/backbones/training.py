@@ -73,8 +73,8 @@ def command(
     if backbone.model_args:
         settings["model.model_args"] = dict(backbone.model_args)
     settings |= backbone.settings(further)
-    # The last epoch alone is validated, so nothing is chosen: an AUROC that is soon at its best would
-    # take a network half trained, and that of one of a pair.
+    # The last epoch alone is validated, so nothing is chosen: an AUROC that is soon at its best
+    # would take a network half trained, and that of one of a pair.
     settings.setdefault("trainer.max_epochs", EPOCHS)
     settings.setdefault("trainer.check_val_every_n_epoch", settings["trainer.max_epochs"])
     words = ["train", "--out", str(out), "--seed_everything", str(seed)]
