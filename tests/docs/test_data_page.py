@@ -29,7 +29,7 @@ def options(words):
     if verb == "data":
         function = module.VERBS[rest[0]][0]
     elif verb == "benchmark":
-        function = getattr(module, rest[0])
+        function = getattr(module, "study" if rest[0].startswith("--") else rest[0])
     else:
         function = getattr(module, verb)
     return {f"--{name.replace('_', '-')}" for name in inspect.signature(function).parameters}
