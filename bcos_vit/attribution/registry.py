@@ -1,11 +1,11 @@
 """Methods by name."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar
 
 from bcos_vit.attribution.method import Method
+from bcos_vit.models.registry import nearest
 
 METHODS: dict[str, Callable[..., Method]] = {}
 """Classes by name; filled by :func:`register`, which each module of methods calls."""
@@ -43,13 +43,13 @@ def make_method(name: str, /, **settings: Any) -> Method:
         TypeError: a value of the wrong type.
     """
     if name not in METHODS:
-        raise ValueError(f"no attribution method is called {name!r}{_nearest(name, METHODS)}")
+        raise ValueError(f"no attribution method is called {name!r}{nearest(name, list(METHODS))}")
     known = settings_of(name)
     for setting in settings:
         if setting not in known:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise ValueError(
-                f"method {name!r} has no setting {setting!r}; {has}{_nearest(setting, known)}"
+                f"method {name!r} has no setting {setting!r}; {has}{nearest(setting, known)}"
             )
     return METHODS[name](**settings)
 
@@ -58,9 +58,3 @@ def settings_of(name: str) -> list[str]:
     """Names of a registered method's settings."""
     # What has a place in __init__: the rest of the fields are fixed by the class.
     return [each.name for each in fields(METHODS[name]) if each.init]  # type: ignore[arg-type]
-
-
-def _nearest(name: str, known: Any) -> str:
-    """What an error message adds about names like ``name``; nothing where none is near."""
-    near = difflib.get_close_matches(str(name), list(known), n=3)
-    return f"; did you mean {', '.join(near)}?" if near else ""

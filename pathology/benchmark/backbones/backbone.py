@@ -1,12 +1,12 @@
 """Networks of a study, each beside its twin."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bcos_vit.models import TWINS
 from bcos_vit.models.registry import nearest
+from pathology.benchmark.nearest import hint
 
 Family = Literal["bcos", "conventional"]
 Architecture = Literal["cnn", "vit"]
@@ -65,9 +65,8 @@ def _verb_name(name: str) -> str:
         return SETTINGS[name]
     if name.partition(".")[0] in ("model", "data", "trainer") or name == "patience":
         return name
-    near = difflib.get_close_matches(name, SETTINGS, 1)
-    hint = f"did you mean {near[0]}?" if near else f"wanted {', '.join(SETTINGS)}, or model.NAME"
-    raise ValueError(f"training has no setting {name!r}; {hint}")
+    meant = hint(name, SETTINGS, f"wanted {', '.join(SETTINGS)}, or model.NAME")
+    raise ValueError(f"training has no setting {name!r}; {meant}")
 
 
 def make_backbones(entries: Sequence[str | Mapping[str, Any]]) -> list[Backbone]:

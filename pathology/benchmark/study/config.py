@@ -14,9 +14,9 @@ import timm
 from bcos_vit.attribution import make_method
 from bcos_vit.errors import BcosError
 from pathology.benchmark.backbones import Backbone, make_backbones
+from pathology.benchmark.nearest import hint
 from pathology.benchmark.slides.study import read_slide_study
 from pathology.benchmark.study.measures import GROUPS
-from pathology.benchmark.study.nearest import hint
 from pathology.benchmark.study.roles import check_label
 from pathology.benchmark.study.words import (
     check_name,

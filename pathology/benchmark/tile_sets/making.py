@@ -1,11 +1,11 @@
 """Making tile sets by their settings, as configs write them."""
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
+from pathology.benchmark.nearest import hint
 from pathology.benchmark.tile_sets.folder import FolderTiles
 from pathology.benchmark.tile_sets.nuclei import NucleiTiles
 from pathology.benchmark.tile_sets.synthetic import SyntheticTiles
@@ -54,9 +54,8 @@ def make_maker(settings: Mapping[str, Any]) -> Maker:
     known = [f.name for f in fields(KINDS[kind])]  # type: ignore[arg-type]
     for name in own:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
-            raise ValueError(f"tile sets of kind {kind} have no setting {name!r}; {hint}")
+            meant = hint(name, known, f"it has {', '.join(known)}")
+            raise ValueError(f"tile sets of kind {kind} have no setting {name!r}; {meant}")
     try:
         return KINDS[kind](**own)
     except TypeError as error:
