@@ -24,6 +24,7 @@ from pathology.benchmark.slides.bags import VERSION as BAGS_VERSION
 from pathology.benchmark.slides.study import VERSION as SLIDES_VERSION
 from pathology.benchmark.slides.study import SlideStudy, read_slide_study, run_slides
 from pathology.benchmark.study.cells import Cell, write_values
+from pathology.benchmark.study.chosen import VERSION as CHOICE_VERSION
 from pathology.benchmark.study.chosen import choose
 from pathology.benchmark.study.config import ORACLE, Study
 from pathology.benchmark.study.measures import GROUPS, METRICS, Subject, UnknownMaskError
@@ -270,7 +271,7 @@ class Place:
             "group": group,
             "settings": settings,
             "versions": [GROUPS[group].version, __version__],
-            "examples": self.study.examples,
+            "examples": [self.study.examples, CHOICE_VERSION],
             "variants": {
                 name: self.checkpoint(replace(unit.training, variant=name)) for name in needed
             },
@@ -283,7 +284,7 @@ class Place:
         """Of a method's maps of the tiles that the page shows."""
         decides = self._of_unit(unit) | {
             "pictures": self.study.pictures,
-            "examples": self.study.examples,
+            "examples": [self.study.examples, CHOICE_VERSION],
             "version": [PICTURES_VERSION, __version__],
         }
         return Cell("pictures", unit.name, decides)

@@ -79,7 +79,7 @@ GROUPS: dict[str, Group] = {
         grid,
         {"mosaics": 50, "cells": 2, "kernel": 0},
         {"mosaics": 1, "cells": 2},
-        version=2,
+        version=3,
         on="plain",
     ),
     "faithfulness": Group(

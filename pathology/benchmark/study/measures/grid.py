@@ -18,7 +18,8 @@ def grid(subject: Subject, *, mosaics: int, cells: int, kernel: int) -> list[Val
     """Mosaics of the input's own size, of crops of test tiles at their own mpp.
 
     One crop of the class whose evidence is known among crops of others; where no class is set
-    apart, each class has its turn. Tiles are drawn by the seed alone, not by what a network thinks
+    apart, each class has its turn. Every tile of the class has its turn before one comes again.
+    Tiles are drawn by the seed alone, not by what a network thinks
     of them: every network and method sees the same mosaics. A map without a positive value has
     nothing in the cell: 0, as published, or a method that is silent on hard mosaics would gain.
 
@@ -37,7 +38,9 @@ def grid(subject: Subject, *, mosaics: int, cells: int, kernel: int) -> list[Val
     if side % cells:
         return undefined(GROUP, metrics, f"tiles of {side} px are not cut into {cells} cells")
     rng = subject.rng(GROUP)
-    made = [_mosaic(subject, cells, i, rng) for i in range(mosaics)]
+    orders = [rng.permutation(np.flatnonzero(subject.test.labels == target))
+              for target in range(len(subject.tile_set.classes))]  # fmt: skip
+    made = [_mosaic(subject, cells, i, orders, rng) for i in range(mosaics)]
     targets = np.array([each.target for each in made], np.int64)
     places = np.array([each.place for each in made])
     maps = subject.explain(np.stack([each.image for each in made]), targets)
@@ -76,14 +79,23 @@ class _Mosaic:
         self.empty = _joined([*crops[:place], spare, *crops[place + 1 :]])
 
 
-def _mosaic(subject: Subject, cells: int, turn: int, rng: np.random.Generator) -> _Mosaic:
-    test = subject.test
-    target = turn % len(subject.tile_set.classes) if subject.positive is None else subject.positive
-    rows, others = np.flatnonzero(test.labels == target), np.flatnonzero(test.labels != target)
+def _mosaic(
+    subject: Subject,
+    cells: int,
+    turn: int,
+    orders: list[NDArray[np.intp]],
+    rng: np.random.Generator,
+) -> _Mosaic:
+    test, classes = subject.test, len(subject.tile_set.classes)
+    if subject.positive is None:
+        turn, target = divmod(turn, classes)
+    else:
+        target = subject.positive
+    rows, others = orders[target], np.flatnonzero(test.labels != target)
     if not len(rows) or not len(others):
         raise ValueError("grid: the test tiles are of one class; ask for more examples")
     side = subject.tile_set.size_px // cells
-    chosen, place = int(rng.choice(rows)), int(rng.integers(cells * cells))
+    chosen, place = int(rows[turn % len(rows)]), int(rng.integers(cells * cells))
     drawn = rng.choice(others, cells * cells, replace=len(others) < cells * cells)
     *around, spare = [_crop(test, int(i), side, rng) for i in drawn]
     crops = [*around[:place], _crop(test, chosen, side, rng), *around[place:]]

@@ -28,3 +28,12 @@ def test_tiles_that_belong_together_stay_together():
     few = choose(paired, 4)
     assert len(few) == 4
     assert sorted(np.unique(few.columns["base"], return_counts=True)[1].tolist()) == [2, 2]
+
+
+def test_every_patient_comes_before_one_comes_twice():
+    made = examples(40)
+    names = [f"p{(i // 2) % 5}" for i in range(40)]  # four tiles of a class for each of five
+    few = choose(replace(made, patients=tuple(names)), 20)
+    for label in (0, 1):
+        mine = [p for p, its in zip(few.patients, few.labels, strict=True) if its == label]
+        assert sorted(mine[:5]) == sorted(mine[5:]) == [f"p{i}" for i in range(5)]
