@@ -96,6 +96,7 @@ GROUPS: dict[str, Group] = {
         },
         {"steps": 1, "cells": 2, "groups": 2, "squares": 1},
         version=2,
+        on="plain",
     ),
     "idsds": Group(
         idsds,
