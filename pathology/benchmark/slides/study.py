@@ -4,7 +4,6 @@ Everything is kept as it comes: features of each slide, weights and values of ea
 on is to run again.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from pathology.aggregators import AGGREGATORS, Aggregator
+from pathology.benchmark.nearest import hint
 from pathology.benchmark.slides.bags import VERSION as BAGS
 from pathology.benchmark.slides.bags import BagSpec, Progress, SlideBag, make_bags
 from pathology.benchmark.slides.tile_methods import NAMES
@@ -81,7 +81,7 @@ class SlideStudy:
             raise ValueError("aggregators: there must be one, got none")
         for name in self.aggregators:
             if name not in AGGREGATORS:
-                raise ValueError(f"aggregators: there is no {name!r}; {_hint(name, AGGREGATORS)}")
+                raise ValueError(f"aggregators: there is no {name!r}; {hint(name, AGGREGATORS)}")
         check_methods(self.methods)
         if sorted(self.slides) != sorted(SPLITS):
             raise ValueError(f"slides: wanted numbers for {', '.join(SPLITS)}, got {self.slides}")
@@ -123,7 +123,7 @@ def read_slide_study(words: Mapping[str, Any]) -> SlideStudy:
     given = dict(words)
     for key in given:
         if key not in known:
-            raise ValueError(f"slides.{key}: no such key; {_hint(key, known)}")
+            raise ValueError(f"slides.{key}: no such key; {hint(key, known)}")
     if "encoder" not in given:
         raise ValueError("slides.encoder: missing; give the folder of a run on tiles, or a model")
     bag = given.pop("bag", None) or {}
@@ -131,7 +131,7 @@ def read_slide_study(words: Mapping[str, Any]) -> SlideStudy:
         raise ValueError(f"slides.bag: got {bag!r}, wanted settings (key: value)")
     for key in bag:
         if key not in of_bag:
-            raise ValueError(f"slides.bag.{key}: no such key; {_hint(key, of_bag)}")
+            raise ValueError(f"slides.bag.{key}: no such key; {hint(key, of_bag)}")
     try:
         return SlideStudy(bag=BagSpec(**_tuples(bag)), **_tuples(given))
     except (TypeError, AttributeError) as error:
@@ -255,8 +255,3 @@ def _bags_key(settings: SlideStudy, encoder: Encoder) -> dict[str, Any]:
 def _digest(what: Mapping[str, Any]) -> str:
     text = json.dumps(what, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _hint(name: str, known: Mapping[str, Any] | list[str]) -> str:
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"

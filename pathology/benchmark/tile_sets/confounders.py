@@ -22,6 +22,8 @@ CONFOUNDERS: tuple[str, ...] = get_args(Confounder)
 
 SHARES = {"pen": (0.06, 0.22), "blur": (0.12, 0.35)}
 """Least and largest share of a tile that a mark takes."""
+TRIES = 500
+"""Places of a mark that are tried; of ordinary tiles one of the first few will do."""
 
 
 def plant(kind: Confounder, rgb: NDArray[np.uint8], rng: np.random.Generator) -> Painted:
@@ -33,12 +35,15 @@ def plant(kind: Confounder, rgb: NDArray[np.uint8], rng: np.random.Generator) ->
         kind: of the mark.
         rgb: ``(side, side, 3)`` uint8; not changed.
         rng: where the mark lies.
+
+    Raises:
+        ValueError: nowhere does a mark of the wanted size show, as a pen's on a black tile.
     """
     if kind == "tint":
         return paint_tint(rgb, 1.0, rng)
     side = len(rgb)
     least, most = SHARES[kind]
-    while True:
+    for _ in range(TRIES):
         # The mark goes through the middle of a canvas, of which the tile is some part.
         top, left = rng.integers(0, side + 1, 2)
         canvas = np.pad(rgb, ((top, side - top), (left, side - left), (0, 0)), mode="symmetric")
@@ -53,3 +58,8 @@ def plant(kind: Confounder, rgb: NDArray[np.uint8], rng: np.random.Generator) ->
         mask = taken[:side, :side].copy()
         if least <= mask.mean() <= most:
             return Painted(rgb_there.copy(), mask)
+    raise ValueError(
+        f"{kind}: of {TRIES} marks none shows on {100 * least:g} to {100 * most:g} % of a tile of"
+        f" {side} x {side} px whose mean colour is {rgb.mean((0, 1)).round().astype(int).tolist()};"
+        " ink darkens, so leave out tiles that are black"
+    )

@@ -53,6 +53,14 @@ def test_marks_lie_anywhere(kind: Confounder) -> None:
     assert often[8:24, 8:24].mean() < 1.6 * often.mean()
 
 
+@pytest.mark.parametrize("light_rows", [0, 1])
+def test_ink_that_cannot_show_is_told(light_rows: int) -> None:
+    tile = np.zeros((32, 32, 3), np.uint8)
+    tile[:light_rows] = 220
+    with pytest.raises(ValueError, match=r"pen: of 500 marks none shows on 6 to 22 % of a tile"):
+        plant("pen", tile, np.random.default_rng(0))
+
+
 def test_marks_go_with_the_class_in_training(made: TileSet) -> None:
     for split in ("train", "val"):
         examples = made.split(split)
