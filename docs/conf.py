@@ -1,0 +1,20 @@
+"""The documentation site: ``scripts/docs``, or ``python -m sphinx docs docs/_build``."""
+
+from bcos_vit import __version__
+
+project = "bcos-pathology"
+author = "The bcos-pathology authors"
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"bcos-pathology {release}"
+myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+copybutton_prompt_text = "$ "
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_default_options = {"members": True, "imported-members": True, "show-inheritance": True}
+napoleon_custom_sections = ["Source"]
