@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pathology.cli.cohort import each_slide
 from pathology.cli.tile_slide import Tiler
+from pathology.cohort.choice import make_engine
+from pathology.cohort.each_slide import each_slide
 from pathology.tiling import TileSpec
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -56,7 +57,7 @@ def main() -> None:
         work = Measured(Tiler(scratch / "tiles", TileSpec(64, 0.5)), notes)
         (scratch / "tiles").mkdir()
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-            each_slide(table, work, "tiling", workers=options.workers)
+            each_slide(table, work, "tiling", engine=make_engine(workers=options.workers))
         print(f"\nMiB after each tenth of {len(table)} slides of {options.side} px")
         for process in sorted(notes.iterdir()):
             curve = [float(line) for line in process.read_text().split()]

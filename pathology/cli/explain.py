@@ -34,6 +34,11 @@ def explain(
     mpp: float | None = None,
     device: str = "auto",
     batch_size: int = 16,
+    part: str | None = None,
+    workers: int = 0,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    retries: int = 1,
     overwrite: bool = False,
     keep_going: bool = False,
 ) -> int:
@@ -83,22 +88,33 @@ def explain(
         mpp: micrometres per pixel of slides that do not say it themselves.
         device: auto, cpu, cuda, ...
         batch_size: tiles per pass through the model.
+        part: 3/16 takes the third of every 16 slides, so that 16 jobs share the work.
+        workers: processes that explain a slide each, every one with a model of its own and, where
+            there are several, a graphics card; 0: this one, and with ray as many as there is place
+            for.
+        engine: local, processes of this machine, or ray, those of a cluster.
+        address: of the cluster, with ray: auto, ray://host:10001, or host:port; a cluster of this
+            machine alone when omitted.
+        retries: how often a slide is tried again whose worker died.
         overwrite: replace results made by another model or other settings.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
-    from pathology.cli.cohort import each_slide
+    from dataclasses import replace
+
     from pathology.cli.explain_slide import SlideExplainer
+    from pathology.cli.on_cohort import OnCohort
     from pathology.data.slide_list import list_slides
     from pathology.explain.results.write import check_formats
     from pathology.outputs import writable_folder
     from pathology.runs.encoder_choice import EncoderChoice
-    from pathology.runs.layering import Layering
-    from pathology.runs.ready_run import ready_run
+    from pathology.runs.loaded_runs import RunsChoice
 
     if batch_size < 1 or not 0 < out_mpp < float("inf"):
         raise ValueError("--batch-size and --out-mpp must be positive and finite")
     if not 0 < detail <= 1:
         raise ValueError(f"--detail must be above 0 and at most 1, got {detail}")
+    cohort = OnCohort(engine, address, workers, retries, part, keep_going)
+    needs = cohort.needs(device)
     kinds: list[str] = [formats] if isinstance(formats, str) else formats or []
     check_formats(kinds)
     choice = None
@@ -107,34 +123,29 @@ def explain(
             encoder, weights, pretrained, encoder_seed, encoder_args, resize, pixels
         )
     others: list[str] = [members] if isinstance(members, str) else members or []
-    runs = [
-        ready_run(
-            each, device=device, calibrated=calibrated, pooling=pooling, depth=depth, choice=choice
-        )
-        for each in [str(run), *others]
-    ]
-    layering = Layering(runs, jitter, null)
-    explainer = runs[0].explainer
-    trained = explainer.trained
-    profiles = trained.check_stains(stains or trained.stains)
+    runs = RunsChoice(
+        [str(run), *others], device, calibrated, pooling, depth, choice, stains, jitter, null
+    )
+    # Where others work, this process only looks at what they will load.
+    loaded = (replace(runs, device="cpu") if cohort.is_elsewhere else runs).load()
     work = SlideExplainer(
-        explainer,
-        run=runs[0].name,
+        runs,
         tiles=tiles,
         out=out,
-        targets=_targets(target, explainer.scorer.classes),
+        targets=_targets(target, loaded.explainer.scorer.classes),
         out_mpp=out_mpp,
         detail=detail,
         batch_size=batch_size,
         formats=kinds,
-        calibration=runs[0].calibration,
-        profiles=profiles,
         overwrite=overwrite,
-        layering=layering,
+        bars=not cohort.is_elsewhere,
+        wanted=loaded.digest(),
+        here=None if cohort.is_elsewhere else loaded,
     )
-    table = list_slides(slides, mpp)
+    del loaded
+    table = cohort.slides_of(list_slides(slides, mpp))
     writable_folder(out)
-    return each_slide(table, work, "explaining", keep_going, failures=out / "failures.csv")
+    return cohort.each_slide(table, work, "explaining", out, needs)
 
 
 def _targets(asked: str | list[str] | None, classes: list[str]) -> list[str]:

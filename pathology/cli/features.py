@@ -1,6 +1,5 @@
 """``pathology features``: what an encoder returns for each tile, one file a slide."""
 
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,8 +67,11 @@ def features(
     """
     from dataclasses import replace
 
-    from pathology.cli.cohort import each_slide
     from pathology.cli.feature_slide import Extractor
+    from pathology.cohort.choice import make_engine
+    from pathology.cohort.each_slide import each_slide
+    from pathology.cohort.engine import Needs
+    from pathology.cohort.parts import parse_part
     from pathology.data.features import KIND_FILE, claim_folder, feature_path
     from pathology.data.slide_list import list_slides
     from pathology.outputs import remove_drafts, writable_folder
@@ -105,24 +107,17 @@ def features(
     if workers:
         # Theirs are the encoders that work: this one's memory is not needed.
         work = replace(work, kind=kind)
-    code = each_slide(table, work, "features", keep_going, workers, failures)
+    code = each_slide(
+        table,
+        work,
+        "features",
+        engine=make_engine(workers=workers),
+        needs=Needs(gpus=float(device in ("auto", "cuda"))),
+        keep_going=keep_going,
+        failures=failures,
+    )
     _report([path for path in missing if path.exists()], time.perf_counter() - began)
     return code
-
-
-def parse_part(text: str | None) -> tuple[int, int]:
-    """``3/16``: which part, from 1, of how many.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if text is None:
-        return 1, 1
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    part, of = (int(number) for number in found.groups()) if found else (0, 0)
-    if not 1 <= part <= of:
-        raise ValueError(f"--part must be like 3/16, from 1/16 to 16/16; got {text!r}")
-    return part, of
 
 
 def _first_spec(tiles: Path, table: "pd.DataFrame") -> "TileSpec":

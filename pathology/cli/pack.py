@@ -32,7 +32,8 @@ def pack(
         workers: processes that write, each a slide at a time; 0 for this one.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
-    from pathology.cli.cohort import each_slide
+    from pathology.cohort.choice import make_engine
+    from pathology.cohort.each_slide import each_slide
     from pathology.data.slide_list import list_slides
     from pathology.outputs import remove_drafts, writable_folder
 
@@ -43,7 +44,8 @@ def pack(
     table = list_slides(slides)
     work = PackOne(tiles, writable_folder(out), tiles_per_shard, quality)
     remove_drafts(out, _drafts(out, table["slide_id"]))
-    return each_slide(table, work, "packing", keep_going, workers)
+    engine = make_engine(workers=workers)
+    return each_slide(table, work, "packing", engine=engine, keep_going=keep_going)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,9 @@ class PackOne:
 def _drafts(out: Path, slide_ids: Iterable[str]) -> list[str]:
     """These slides' files of which there are drafts; a slide's number of shards is unknown."""
     from pathology.data.shards import shard_name
+    from pathology.outputs import DRAFT_END, drafted
 
-    names = [path.name[1:].rsplit(".", 2)[0] for path in out.glob(".*.part")]
+    names = [drafted(path) or "" for path in out.glob(f".*{DRAFT_END}")]
     slides = set(slide_ids)
     shards = {shard_name(slide) for slide in slides}
     return [

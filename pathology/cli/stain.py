@@ -54,7 +54,8 @@ def stain(
         workers: processes that work on a slide each; 0: this one.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
-    from pathology.cli.cohort import each_slide
+    from pathology.cohort.choice import make_engine
+    from pathology.cohort.each_slide import each_slide
     from pathology.data.slide_list import list_slides
     from pathology.outputs import writable_folder
     from pathology.stain import StainSettings
@@ -71,7 +72,14 @@ def stain(
     fit = _Fit(tiles, out, settings)
     profile = _target(target, table, fit, slides)
     _keep(profile, out / f"{TARGET}.json")
-    code = each_slide(table, fit, "fitting stains", keep_going, workers, out / FAILURES)
+    code = each_slide(
+        table,
+        fit,
+        "fitting stains",
+        engine=make_engine(workers=workers),
+        keep_going=keep_going,
+        failures=out / FAILURES,
+    )
     _write_sheet(table, fit, profile, out / SHEET)
     print(f"{out / SHEET}: tiles before and after, the farthest from the target first")
     return code

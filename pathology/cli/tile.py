@@ -77,7 +77,8 @@ def tile(
     """
     settings = {name: _plain(value) for name, value in locals().items()}
     from pathology.annotations import read_classes
-    from pathology.cli.cohort import each_slide
+    from pathology.cohort.choice import make_engine
+    from pathology.cohort.each_slide import each_slide
     from pathology.data.slide_list import list_slides
     from pathology.outputs import remove_drafts, writable_folder
     from pathology.tiling import TileSpec
@@ -109,7 +110,14 @@ def tile(
     remove_drafts(out, drafts)
     work = Tiler(out, spec, classes, label_fraction, overwrite)
     try:
-        return each_slide(table, work, "tiling", keep_going, workers, out / FAILURES)
+        return each_slide(
+            table,
+            work,
+            "tiling",
+            engine=make_engine(workers=workers),
+            keep_going=keep_going,
+            failures=out / FAILURES,
+        )
     finally:
         _write_quality(out, table)
         # Again: workers of a run that was killed may have outlived it until now.

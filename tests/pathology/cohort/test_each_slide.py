@@ -12,16 +12,28 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pathology.cli import cohort
-from pathology.cli.cohort import each_slide
+from pathology.cohort.choice import make_engine
+from pathology.cohort.each_slide import each_slide
+from pathology.cohort.worker_process import WorkerProcess
 from pathology.errors import OutputError, SlideError, SlideOpenError
-from tests.cli.made_slides import Trouble
+from tests.pathology.cohort.trouble import Trouble
 
 ALL = ["a", "refuse 1", "b", "bug", "c", "odd", "d"]
 
 
 def table(*names):
     return pd.DataFrame({"slide_id": names, "path": [f"/slides/{name}.tif" for name in names]})
+
+
+def work_on(names, folder, workers=0, keep_going=False, failures=None, retries=1):
+    return each_slide(
+        table(*names),
+        Trouble(folder),
+        "working",
+        engine=make_engine(workers=workers, retries=retries),
+        keep_going=keep_going,
+        failures=failures,
+    )
 
 
 def tried(folder):
@@ -36,7 +48,7 @@ def listed(path):
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_failures_are_listed_and_the_rest_is_done(tmp_path, capsys, workers):
     failures = tmp_path / "failures.csv"
-    code = each_slide(table(*ALL), Trouble(tmp_path), "working", True, workers, failures)
+    code = work_on(ALL, tmp_path, workers, True, failures)
     out = capsys.readouterr().out
     assert code == 3
     assert sorted(tried(tmp_path)) == sorted(ALL)
@@ -50,47 +62,52 @@ def test_failures_are_listed_and_the_rest_is_done(tmp_path, capsys, workers):
     }
     assert list(listed(failures)) == ["refuse 1", "bug", "odd"]
     # A run without failures leaves no list of an earlier one.
-    assert each_slide(table("a"), Trouble(tmp_path), "working", True, workers, failures) == 0
+    assert work_on("a", tmp_path, workers, True, failures) == 0
     assert not failures.exists()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_first_failure_stops_a_run(tmp_path, workers):
     # Slow ones: on a busy machine a worker may start seconds after the other.
-    rows = table("a", "refuse 1", *(f"slow {i}" for i in range(400)))
+    names = ["a", "refuse 1", *(f"slow {i}" for i in range(400))]
     with pytest.raises(SlideOpenError, match="is no slide"):
-        each_slide(rows, Trouble(tmp_path), "working", workers=workers)
+        work_on(names, tmp_path, workers)
     assert len(tried(tmp_path)) < 402
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_output_that_cannot_be_written_always_stops(tmp_path, workers):
     with pytest.raises(OutputError, match="disk full"):
-        each_slide(table("disk", "a"), Trouble(tmp_path), "working", True, workers)
+        work_on(["disk", "a"], tmp_path, workers, True)
 
 
 def test_what_nobody_expected_keeps_its_traceback(tmp_path):
     with pytest.raises(KeyError) as caught:
-        each_slide(table("bug"), Trouble(tmp_path), "working", workers=1)
-    assert "made_slides.py" in caught.value.__notes__[0]
+        work_on(["bug"], tmp_path, workers=1)
+    assert "trouble.py" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_dies_costs_its_slide_only(tmp_path, capfd, workers):
     names = ["a", "segfault", "b", "memory", "c", "exit", "d", "e"]
     failures = tmp_path / "failures.csv"
-    code = each_slide(table(*names), Trouble(tmp_path), "working", True, workers, failures)
+    code = work_on(names, tmp_path, workers, True, failures)
     assert code == 3
-    assert sorted(tried(tmp_path)) == sorted(names)  # each once: none is tried for ever
+    # Those twice: none is tried for ever.
+    assert sorted(tried(tmp_path)) == sorted([*names, "segfault", "memory", "exit"])
     messages = {name: message for name, (_, message) in listed(failures).items()}
     assert set(messages) == {"segfault", "memory", "exit"}
-    assert "segfault.tif: the process that worked on it ended by SIGSEGV" in messages["segfault"]
+    assert messages["segfault"] == (
+        "/slides/segfault.tif: tried 2 times; the last time the process that worked on it ended by"
+        " SIGSEGV; the file may be damaged"
+    )
     assert "was killed, most often for want of memory" in messages["memory"]
     assert "ended with exit code 7" in messages["exit"]
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_worker_that_is_killed_from_outside_costs_its_slide_only(tmp_path):
+@pytest.mark.parametrize("name", ["wait", "wait once"])
+def test_a_worker_that_is_killed_from_outside_costs_a_try_only(tmp_path, name):
     def kill():
         deadline = time.monotonic() + 60
         while not (waiting := list(tmp_path.glob("*.waits"))) and time.monotonic() < deadline:
@@ -100,56 +117,58 @@ def test_a_worker_that_is_killed_from_outside_costs_its_slide_only(tmp_path):
     killer = threading.Thread(target=kill)
     killer.start()
     failures = tmp_path / "failures.csv"
-    rows = table("a", "wait", "b", "c")
-    assert each_slide(rows, Trouble(tmp_path), "working", True, 2, failures) == 3
+    once = "once" in name
+    code = work_on(["a", name, "b", "c"], tmp_path, 2, True, failures, retries=int(once))
     killer.join()
-    assert list(listed(failures)) == ["wait"]
-    assert sorted(tried(tmp_path)) == ["a", "b", "c", "wait"]
+    assert code == (0 if once else 3)
+    assert failures.exists() != once
+    assert sorted(tried(tmp_path)) == ["a", "b", "c", *[name] * (1 + once)]
 
 
 def test_a_worker_that_dies_stops_a_run_that_may_not_go_on(tmp_path):
     with pytest.raises(SlideError, match=r"memory\.tif: the process that worked on it was killed"):
-        each_slide(table("memory", "a"), Trouble(tmp_path), "working", workers=1)
+        work_on(["memory", "a"], tmp_path, workers=1, retries=0)
 
 
 def test_workers_load_no_torch_and_have_a_core_each(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert each_slide(table("torch 1", "torch 2"), Trouble(tmp_path), "w", workers=2) == 0
+    assert work_on(["torch 1", "torch 2"], tmp_path, workers=2) == 0
     assert capsys.readouterr().out.count(": False 1") == 2
     assert "OMP_NUM_THREADS" not in os.environ
 
 
 def test_slides_whose_worker_dies_at_once_are_not_lost(tmp_path, capsys, monkeypatch):
-    give = cohort._Worker.give
+    give = WorkerProcess.give
 
     def give_to_the_dead(worker, index, row):
         worker.process.kill()
         worker.process.join()
         return give(worker, index, row)
 
-    monkeypatch.setattr(cohort._Worker, "give", give_to_the_dead)
+    monkeypatch.setattr(WorkerProcess, "give", give_to_the_dead)
     failures = tmp_path / "failures.csv"
-    assert each_slide(table("a", "b", "c"), Trouble(tmp_path), "w", True, 2, failures) == 3
+    assert work_on("abc", tmp_path, 2, True, failures) == 3
     assert "3 of 3 slides failed" in capsys.readouterr().out
     assert list(listed(failures)) == ["a", "b", "c"]
 
 
 def test_a_negative_number_of_workers_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="workers must be at least 0, got -1"):
-        each_slide(table("a"), Trouble(tmp_path), "working", workers=-1)
+    with pytest.raises(ValueError, match="--workers must be at least 0, got -1"):
+        work_on("a", tmp_path, workers=-1)
 
 
 SCRIPT = """
 import sys
 from pathlib import Path
 import pandas as pd
-from pathology.cli.cohort import each_slide
-from tests.cli.made_slides import Trouble
+from pathology.cohort.choice import make_engine
+from pathology.cohort.each_slide import each_slide
+from tests.pathology.cohort.trouble import Trouble
 if __name__ == "__main__":
     names = ["wait 1", "wait 2", "a"]
     table = pd.DataFrame({"slide_id": names, "path": names})
     try:
-        each_slide(table, Trouble(Path(sys.argv[1])), "working", workers=2)
+        each_slide(table, Trouble(Path(sys.argv[1])), "working", engine=make_engine(workers=2))
     except KeyboardInterrupt:
         sys.exit(130)
 """
