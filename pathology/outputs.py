@@ -1,9 +1,16 @@
-"""Files and folders that appear under their name complete, or not at all."""
+"""Files and folders that appear under their name complete, or not at all.
+
+A draft's name says whose it is: ``.NAME.MACHINE.PROCESS.part``. Machines may share a disk, and only
+its own machine can tell whether a process is alive; others leave a draft alone for a day.
+"""
 
 import errno
 import glob
+import hashlib
 import importlib
 import os
+import platform
+import re
 import shutil
 import stat
 import time
@@ -17,6 +24,12 @@ from pathology.errors import OutputError
 SOFTWARE = "bcos-pathology"
 """What the TIFF tag Software says of slides that are written here; their planes shrink by 2."""
 
+DRAFT_END = ".part"
+ABANDONED_S = 24 * 3600.0
+"""Age at which another machine's draft is nobody's: none writes to one file for so long."""
+
+_HOSTS_OWN = "pid:[4026531836]"  # Linux's first name space of processes, the same on every machine
+
 
 def writable_folder(folder: Path) -> Path:
     """``folder``, made and shown to be writable.
@@ -26,7 +39,7 @@ def writable_folder(folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-probe-{os.getpid()}"
+        probe = folder / f".write-probe-{this_machine()}-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -34,6 +47,55 @@ def writable_folder(folder: Path) -> Path:
             f"{folder}: cannot be written ({error.strerror}); choose another --out"
         ) from error
     return folder
+
+
+def this_machine() -> str:
+    """The machine's name, such as may be part of a file's: without dots, and short.
+
+    Containers that have their host's name, but count processes for themselves, are told apart.
+    """
+    name = platform.node()
+    with suppress(OSError):
+        counted_in = Path("/proc/self/ns/pid").readlink().name
+        if counted_in != _HOSTS_OWN:
+            name += f"_{''.join(filter(str.isdecimal, counted_in))}"
+    safe = re.sub(r"[^A-Za-z0-9_-]", "-", name.replace(".", "_")) or "machine"
+    if len(safe) <= 40:
+        return safe
+    return f"{safe[:31]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def draft_path(path: Path, process: int | None = None) -> Path:
+    """Where a process of this machine, this one when omitted, writes what will be ``path``."""
+    process = os.getpid() if process is None else process
+    return path.with_name(f".{path.name}.{this_machine()}.{process}{DRAFT_END}")
+
+
+def drafted(draft: Path) -> str | None:
+    """The name that a draft is to have, ``None`` of other files."""
+    owner = _owner(draft)
+    return owner and owner[0]
+
+
+def _owner(draft: Path) -> tuple[str, str, int] | None:
+    """Of a draft: its name-to-be, machine and process."""
+    found = re.fullmatch(r"\.(.+)\.([A-Za-z0-9_-]+)\.(\d+)" + re.escape(DRAFT_END), draft.name)
+    return (found[1], found[2], int(found[3])) if found else None
+
+
+def _is_abandoned(draft: Path) -> bool:
+    owner = _owner(draft)
+    if owner is None:
+        return False
+    _, machine, process = owner
+    if machine == this_machine():
+        return not _is_alive(process)
+    try:
+        # Of a folder, whatever was written to it last.
+        last = max(path.stat().st_mtime for path in (draft, *draft.rglob("*")))
+    except OSError:  # it is being written, or moved
+        return False
+    return time.time() - last > ABANDONED_S
 
 
 @contextmanager
@@ -46,7 +108,7 @@ def complete_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be made, or the file not be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    draft = draft_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield draft
@@ -66,9 +128,8 @@ def remove_drafts(folder: Path, names: Collection[str]) -> None:
     may be writing into the same folder.
     """
     names = set(names)
-    for draft in folder.glob(".*.part"):
-        name, _, process = draft.name[1 : -len(".part")].rpartition(".")
-        if name in names and process.isdecimal() and not _is_alive(int(process)):
+    for draft in folder.glob(f".*{DRAFT_END}"):
+        if drafted(draft) in names and _is_abandoned(draft):
             draft.unlink(missing_ok=True)
 
 
@@ -102,7 +163,7 @@ def complete_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: it cannot be made, or not be written.
     """
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    scratch = draft_path(folder)
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         with suppress(FileNotFoundError):  # looked at once: another process may move it meanwhile
@@ -120,7 +181,7 @@ def complete_folder(folder: Path) -> Iterator[Path]:
 
 def _replace(scratch: Path, folder: Path) -> None:
     """Give ``scratch`` the name of ``folder``, which may be there."""
-    former = folder.with_name(f".{folder.name}.former.{os.getpid()}.part")
+    former = draft_path(folder.with_name(f"{folder.name}.former"))
     for _ in range(8):  # others may put theirs there in between
         with suppress(FileNotFoundError):
             folder.rename(former)
@@ -138,9 +199,8 @@ def _replace(scratch: Path, folder: Path) -> None:
 
 def remove_scratch(folder: Path) -> None:
     """Remove what processes that are gone have left of ``folder``."""
-    for draft in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
-        process = draft.name[: -len(".part")].rpartition(".")[2]
-        if process.isdecimal() and not _is_alive(int(process)):
+    for draft in folder.parent.glob(f".{glob.escape(folder.name)}.*{DRAFT_END}"):
+        if drafted(draft) in (folder.name, f"{folder.name}.former") and _is_abandoned(draft):
             shutil.rmtree(draft, ignore_errors=True)
 
 

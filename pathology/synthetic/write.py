@@ -1,6 +1,5 @@
 """Writing a synthetic slide and its ground truth to disk, band by band."""
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pathology.errors import OutputError
+from pathology.outputs import draft_path
 from pathology.synthetic.pyramid import PyramidWriter
 from pathology.synthetic.slide import BLOCK, render
 from pathology.synthetic.spec import SyntheticSlideSpec
@@ -109,7 +109,7 @@ def _write(
                 progress(min(top + band, height), height)
         # The slide comes last: where it has its name, its ground truth is there too.
         outputs = ((regions, regions_path), (evidence, evidence_path), (rgb, path))
-        drafts = [final.with_name(f".{final.name}.{os.getpid()}.part") for _, final in outputs]
+        drafts = [draft_path(final) for _, final in outputs]
         try:
             for (writer, _), draft in zip(outputs, drafts, strict=True):
                 writer.write(draft)

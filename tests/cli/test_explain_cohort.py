@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pathology.maps.ome_tiff import read_ome_tiff
+from pathology.outputs import draft_path
 from tests.cli.made_slides import write_slide
 from tests.made_run import write_run
 
@@ -154,16 +155,14 @@ def test_two_at_once_come_to_the_same_and_a_killed_one_is_gone_on_with(
     code, said, _ = pathology(*only(made / "s0.tif", words))
     assert (code, said.count("made before")) == (0, 0)
     same_numbers(out, whole, ["s0"])
-    assert [path.name for path in drafts(out)] == [f".tumour.{other.pid}.part"]
+    assert drafts(out) == [draft_path(first.parent, other.pid)]
 
     # It comes second, puts the same in place, goes on to the next slide, and dies.
     (tmp_path / "go").touch()
     _, err = other.communicate(timeout=300)
     assert other.returncode == -signal.SIGKILL, err
     assert not (out / "s1" / "tumour").exists()
-    assert [path.relative_to(out).as_posix() for path in drafts(out)] == [
-        f"s1/.tumour.{other.pid}.part"
-    ]
+    assert drafts(out) == [draft_path(out / "s1" / "tumour", other.pid)]
     same_numbers(out, whole, ["s0"])
     before = first.stat()
 
@@ -179,7 +178,7 @@ def test_the_draft_of_a_killed_replacement_goes(pathology, made, done):
     made_at = (folder / "explanation.json").stat().st_mtime_ns
     ended = subprocess.Popen(["true"])
     ended.wait()
-    draft = folder.with_name(f".tumour.{ended.pid}.part")
+    draft = draft_path(folder, ended.pid)
     (draft / "stitch").mkdir(parents=True)
     code, said, _ = pathology(*arguments(made, done))
     assert (code, said.count("made before")) == (0, 3)

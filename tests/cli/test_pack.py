@@ -12,6 +12,7 @@ from pathology.data.manifest import read_slide_manifest
 from pathology.data.shard_tiles import ShardTiles
 from pathology.data.shards import Shards, shard_name
 from pathology.data.tiles import SlideTiles
+from pathology.outputs import draft_path
 from pathology.tiling import TileGrid
 
 
@@ -81,15 +82,19 @@ def test_what_a_killed_process_left_is_removed(pathology, arguments, tmp_path):
     shards.mkdir()
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
+    table = shards / "val_000.parquet"
     left = [
-        f".{shard_name('val_000')}-00003.tar.{killed.pid}.part",
-        f".val_000.parquet.{killed.pid}.part",
+        draft_path(shards / f"{shard_name('val_000')}-00003.tar", killed.pid),
+        draft_path(table, killed.pid),
     ]
-    others = [f".other-00000.tar.{killed.pid}.part", f".val_000.parquet.{os.getppid()}.part"]
-    for name in left + others:
-        (shards / name).touch()
+    others = [
+        draft_path(shards / "other-00000.tar", killed.pid),
+        draft_path(table, os.getppid()),
+    ]
+    for draft in left + others:
+        draft.touch()
     assert pathology(*arguments)[0] == 0
-    assert {path.name for path in shards.glob(".*")} == set(others)
+    assert set(shards.glob(".*")) == set(others)
 
 
 def test_other_settings_are_refused(pathology, refused, arguments):

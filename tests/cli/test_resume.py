@@ -19,6 +19,7 @@ from PIL import Image
 
 from pathology.cli.run_checkpoints import BestEpoch
 from pathology.cli.run_record import write_metrics
+from pathology.outputs import draft_path
 from pathology.tasks.checkpoint import Run, load_task
 
 # All that draws or remembers something: dropout, stochastic depth, mixing, augmentation, averaged
@@ -218,7 +219,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:10_000])
     # What a kill leaves behind while it writes.
-    (last.parent / ".last.ckpt.99999999.part").write_bytes(b"half")
+    draft_path(last, 999_999_999).write_bytes(b"half")
     with (tmp_path / "logs" / "metrics.csv").open("a") as file:
         file.write("5,0,0.00")
     interrupted(signal.SIGTERM, -1)

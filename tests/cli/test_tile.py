@@ -16,11 +16,13 @@ import pytest
 import tifffile
 import yaml
 
+from pathology.outputs import draft_path
 from pathology.tiling import TileGrid, TileSpec
 from tests.cli.made_slides import write_slide, write_slides
 
 SMALL = ["--size-px", "32", "--tile-mpp", "2"]
 COUNT = 8
+NOBODY = 999_999_999  # no process has such a number
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +143,7 @@ def test_a_run_killed_again_and_again_ends_as_if_undisturbed(slides, undisturbed
             assert len(TileGrid.load(table)) > 0
     assert 0 < begun[0] < COUNT
     assert begun == sorted(begun)
-    (tmp_path / ".slide 000 ü.parquet.999999999.part").write_text("half")
+    draft_path(tmp_path / "slide 000 ü.parquet", NOBODY).write_text("half")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path) == contents(undisturbed)
@@ -175,10 +177,10 @@ def test_ctrl_c_ends_with_130_and_leaves_no_drafts(slides, tmp_path, workers):
 
 def test_drafts_of_the_dead_are_removed_and_of_the_living_left(pathology, slides, tmp_path):
     slide = sorted(slides.iterdir())[0]
-    living = tmp_path / f".{slide.stem}.png.{os.getppid()}.part"
-    other = tmp_path / ".another.png.999999999.part"
-    dead = tmp_path / f".{slide.stem}.png.999999999.part"
-    common = [tmp_path / f".{n}.999999999.part" for n in ("tile.yaml", "quality.html")]
+    picture = tmp_path / f"{slide.stem}.png"
+    living, dead = draft_path(picture, os.getppid()), draft_path(picture, NOBODY)
+    other = draft_path(tmp_path / "another.png", NOBODY)
+    common = [draft_path(tmp_path / name, NOBODY) for name in ("tile.yaml", "quality.html")]
     for draft in (living, other, dead, *common):
         draft.touch()
     assert pathology("tile", "--slides", slide, "--out", tmp_path, *SMALL)[0] == 0

@@ -287,7 +287,7 @@ def folder(tmp_path, rng):
 
 
 def test_a_folder_holds_all_slides_or_those_asked_for(folder):
-    (folder / ".d.h5.1.part").touch()  # somebody's draft
+    (folder / ".d.h5.node7.1.part").touch()  # somebody's draft
     whole = FeatureFolder(folder)
     assert whole.slide_ids == ["a", "b.1", "c ü"]
     assert whole.counts == {"a": 5, "b.1": 9, "c ü": 4}
