@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from pathology.benchmark.report import reading_markdown, table_markdown, write_figures
-from pathology.benchmark.report.page import find_study
+from pathology.benchmark.report.results import find_study
 from pathology.benchmark.study.config import load_study
 from pathology.benchmark.study.gathering import RESULTS, pictures
 from pathology.benchmark.study.work import Place

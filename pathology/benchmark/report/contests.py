@@ -18,7 +18,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pathology.benchmark.report.results import SLIDES, Metric, Panel, Study
+from pathology.benchmark.report.metric import SLIDES, Metric
+from pathology.benchmark.report.panel import Panel
+from pathology.benchmark.report.study import Study
 from pathology.benchmark.study.roles import is_control, is_ours, role
 from pathology.metrics.bootstrap import Estimate
 from pathology.metrics.comparison import group_means, holm, sign_flip_test
@@ -33,7 +35,6 @@ How a logit answers to removed pixels depends on the network: one collapses unde
 drops tokens. Of those only single deletion (SDS, IDSDS), a correlation made for the purpose, is
 compared across networks.
 """
-
 Verdict = Literal["better", "worse", "open", "untested"]
 Mark = Literal["best", "top", ""]
 

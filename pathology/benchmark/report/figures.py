@@ -1,26 +1,23 @@
-"""Figures of the page and of the docs: means with intervals, critical differences, cost, strips."""
+"""Figures: means with intervals, critical differences, quality against cost."""
 
 import base64
 import io
 import math
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from pathology.benchmark.report.pictures import GAP, SIDE, Picture, Strip, strips
-from pathology.benchmark.report.ranking import FAMILIES, Ranking, rankings
-from pathology.benchmark.report.results import SLIDES, Metric, Study
+from pathology.benchmark.report.metric import Metric
+from pathology.benchmark.report.ranking import FAMILIES, Ranking
+from pathology.benchmark.report.study import Study
 from pathology.benchmark.study.roles import is_control, is_ours
 from pathology.metrics.figures import COLOURS, FAINT, INK
-from pathology.outputs import complete_file
 
 MARKERS = "osD^vPX*"
 _WIDTH = 11.0  # inches of a figure as wide as the page
@@ -171,25 +168,6 @@ def cost_figure(study: Study, metric: Metric, seconds: Metric) -> Figure | None:
     return figure
 
 
-def strip_figure(strip: Strip) -> Figure:
-    """Methods beside the same examples, each with its scale, for the docs."""
-    count = len(strip.examples)
-    side = SIDE / 100
-    wide = count * (SIDE + GAP) / 100
-    figure = Figure(figsize=(wide + 3.2, side * len(strip.rows) * 1.04))
-    for i, row in enumerate(strip.rows):
-        height = 1 / len(strip.rows)
-        left = 3.2 / (wide + 3.2)
-        axes = figure.add_axes((left, 1 - (i + 1) * height, 1 - left, height * 0.96))
-        axes.imshow(row.image, interpolation="nearest", aspect="equal")
-        axes.axis("off")
-        axes.text(
-            -0.02, 0.5, f"{row.method or strip.backbone}\n{row.scale}", ha="right", va="center",
-            transform=axes.transAxes, fontsize=9, color=INK,
-        )  # fmt: skip
-    return figure
-
-
 def svg_uri(figure: Figure) -> str:
     """The figure as an address that an ``img`` shows; without a ground, for light and dark."""
     FigureCanvasSVG(figure)
@@ -200,59 +178,12 @@ def svg_uri(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def write_figures(
-    study: Study, pictures: Sequence[Picture], folder: Path, dpi: int = 110
-) -> list[Path]:
-    """The few small figures that docs show, as PNG.
-
-    ``dots_DATA.png``, ``ranks_FAMILY.png`` (all headline metrics together), ``cost.png`` and
-    ``maps_DATA_BACKBONE.png``, each with the study's name before it.
-
-    Args:
-        study: what was measured.
-        pictures: of the study.
-        folder: to write to; existing files of these names are replaced.
-        dpi: of the PNGs.
-
-    Returns:
-        The files.
-    """
-    named: list[tuple[str, Figure | None]] = [
-        (f"dots_{data}", dot_figure(study, data, _without_slides(study.headline)))
-        for data in study.data
-    ]
-    named += [
-        (f"ranks_{one.family}", critical_difference_figure(one))
-        for one in rankings(study)
-        if one.is_overall
-    ]
-    first, seconds = next(iter(study.headline), None), seconds_metric(study)
-    if first is not None and seconds is not None:
-        named.append(("cost", cost_figure(study, first, seconds)))
-    own = [one for one in pictures if one.study == study.name]
-    named += [(f"maps_{s.data}_{s.backbone}", strip_figure(s)) for s in strips(own, most=5)]
-    written = []
-    for name, figure in named:
-        if figure is None:
-            continue
-        FigureCanvasAgg(figure)
-        path = folder / f"{study.name}_{name}.png"
-        with complete_file(path) as draft:
-            figure.savefig(draft, format="png", dpi=dpi, facecolor="white")
-        written.append(path)
-    return written
-
-
 def seconds_metric(study: Study) -> Metric | None:
     """How long a map takes, where that was measured."""
     found = [
         m for m in study.metrics() if m.group == "cost" and (m.unit == "s" or "second" in m.name)
     ]
     return found[0] if found else None
-
-
-def _without_slides(metrics: Iterable[Metric]) -> list[Metric]:
-    return [one for one in metrics if one.group != SLIDES]
 
 
 def _style(axes: Axes) -> None:

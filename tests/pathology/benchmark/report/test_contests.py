@@ -11,7 +11,9 @@ from pathology.benchmark.report.contests import (
     marks,
     same_network,
 )
-from pathology.benchmark.report.results import Metric, Panel, read_studies
+from pathology.benchmark.report.metric import Metric
+from pathology.benchmark.report.panel import Panel
+from pathology.benchmark.report.results import read_studies
 from pathology.metrics.comparison import holm, paired_difference
 from tests.pathology.benchmark.report.made import results
 

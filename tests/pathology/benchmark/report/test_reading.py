@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from pathology.benchmark.report.page import _reading
+from pathology.benchmark.report.findings import Findings
+from pathology.benchmark.report.reading import reading
 from pathology.benchmark.report.results import read_studies
 from tests.pathology.benchmark.report.made import planted, results
 
@@ -15,9 +16,13 @@ FEW = {
 }  # fmt: skip
 
 
+def told(rows):
+    (study,) = read_studies(rows)
+    return reading(Findings(study))
+
+
 def read(**options):
-    (study,) = read_studies(results(**{**SMALL, **options}))
-    return _reading(study)
+    return told(results(**{**SMALL, **options}))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,7 @@ def test_what_is_behind_without_a_test_is_told_as_a_loss():
     rows = results(**{**FEW, "metrics": ("pooled_ap",)})
     ours = (rows["method"] == "bcos") & (rows["metric"] == "pooled_ap")
     rows.loc[ours, "value"] = 0.1
-    found = one_of(_reading(read_studies(rows)[0]), "B-cos maps are behind on the same network")
+    found = one_of(told(rows), "B-cos maps are behind on the same network")
     assert found.kind == "worse"
     assert "Pooled AP in 4 of 4 (0.100, best other 0.6" in found.text
 
@@ -61,11 +66,9 @@ def test_what_is_behind_without_a_test_is_told_as_a_loss():
 def test_a_network_that_knows_little_is_told():
     rows = results(**FEW)
     dull = (rows["backbone"] == "vit_tiny") & (rows["metric"] == "balanced_accuracy")
-    assert not [s for s in _reading(read_studies(rows)[0]) if "below 0.6" in s.text]
+    assert not [s for s in told(rows) if "below 0.6" in s.text]
     rows.loc[dull, "value"] = 0.52
-    found = one_of(
-        _reading(read_studies(rows)[0]), "Balanced accuracy below 0.6: vit_tiny on tissue"
-    )
+    found = one_of(told(rows), "Balanced accuracy below 0.6: vit_tiny on tissue")
     assert found.kind == "warn"
     assert "(0.520)" in found.text
     assert "bcos" not in found.text
@@ -77,17 +80,17 @@ def test_tests_that_a_control_leads_are_told_beside_the_count():
     wins = (rows["metric"] == "epg") & (rows["method"] == "edge")
     rows.loc[wins & (rows["backbone"] == "bcos_resnet18"), "value"] = 5.0
     (cheated,) = read_studies(rows)
-    assert "control" not in _reading(study)[0].text
+    assert "control" not in reading(Findings(study))[0].text
     # Two rivals on each network.
-    assert "of 4 tests by 1 headline metric. In 2 of these" in _reading(cheated)[0].text
-    assert one_of(_reading(cheated), "Does not separate").kind == "warn"
+    assert "of 4 tests by 1 headline metric. In 2 of these" in reading(Findings(cheated))[0].text
+    assert one_of(reading(Findings(cheated)), "Does not separate").kind == "warn"
 
 
 @pytest.mark.parametrize(("ours", "kind"), [(0.6, "better"), (0.05, "worse")])
 def test_a_planted_mark_is_told_of(ours, kind):
     mean = {"bcos": ours, "random": 0.02}
     (study,) = read_studies(planted(results(**FEW), "tissue", mean))
-    found = one_of(_reading(study), "A mark is planted in tissue: the logit owes +2.0")
+    found = one_of(reading(Findings(study)), "A mark is planted in tissue: the logit owes +2.0")
     assert found.kind == kind
     assert "more than nothing on 4 of 4 networks" in found.text
     told = float(re.search(r"of B-cos maps ([\d.]+) lie", found.text).group(1))
@@ -98,7 +101,7 @@ def test_a_planted_mark_is_told_of(ours, kind):
 
 def test_a_mark_that_nobody_relies_on_need_not_be_pointed_at():
     rows = planted(results(**FEW), "tissue", {"bcos": 0.6}, owed=-0.1)
-    found = one_of(_reading(read_studies(rows)[0]), "A mark is planted")
+    found = one_of(told(rows), "A mark is planted")
     assert "more than nothing on 0 of 4 networks." in found.text
     assert "tests" not in found.text
 
@@ -131,7 +134,7 @@ def test_a_planted_defeat_is_no_victory():
     ours = rows["method"].str.startswith("bcos") & (rows["metric"] == "epg")
     rows.loc[ours, "value"] -= 0.6
     (study,) = read_studies(rows)
-    found = _reading(study)
+    found = reading(Findings(study))
     assert found[0].kind == "worse"
     assert not [one for one in found if one.text.startswith("B-cos maps lose no test")]
     assert [one for one in found if one.text.startswith("B-cos maps lose by EPG")]

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pathology.benchmark.report.results import Metric, read_studies, title
+from pathology.benchmark.report.metric import Metric, title
+from pathology.benchmark.report.results import read_studies
 from pathology.metrics.comparison import group_means
 from tests.pathology.benchmark.report.made import results, without_masks
 

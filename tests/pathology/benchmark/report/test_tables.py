@@ -6,10 +6,9 @@ import pandas as pd
 import pytest
 
 from pathology.benchmark.report import tables
-from pathology.benchmark.report.page import _contests, table_markdown
-from pathology.benchmark.report.ranking import alarms
+from pathology.benchmark.report.findings import Findings
+from pathology.benchmark.report.markdown import table_markdown
 from pathology.benchmark.report.results import read_studies
-from pathology.metrics.bootstrap import Estimate
 from tests.pathology.benchmark.report.made import results, without_masks
 
 OPTIONS = {"data": ("tissue",), "examples": 12, "patients": 6, "metrics": ("epg", "saco", "abpc")}
@@ -23,21 +22,6 @@ def study():
 
 def row(table, *names):
     return next(r for r in table.rows if tuple(c.text for c in r[: len(names)]) == names)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(1234.5, "1,234"), (12.34, "12.3"), (0.12345, "0.123"), (0.00123, "0.0012"), (0, "0.000"),
-     (2.3e-7, "2e-7"), (math.nan, "\u2013")],
-)  # fmt: skip
-def test_numbers_have_the_digits_that_are_worth_reading(value, text):
-    assert tables.number(value) == text
-
-
-def test_signs_are_always_there():
-    assert tables.signed(-0.5) == "\u22120.500"
-    assert tables.signed(0.5) == "+0.500"
-    assert tables.bounds(Estimate(1.0)) == ""
 
 
 def test_a_mean_of_fewer_examples_says_so(study):
@@ -85,31 +69,6 @@ def test_refusals_and_failures_have_their_reasons(study):
     ]  # fmt: skip
 
 
-def test_pairs_are_subtracted_seed_by_seed(study):
-    metric = next(m for m in study.backbone_metrics if m.name == "ece")
-    gap = tables.backbone_difference(study, "tissue", "bcos_resnet18", "resnet18", metric)
-    rows = study.rows.query("metric == 'ece'").set_index(["backbone", "seed"])["value"]
-    each = [rows["bcos_resnet18", s] - rows["resnet18", s] for s in (0, 1)]
-    assert gap.estimate.value == pytest.approx(sum(each) / 2)
-    assert (gap.estimate.low, gap.estimate.high) == pytest.approx((min(each), max(each)))
-    assert math.isnan(gap.p)
-
-
-def test_pairs_with_values_by_example_are_tested():
-    rows = results(**OPTIONS)
-    base = rows[(rows["metric"] == "epg") & (rows["method"] == "smoothgrad")].copy()
-    base["method"], base["metric"], base["group"] = "", "right", "accuracy"
-    base.loc[base["backbone"] == "bcos_resnet18", "value"] -= 1
-    (study,) = read_studies(base)
-    metric = study.backbone_metrics[0]
-    gap = tables.backbone_difference(study, "tissue", "bcos_resnet18", "resnet18", metric)
-    assert gap.estimate.value == pytest.approx(-1, abs=0.2)
-    assert gap.p == pytest.approx(2 / 2**6)
-    table = tables.backbone_tables(study)[1]
-    assert "p 0.031" in table.rows[0][1].small
-    assert table.rows[0][1].kind == "worse"
-
-
 def test_strata_stand_side_by_side(study):
     found = tables.group_tables(study)[tables.GROUPS["confounder"]]
     assert list(found[0].columns) == ["network", "method", "mark: pen", "no mark"]
@@ -117,7 +76,7 @@ def test_strata_stand_side_by_side(study):
 
 
 def test_the_scoreboard_counts_tests_and_flags_controls(study):
-    table = tables.scoreboard(study, *_contests(study), alarms(study, study.headline))
+    table = tables.scoreboard(Findings(study))
     epg, abpc, saco = table.rows[0], row(table, "ABPC \u2191"), row(table, "SaCo \u2191")
     assert epg[2].small == "occlusion"
     assert abpc[2].small == "rise"
@@ -129,10 +88,7 @@ def test_a_set_without_masks_leaves_the_scoreboard_of_the_others(study):
     rows = results(**{**OPTIONS, "patients": 12, "data": ("tissue", "cells")})
     (both,) = read_studies(without_masks(rows, "cells", ["epg"]))
     (alone,) = read_studies(rows[rows["data"] == "tissue"])
-    boards = [
-        tables.scoreboard(one, *_contests(one), alarms(one, one.headline)).rows[0]
-        for one in (both, alone)
-    ]
+    boards = [tables.scoreboard(Findings(one)).rows[0] for one in (both, alone)]
     assert [cell.text for cell in boards[0]] == [cell.text for cell in boards[1]]
     assert boards[0][3].text == "14 / 0 / 0"
 
@@ -142,7 +98,7 @@ def test_a_contest_without_a_value_is_no_contest():
     rise = (rows["method"] == "rise") & (rows["backbone"] == "bcos_resnet18")
     rows.loc[rise & (rows["metric"] == "epg"), "value"] = math.nan
     (less,) = read_studies(rows)
-    row = tables.scoreboard(less, *_contests(less), []).rows[0]
+    row = tables.scoreboard(Findings(less)).rows[0]
     assert (row[3].text, row[3].small) == ("13 / 0 / 0", "1 not defined")
 
 
