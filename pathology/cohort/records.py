@@ -1,15 +1,18 @@
 """What became of each slide: small files that outlive the runs that wrote them.
 
-``OUT/.cohort/VERB/slides/SLIDE.json`` is there when a slide is done; with staging it is the commit,
-written after the slide's files. ``OUT/.cohort/VERB/failed/SLIDE.json`` says why a slide failed. They
-are apart so that a failure in one run never takes back what another has finished.
+``OUT/.cohort/VERB/slides/SLIDE.json`` is there when a slide is done; with staging it is the
+commit, written after the slide's files. ``OUT/.cohort/VERB/failed/SLIDE.json`` says why a slide
+failed. They are apart so that a failure in one run never takes back what another has finished.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pathology.store.store import Store
 
 FORMAT = 1
 COHORT_FOLDER = ".cohort"
@@ -126,3 +129,67 @@ def records_prefix(verb: str, state: State = "done") -> str:
 def now() -> str:
     """The time in UTC, as files say it: ``2026-03-01T12:00:00.123Z``."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Records:
+    """The records of a verb's slides in a store.
+
+    Args:
+        store: of the results.
+        verb: of the command.
+    """
+
+    def __init__(self, store: "Store", verb: str) -> None:
+        self._store, self._verb = store, verb
+
+    def write(self, record: Record) -> None:
+        """Put it there, in the place of an earlier one of the same state.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._store.write(record_name(self._verb, record.slide_id, record.state), record.to_json())
+
+    def forget_failure(self, slide_id: str) -> None:
+        """The slide has not failed any more.
+
+        Raises:
+            OutputError: the record cannot be removed.
+        """
+        self._store.remove(record_name(self._verb, slide_id, "failed"))
+
+    def names(self, state: State) -> set[str]:
+        """The ``slide_id`` of all records of a state, without reading them.
+
+        Raises:
+            OutputError: the store cannot be asked.
+        """
+        prefix = records_prefix(self._verb, state)
+        found = self._store.names(prefix, deep=False)
+        return {name[len(prefix) : -len(".json")] for name in found if name.endswith(".json")}
+
+    def all(self, damaged: Callable[[str, str], None]) -> dict[str, Record]:
+        """The newer record of every slide that has any, by ``slide_id``.
+
+        Args:
+            damaged: is told the names of those that cannot be read, and why; they are as none.
+
+        Raises:
+            OutputError: the store cannot be read.
+        """
+        found: dict[str, Record] = {}
+        states: tuple[State, ...] = ("done", "failed")
+        for state in states:
+            names = [record_name(self._verb, slide, state) for slide in sorted(self.names(state))]
+            for name, data in self._store.read_all(names).items():
+                try:
+                    record = Record.from_json(data)
+                    if record_name(self._verb, record.slide_id, record.state) != name:
+                        raise ValueError(f"is of slide {record.slide_id!r}, {record.state}")
+                except ValueError as error:
+                    damaged(name, str(error))
+                    continue
+                other = found.get(record.slide_id)
+                if other is None or record.finished_at >= other.finished_at:
+                    found[record.slide_id] = record
+        return found
