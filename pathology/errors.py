@@ -12,6 +12,7 @@
     +-- AnnotationError           regions drawn on a slide that cannot be used; names which
     +-- StampMismatchError        results made by another model or specification
     +-- OutputError               a folder or file that cannot be written
+    +-- ClusterError              machines that cannot be had, or work otherwise than this one
     +-- MissingExtraError         an optional package that is not installed
     +-- TrainingError         a training of a study that failed
     +-- LedgerError               the sum of a map does not account for its score
@@ -70,6 +71,10 @@ class StampMismatchError(PathologyError):
 
 class OutputError(PathologyError):
     """Results cannot be written where they should go."""
+
+
+class ClusterError(PathologyError):
+    """Workers on other machines cannot be had, or cannot be used as they are."""
 
 
 class MissingExtraError(PathologyError, ImportError):

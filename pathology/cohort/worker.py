@@ -3,7 +3,7 @@
 import os
 import socket
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def worker_name(process: int | None = None) -> str:
@@ -17,5 +17,5 @@ def take_one_core() -> None:
     A machine has as many workers as it has cores; and sums that are parted among other numbers of
     threads may be rounded otherwise. What the user has set stays.
     """
-    for name in _THREADS:
+    for name in THREADS:
         os.environ.setdefault(name, "1")

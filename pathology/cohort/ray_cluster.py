@@ -1,0 +1,104 @@
+"""A Ray that is joined, or started on this machine for as long as a run takes."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pathology.cohort.engine import Needs
+from pathology.errors import ClusterError, MissingExtraError
+
+STORE_BYTES = 100_000_000  # of a private Ray: rows and lines pass through it, never pixels
+
+
+@contextmanager
+def joined(address: str | None, cpus: float) -> Iterator[Any]:
+    """The module ``ray``, connected.
+
+    A Ray that this process has joined already is used, and left as it is.
+
+    Args:
+        address: of a running cluster: ``auto``, ``ray://host:10001`` or ``host:port``; ``None``
+            starts one on this machine, which ends with the block.
+        cpus: that one must have at least.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ClusterError: there is no cluster at the address, or of other versions.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError(
+            'workers on a cluster need Ray: pip install "bcos-pathology[cluster]"'
+        ) from error
+    if ray.is_initialized():
+        yield ray
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        most = max(float(len(os.sched_getaffinity(0))), cpus)
+        quiet |= {
+            "address": "local",
+            "num_cpus": int(-(-most // 1)),
+            "include_dashboard": False,
+            "object_store_memory": STORE_BYTES,
+        }
+    else:
+        quiet["address"] = address
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = "a Ray of its own" if address is None else f"the cluster at {address}"
+        raise ClusterError(f"{where} cannot be used: {' '.join(str(error).split())}") from error
+    finally:
+        # Ray takes it, in the main thread; it is the run's.
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def room_for(ray: Any, needs: Needs) -> int:
+    """How many workers fit on the machines that are there, if they have nothing else to do."""
+    count = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            shares = [
+                has.get(name, 0.0) / share
+                for name, share in (("CPU", needs.cpus), ("GPU", needs.gpus))
+                if share
+            ]
+            count += int(min(shares, default=0.0) + 1e-6)
+    return count
+
+
+def settled(ray: Any, needs: Needs) -> Needs:
+    """What a worker asks for, where that depends on what there is."""
+    if needs.gpus_if_any and not ray.cluster_resources().get("GPU"):
+        return Needs(needs.cpus)
+    return Needs(needs.cpus, needs.gpus)
+
+
+def in_words(ray: Any, needs: Needs) -> str:
+    """What a worker needs, and what there is."""
+    has, free = ray.cluster_resources(), ray.available_resources()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    asked = _amounts({"CPU": needs.cpus, "GPU": needs.gpus})
+    there = ", ".join(
+        f"{has.get(name, 0):g} {name}s ({free.get(name, 0):g} free)" for name in ("CPU", "GPU")
+    )
+    return f"each needs {asked}; there are {nodes} machines with {there}"
+
+
+def _amounts(of: dict[str, float]) -> str:
+    return " and ".join(
+        f"{amount:g} {name}{'s' if amount > 1 else ''}" for name, amount in of.items() if amount
+    )
