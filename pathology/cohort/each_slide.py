@@ -9,6 +9,7 @@ from pathology.cohort.engine import Engine, Needs
 from pathology.cohort.events import Ended, Event, Lost, Row, Work
 from pathology.cohort.failures import message
 from pathology.cohort.here import Here
+from pathology.cohort.stopping import sigterm_as_interrupt
 from pathology.errors import OutputError
 from pathology.outputs import complete_file
 
@@ -31,7 +32,7 @@ def each_slide(
     what: str,
     *,
     engine: Engine | None = None,
-    needs: Needs = Needs(),  # noqa: B008
+    needs: Needs = Needs(),  # noqa: B008 -- it cannot be changed
     keep_going: bool = False,
     failures: Path | None = None,
     telling: Told | None = None,
@@ -51,10 +52,11 @@ def each_slide(
             that cannot be written always stops: it fails every slide alike.
         failures: table of the slides that failed (CSV), kept up to date while the run goes on;
             there is none when none failed.
-        telling: is told all that happens.
+        telling: is told all that happens; closed when the run ends, however it ends.
 
     Raises:
         SlideError: worker after worker died at a slide (without ``keep_going``).
+        KeyboardInterrupt: Ctrl-C, or SIGTERM; workers are stopped first.
     """
     from tqdm import tqdm
 
@@ -62,6 +64,7 @@ def each_slide(
     failed: dict[int, Exception] = {}
     _list_failures(failures, rows, failed)
     with (
+        sigterm_as_interrupt(),
         telling or nullcontext(),
         closing((engine or Here()).run(rows, work, needs)) as events,
         tqdm(total=len(rows), desc=what, unit="slide", disable=len(rows) < 2) as progress,

@@ -33,7 +33,9 @@ def ended_by(code: int) -> str:
             "the process that worked on it was killed, most often for want of memory; use fewer"
             " workers, or look at the slide"
         )
-    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+        return "the process that worked on it was told to end (SIGTERM) by somebody else"
+    how = f"by {_signal_name(-code)}" if code < 0 else f"with exit code {code}"
     return f"the process that worked on it ended {how}; the file may be damaged"
 
 
@@ -46,6 +48,13 @@ def given_up(why: str, tries: int, path: str) -> SlideError:
         path: the slide's file.
     """
     return SlideError(why if tries == 1 else f"tried {tries} times; the last time {why}", path)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # those for real-time programs have none
+        return f"signal {number}"
 
 
 def _is_expected(error: Exception) -> bool:

@@ -80,9 +80,6 @@ class WorkerProcess:
     def said(self) -> Count | End | Death:
         """What it said about its slide, which it has left unless it only counts."""
         try:
-            # Processes that it has started may hold its end of the pipe open when it is gone.
-            if not self.pipe.poll():
-                raise EOFError
             said: Count | End | Death = self.pipe.recv()
         except (EOFError, OSError, pickle.UnpicklingError):
             self.pipe.close()
@@ -102,8 +99,8 @@ class WorkerProcess:
 
 def heard(workers: Sequence[WorkerProcess]) -> list[WorkerProcess]:
     """Those that have something to say, or have died; waits until there is one."""
-    ready = wait([*(w.pipe for w in workers), *(w.process.sentinel for w in workers)])
-    return [w for w in workers if w.pipe in ready or w.process.sentinel in ready]
+    ready = wait([worker.pipe for worker in workers])  # a dead one's is at its end, to be read, too
+    return [worker for worker in workers if worker.pipe in ready]
 
 
 def serve(pipe: Connection, pickled: bytes, card: str | None) -> None:
@@ -114,7 +111,7 @@ def serve(pipe: Connection, pickled: bytes, card: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # drafts are removed
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    work: Work = pickle.loads(pickled)
+    work: Work | None = None
 
     def tell(tiles: int, waited_s: float) -> None:
         with suppress(OSError):  # the parent is gone, and this process will soon be
@@ -129,6 +126,9 @@ def serve(pipe: Connection, pickled: bytes, card: str | None) -> None:
         began = time.monotonic()
         try:
             with gathering(tell):
+                if work is None:
+                    work = pickle.loads(pickled)
+                assert work is not None
                 result = work(row)
         except Exception as error:
             result = portable(error)

@@ -14,7 +14,7 @@ import pytest
 
 from pathology.cohort.choice import make_engine
 from pathology.cohort.each_slide import each_slide
-from pathology.cohort.worker_process import WorkerProcess
+from pathology.cohort.events import Counted, Ended, Started
 from pathology.errors import OutputError, SlideError, SlideOpenError
 from tests.pathology.cohort.trouble import Trouble
 
@@ -137,24 +137,45 @@ def test_workers_load_no_torch_and_have_a_core_each(tmp_path, capsys, monkeypatc
     assert "OMP_NUM_THREADS" not in os.environ
 
 
-def test_slides_whose_worker_dies_at_once_are_not_lost(tmp_path, capsys, monkeypatch):
-    give = WorkerProcess.give
+class Listener:
+    """Keeps what it is told, and how the run ended."""
 
-    def give_to_the_dead(worker, index, row):
-        worker.process.kill()
-        worker.process.join()
-        return give(worker, index, row)
+    def __init__(self):
+        self.events, self.ended_by = [], []
 
-    monkeypatch.setattr(WorkerProcess, "give", give_to_the_dead)
-    failures = tmp_path / "failures.csv"
-    assert work_on("abc", tmp_path, 2, True, failures) == 3
-    assert "3 of 3 slides failed" in capsys.readouterr().out
-    assert list(listed(failures)) == ["a", "b", "c"]
+    def told(self, event):
+        self.events.append(event)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.ended_by.append(kind)
 
 
-def test_a_negative_number_of_workers_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="--workers must be at least 0, got -1"):
-        work_on("a", tmp_path, workers=-1)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_whoever_listens_is_told_all_and_how_the_run_ended(tmp_path, workers):
+    listener = Listener()
+    with pytest.raises(SlideOpenError):
+        each_slide(
+            table("count 2", "refuse", "a"),
+            Trouble(tmp_path),
+            "working",
+            engine=make_engine(workers=workers),
+            telling=listener,
+        )
+    assert [type(event) for event in listener.events] == [Started, Counted, Ended, Started, Ended]
+    assert listener.ended_by == [SlideOpenError]
+
+
+def test_a_lost_try_is_said_so_in_a_line(tmp_path, capsys):
+    assert work_on(["exit once"], tmp_path, 1) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == (
+        "/slides/exit once.tif: the process that worked on it ended with exit code 7; the file may"
+        " be damaged; it will be tried again"
+    )
+    assert second.startswith("exit once: done")
 
 
 SCRIPT = """
@@ -190,6 +211,7 @@ def alive(process):
     [
         (signal.SIGINT, True, 130),  # Ctrl-C on a terminal goes to the whole group
         (signal.SIGINT, False, 130),
+        (signal.SIGTERM, False, 130),  # a batch system whose time is up
         (signal.SIGKILL, False, -signal.SIGKILL),
     ],
 )
