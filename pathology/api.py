@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pathology.cli.explain_slide import SlideExplainer, progress
+from pathology.cli.explain_slide import progress
 from pathology.explain.layers.explain import explain_layers
 from pathology.explain.results.shown import write_comparison
 from pathology.explain.results.stored import StoredExplanation, load_explanation
@@ -32,6 +32,7 @@ from pathology.explain.slide import SlideExplanation
 from pathology.runs.as_arguments import as_arguments
 from pathology.runs.encoder_choice import EncoderChoice
 from pathology.runs.layering import Layering
+from pathology.runs.loaded_runs import LoadedRuns, date_made
 from pathology.runs.ready_run import ReadyRun, ready_run
 from pathology.runs.scorers import Explainer
 from pathology.slides import Slide, open_slide
@@ -209,17 +210,14 @@ def explain_targets(
             f"out_mpp and batch_size must be positive and finite, got {out_mpp} and {batch_size}"
         )
     grid.check_slide(slide)
-    explainer, profiles = run.explainer, run.profiles
+    profiles = run.profiles
     with as_arguments():
         layering = Layering([each.ready for each in (run, *members)], jitter, null)
     layering.check_tiles(grid.spec, f"the tiles of {slide.slide_id}")
     colour, stain = grid.spec.colour, None
     if profiles is not None:
         stain = profiles.profile(slide.slide_id, slide.stamp(), colour)
-    work = SlideExplainer(
-        explainer, run.name, Path(), Path(), list(targets), out_mpp, detail, batch_size,
-        calibration=run.calibration, profiles=profiles, layering=layering,
-    )  # fmt: skip
+    loaded, made = LoadedRuns(layering, profiles), date_made()
     folder = Path(scratch) if scratch is not None else _temporary()
     found = explain_layers(
         slide,
@@ -235,8 +233,9 @@ def explain_targets(
     )
     results = []
     for number, result in enumerate(found):
-        settings = work.settings(grid, targets[number] if targets else None, stain)
-        provenance = work.provenance(result, slide, grid, settings, stain)
+        target = targets[number] if targets else None
+        settings = loaded.settings(grid, target, stain, out_mpp=out_mpp, detail=detail)
+        provenance = loaded.provenance(result, slide, grid, settings, stain, made)
         results.append(replace(result, settings=settings, provenance=provenance))
         if scratch is None:
             weakref.finalize(result.stitched, shutil.rmtree, result.stitched.folder, True)

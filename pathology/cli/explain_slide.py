@@ -1,23 +1,24 @@
 """One slide of ``pathology explain``: what is missing of its targets is made in one pass."""
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, fields
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pathology.cli.counted import counted
 from pathology.data.slide_list import slide_mpp
-from pathology.errors import ManifestError
+from pathology.errors import ManifestError, StampMismatchError
+from pathology.runs.loaded_runs import RunsChoice, date_made
 
 if TYPE_CHECKING:
-    from pathology.explain.slide import SlideExplanation
-    from pathology.runs.layering import Layering
-    from pathology.runs.scorers import Explainer
+    from pathology.explain.slide import Progress, SlideExplanation
+    from pathology.runs.loaded_runs import LoadedRuns
     from pathology.slides import Slide
-    from pathology.stain import StainFolder
     from pathology.tiling import TileGrid
 
 PREDICTED = "predicted"
@@ -28,11 +29,10 @@ COMPARISON = "comparison.pdf"
 
 @dataclass(frozen=True)
 class SlideExplainer:
-    """Explains a slide, for :func:`pathology.cli.cohort.each_slide`.
+    """Explains a slide; the runs are loaded once per process, when first asked for.
 
     Args:
-        explainer: a run.
-        run: its name.
+        runs: what explains.
         tiles: folder of the slides' grids.
         out: folder for the explanations.
         targets: what to explain; the class of the highest score when empty.
@@ -40,14 +40,14 @@ class SlideExplainer:
         detail: share that is taken apart, see :func:`pathology.explain.slide.explain_targets`.
         batch_size: tiles per pass through the model.
         formats: further files to write.
-        calibration: what logits were divided by, where they were.
-        profiles: stains of the slides, for a run trained on normalised tiles.
         overwrite: whether explanations made otherwise are replaced.
-        layering: whose mean is explained, and what it is held against; the run alone when omitted.
+        made: when, as results say it.
+        bars: progress within a slide is shown.
+        wanted: digest of the runs, as the process that sends this has loaded them.
+        here: the runs, where this process has loaded them.
     """
 
-    explainer: "Explainer"
-    run: str
+    runs: RunsChoice
     tiles: Path
     out: Path
     targets: list[str]
@@ -55,10 +55,32 @@ class SlideExplainer:
     detail: float
     batch_size: int
     formats: list[str] = field(default_factory=list)
-    calibration: dict[str, Any] | None = None
-    profiles: "StainFolder | None" = None
     overwrite: bool = False
-    layering: "Layering | None" = None
+    made: str = field(default_factory=date_made)
+    bars: bool = True
+    wanted: str | None = None
+    here: "LoadedRuns | None" = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was loaded: every process loads its own."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"here": None}
+
+    @cached_property
+    def loaded(self) -> "LoadedRuns":
+        """The runs of this process.
+
+        Raises:
+            StampMismatchError: they are not those that the run began with.
+        """
+        if self.here is not None:
+            return self.here
+        loaded = self.runs.load()
+        if self.wanted is not None and loaded.digest() != self.wanted:
+            raise StampMismatchError(
+                f"{', '.join(self.runs.names)}: weights, calibration or stain target have changed"
+                " since this run began, or are others on this machine; run it again"
+            )
+        return loaded
 
     def __call__(self, row: dict[str, Any]) -> str:
         """Explain one slide; a line of where, with its ledger, for every target."""
@@ -77,14 +99,15 @@ class SlideExplainer:
         with open_slide(row["path"], slide_mpp(row), colour=colour) as slide:
             check_source(slide, self.formats)
             grid = TileGrid.load(path, slide=slide)
-            self.explainer.check_tiles(grid.spec, str(path))
-            if self.layering:
-                self.layering.check_tiles(grid.spec, str(path))
-            stain = self.profiles.profile(name, slide.stamp(), colour) if self.profiles else None
+            self.loaded.layering.check_tiles(grid.spec, str(path))
+            profiles = self.loaded.profiles
+            stain = profiles.profile(name, slide.stamp(), colour) if profiles else None
             lines, missing = [], {}
             folders = self._folders(name)
             for target, folder in folders.items():
-                settings = self.settings(grid, target, stain)
+                settings = self.loaded.settings(
+                    grid, target, stain, out_mpp=self.out_mpp, detail=self.detail
+                )
                 if folder.exists() and self.overwrite:
                     stored_record(folder)  # replace explanations, nothing else
                 elif folder.exists():
@@ -107,7 +130,7 @@ class SlideExplainer:
         """Where each target goes; None is what the model chooses."""
         from pathology.explain.targets import parse_target
 
-        classes = self.explainer.scorer.classes
+        classes = self.loaded.explainer.scorer.classes
         if not self.targets:
             return {None: self.out / name / PREDICTED}
         return {
@@ -124,32 +147,31 @@ class SlideExplainer:
     ) -> list[str]:
         """Explain the targets that are missing, and write each to its folder."""
         from pathology.explain.layers.explain import explain_layers
-        from pathology.explain.layers.members import Member
         from pathology.explain.results.write import write_results
         from pathology.outputs import complete_folder
 
-        normaliser = self.profiles.normaliser() if self.profiles else None
+        layering, profiles = self.loaded.layering, self.loaded.profiles
+        normaliser = profiles.normaliser() if profiles else None
         with ExitStack() as open_folders:
             drafts = [
                 open_folders.enter_context(complete_folder(folder))
                 for folder, _ in missing.values()
             ]
             stitch = drafts[0] / "stitch"
-            alone = [Member(self.run, self.explainer.scorer, grid)]
             results = explain_layers(
                 slide,
-                self.layering.members(grid) if self.layering else alone,
+                layering.members(grid),
                 [target for target in missing if target is not None],
                 out_mpp=self.out_mpp,
                 batch_size=self.batch_size,
                 detail=self.detail,
-                seeds=self.layering.seeds if self.layering else (),
+                seeds=layering.seeds,
                 scratch=stitch,
-                progress=progress,
+                progress=self._progress,
                 normalise=partial(normaliser, profiles=stain) if normaliser else None,
             )
             for result, draft, (_, settings) in zip(results, drafts, missing.values(), strict=True):
-                provenance = self.provenance(result, slide, grid, settings, stain)
+                provenance = self.loaded.provenance(result, slide, grid, settings, stain, self.made)
                 write_results(result, slide, draft, settings, provenance, self.formats)
             shutil.rmtree(stitch)
             # Of what is about to be replaced; it is drawn again once there are two to compare.
@@ -159,108 +181,25 @@ class SlideExplainer:
             for result, (folder, _) in zip(results, missing.values(), strict=True)
         ]
 
-    def settings(self, grid: "TileGrid", target: str | None, stain: Any) -> dict[str, Any]:
-        """What decides the numbers of an explanation."""
-        trained = self.explainer.trained
-        return {
-            "slide": grid.source.stamp,
-            "slide_mpp": list(grid.source.mpp),
-            "checkpoint": trained.checkpoint,
-            "tiles": grid.spec.to_dict(),
-            "tile_positions": hashlib.sha256(grid.boxes().tobytes()).hexdigest()[:16],
-            "out_mpp": self.out_mpp,
-            "depth": self.explainer.scorer.depth,
-            "detail": self.detail,
-            "target": target,
-            **self.explainer.settings,
-            "calibration": self.calibration,
-            "layers": self.layering and self.layering.settings,
-            "stain": stain and {"target": trained.stain, "profile": stain.digest()},
-        }
+    @property
+    def _progress(self) -> "Progress":
+        """What batches go through."""
 
-    def provenance(
-        self,
-        result: "SlideExplanation",
-        slide: "Slide",
-        grid: "TileGrid",
-        settings: dict[str, Any],
-        stain: Any,
-    ) -> dict[str, str]:
-        """The same and more, in words for the report."""
-        import datetime
+        def told(batches: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+            return progress(counted(batches), total, what) if self.bars else counted(batches)
 
-        import bcos_vit
-
-        spec, told = grid.spec, {}
-        if self.profiles and stain:
-            told["stains"] = (
-                f"normalised by {stain.method} to {self.profiles.target.name}, profile"
-                f" {stain.digest()}"
-            )
-        return {
-            **self.explainer.words,
-            **(self.layering.words(result) if self.layering else {}),
-            **_input(self.explainer.scorer.encoding, result),
-            "run": self.run,
-            "checkpoint": self.explainer.trained.checkpoint,
-            "slide file": slide.path.name if slide.path else "in memory",
-            "slide stamp": grid.source.stamp,
-            "slide resolution": f"{slide.mpp.x:.5g} x {slide.mpp.y:.5g} µm/px ({slide.mpp_source})",
-            "tiles": f"{len(grid)} of {spec.size_px} px at {spec.mpp:g} µm/px,"
-            f" overlap {spec.overlap_px} px",
-            "map": f"{settings['out_mpp']:g} µm/px",
-            "depth": _depth(result, spec.mpp * spec.size_px),
-            **_undivided(result),
-            "largest gap of a tile": f"{result.tiles['gap'].max():.1e} logits",
-            **_calibration(settings["calibration"]),
-            "made": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-            "version": f"bcos-pathology {bcos_vit.__version__}",
-            **told,
-        }
-
-
-def _input(encoding: Any, result: "SlideExplanation") -> dict[str, str]:
-    """What the model sees, and what the map says of each stain where it tells them apart."""
-    if not hasattr(encoding, "name"):
-        return {}  # a function of somebody else's
-    if encoding.stain_space is None:
-        return {"input": encoding.name}
-    told = {"input": f"stain space: {encoding.stain_space}"}
-    if not result.stains:
         return told
-    names = {"undivided": "undivided tiles"}
-    parts = [f"{names.get(name, name)} {part:+.6f}" for name, part in result.stain_sums.items()]
-    return told | {"map and cut off by stain": f"{', '.join(parts)} logits"}
 
-
-def _calibration(numbers: dict[str, Any] | None) -> dict[str, str]:
-    """What the logits were divided by, for the report."""
-    if numbers is None:
-        return {}
-    return {"calibrated": "; ".join(f"{what} {values}" for what, values in numbers.items())}
-
-
-def _undivided(result: "SlideExplanation") -> dict[str, str]:
-    """What of the map is told by whole tiles only."""
-    part = result.ledger.undivided
-    if part is None:
-        return {}
-    return {
-        "undivided": f"{part.tiles} tiles, each spread evenly: {part.net:+.6f} logits of the map,"
-        f" {part.absolute:.6f} without signs"
-    }
-
-
-def _depth(result: "SlideExplanation", tile_um: float) -> str:
-    """Where the explanation stops, and how large a place is there."""
-    rows, columns = result.places
-    if result.depth == "pixels":
-        return f"pixels of the tiles, {rows} x {columns}"
-    return (
-        f"{result.depth}, {rows} x {columns} places per tile, each {tile_um / columns:.3g} µm wide"
-        " on the map; what a place stands for reaches further. Pixels and their channels are not"
-        " told apart"
-    )
+    def digest(self) -> str:
+        """Fingerprint of all that decides results, but the slide and its tiles; 16 hex digits."""
+        values = {
+            "runs": self.wanted or self.loaded.digest(),
+            "targets": self.targets,
+            "out_mpp": self.out_mpp,
+            "detail": self.detail,
+            "formats": sorted(self.formats),
+        }
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def progress(batches: Iterable[Any], total: int, what: str) -> Iterable[Any]:

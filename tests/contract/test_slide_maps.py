@@ -22,6 +22,9 @@ from pathology.explain.scorers.pooled_logits import PooledLogits
 from pathology.explain.scorers.pooling import MeanPooling, TopPooling
 from pathology.explain.slide import SlideExplanation, explain_slide, explain_targets
 from pathology.geometry import Box
+from pathology.runs.layering import Layering
+from pathology.runs.loaded_runs import LoadedRuns, RunsChoice
+from pathology.runs.ready_run import ReadyRun
 from pathology.runs.scorers import Explainer
 from pathology.slides import MemorySlide, Slide, open_slide
 from pathology.tasks.encoding import TileEncoding
@@ -297,8 +300,9 @@ def test_of_a_map_that_does_not_account_for_the_score_nothing_is_written(way, tm
     trained = SimpleNamespace(checkpoint="none", check_tiles=lambda spec, where: None)
     explainer = Explainer(scorer, trained, settings={}, words={})
     work = SlideExplainer(
-        explainer, "run", tmp_path / "tiles", tmp_path / "out", ["a", "a - b"], 8.0, 1.0, 4
-    )
+        RunsChoice([]), tmp_path / "tiles", tmp_path / "out", ["a", "a - b"], 8.0, 1.0, 4,
+        here=LoadedRuns(Layering([ReadyRun("run", explainer)])),
+    )  # fmt: skip
     network = network_of(scorer)
     network.features.norm0 = nn.Sequential(network.features.norm0, HiddenBias())
     row = {"slide_id": "s", "path": tmp_path / "s.tif", "mpp": None}

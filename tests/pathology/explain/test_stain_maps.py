@@ -10,10 +10,10 @@ from bcos_vit.explain import explain
 from bcos_vit.models import create_model
 from bcos_vit.stain_space import STAINS, StainSpace
 from bcos_vit.transforms import to_bcos
-from pathology.cli.explain_slide import _input
 from pathology.explain.scorers.pooled_logits import PooledLogits
 from pathology.explain.scorers.pooling import TopPooling
 from pathology.explain.slide import explain_slide
+from pathology.runs.loaded_runs import _input
 from pathology.slides import MemorySlide
 from pathology.tasks.encoding import TileEncoding
 from pathology.tiling import TileSpec, tile_slide
