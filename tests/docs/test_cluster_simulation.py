@@ -143,7 +143,7 @@ def test_shares_are_max_min_fair():
 def test_no_run_is_quicker_than_the_slowest_of_its_parts_and_most_are_little_slower():
     tiles = draw_tiles(150, 3000, 0.8)
     verb = Verb(800, 1.2e-3, 46e3, 92e3, 4096, 2e-4, 0.3, 2)
-    cluster = replace(Cluster(), gpus=8, gpus_per_node=4, mtbf_h=0.05)
+    cluster = replace(Cluster(), gpus=8, gpus_per_node=4, mtbf_h=0.02, repair_s=5)
     found = []
     for storage, fetch, parallel in itertools.product((0.5, 2, 50), (False, True), (1, 2)):
         there = replace(cluster, storage_gb_s=storage)
