@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -128,8 +128,17 @@ def remove_drafts(folder: Path, names: Collection[str]) -> None:
     may be writing into the same folder.
     """
     names = set(names)
-    for draft in folder.glob(f".*{DRAFT_END}"):
-        if drafted(draft) in names and _is_abandoned(draft):
+    remove_abandoned(draft for draft in folder.glob(f".*{DRAFT_END}") if drafted(draft) in names)
+
+
+def remove_abandoned(drafts: Iterable[Path]) -> None:
+    """Remove those of ``drafts``, files or folders, whose processes are gone."""
+    for draft in drafts:
+        if not _is_abandoned(draft):
+            continue
+        if draft.is_dir() and not draft.is_symlink():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
             draft.unlink(missing_ok=True)
 
 
@@ -199,9 +208,9 @@ def _replace(scratch: Path, folder: Path) -> None:
 
 def remove_scratch(folder: Path) -> None:
     """Remove what processes that are gone have left of ``folder``."""
-    for draft in folder.parent.glob(f".{glob.escape(folder.name)}.*{DRAFT_END}"):
-        if drafted(draft) in (folder.name, f"{folder.name}.former") and _is_abandoned(draft):
-            shutil.rmtree(draft, ignore_errors=True)
+    names = (folder.name, f"{folder.name}.former")
+    drafts = folder.parent.glob(f".{glob.escape(folder.name)}.*{DRAFT_END}")
+    remove_abandoned(draft for draft in drafts if drafted(draft) in names)
 
 
 @contextmanager
