@@ -1,8 +1,12 @@
-"""SIGTERM ends a run as Ctrl-C does, and only while it lasts."""
+"""Workers end with their run, however it ends; SIGTERM ends it as Ctrl-C does."""
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +46,65 @@ def test_in_another_thread_nothing_changes(told):
     thread.start()
     thread.join()
     assert told == [signal.SIGTERM]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import pandas as pd
+from pathology.cohort.choice import make_engine
+from pathology.cohort.each_slide import each_slide
+from tests.pathology.cohort.trouble import Trouble
+if __name__ == "__main__":
+    names = ["wait 1", "wait 2", "a"]
+    table = pd.DataFrame({"slide_id": names, "path": names})
+    try:
+        each_slide(table, Trouble(Path(sys.argv[1])), "working", engine=make_engine(workers=2))
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("sent", "to_all", "code"),
+    [
+        (signal.SIGINT, True, 130),  # Ctrl-C on a terminal goes to the whole group
+        (signal.SIGINT, False, 130),
+        (signal.SIGTERM, False, 130),  # a batch system whose time is up
+        (signal.SIGKILL, False, -signal.SIGKILL),
+    ],
+)
+def test_workers_end_with_their_run(tmp_path, sent, to_all, code):
+    (tmp_path / "run.py").write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "run.py", tmp_path],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 60
+    while len(workers := [int(p.name.split(".")[1]) for p in tmp_path.glob("*.waits")]) < 2:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    if to_all:
+        os.killpg(process.pid, sent)
+    else:
+        process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert b"Traceback" not in err
+    while any(alive(worker) for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
