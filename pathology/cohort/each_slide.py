@@ -1,15 +1,16 @@
 """One piece of work for every slide of a cohort: what becomes of it, and of the run."""
 
 import csv
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pathology.cohort.engine import Engine, Needs
-from pathology.cohort.events import Ended, Event, Lost, Row, Work
+from pathology.cohort.events import Ended, Event, Row, Work
 from pathology.cohort.failures import message
 from pathology.cohort.here import Here
 from pathology.cohort.stopping import sigterm_as_interrupt
+from pathology.cohort.telling import Telling
 from pathology.errors import OutputError
 from pathology.outputs import complete_file
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Told(AbstractContextManager[Any], Protocol):
-    """Whoever is told about a run."""
+    """Whoever is told about a run, such as :class:`~pathology.cohort.telling.Telling`."""
 
     def told(self, event: Event) -> None:
         """One event after the other."""
@@ -52,39 +53,29 @@ def each_slide(
             that cannot be written always stops: it fails every slide alike.
         failures: table of the slides that failed (CSV), kept up to date while the run goes on;
             there is none when none failed.
-        telling: is told all that happens; closed when the run ends, however it ends.
+        telling: is told all that happens, and tells it; closed when the run ends, however it ends.
+            Progress and lines alone are told when it is omitted.
 
     Raises:
         SlideError: worker after worker died at a slide (without ``keep_going``).
         KeyboardInterrupt: Ctrl-C, or SIGTERM; workers are stopped first.
     """
-    from tqdm import tqdm
-
     rows = [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
     failed: dict[int, Exception] = {}
     _list_failures(failures, rows, failed)
     with (
         sigterm_as_interrupt(),
-        telling or nullcontext(),
+        telling or Telling(None, "", rows, what) as telling,
         closing((engine or Here()).run(rows, work, needs)) as events,
-        tqdm(total=len(rows), desc=what, unit="slide", disable=len(rows) < 2) as progress,
     ):
         for event in events:
-            if telling is not None:
-                telling.told(event)
-            if isinstance(event, Lost):
-                tqdm.write(f"{rows[event.index]['path']}: {event.why}; it will be tried again")
-            if not isinstance(event, Ended):
+            telling.told(event)
+            if not isinstance(event, Ended) or isinstance(event.result, str):
                 continue
-            if isinstance(event.result, str):
-                tqdm.write(event.result)
-            elif keep_going and not isinstance(event.result, OutputError):
-                failed[event.index] = event.result
-                _list_failures(failures, rows, failed)
-                progress.set_postfix(failed=len(failed))
-            else:
+            if not keep_going or isinstance(event.result, OutputError):
                 raise event.result
-            progress.update()
+            failed[event.index] = event.result
+            _list_failures(failures, rows, failed)
     if not failed:
         return 0
     print(f"{len(failed)} of {len(rows)} slides failed:")

@@ -22,7 +22,10 @@ import json
 import secrets
 import socket
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -60,10 +63,9 @@ class Journal:
         self.name = f"{COHORT_FOLDER}/{verb}/runs/{run}.jsonl"
         self._store = store
         self._uploaded = time.monotonic()
-        try:
+        self._lock = threading.Lock()  # one thread writes, another uploads
+        with self._in_one_line():
             self._file = self._open()
-        except OSError as error:
-            raise self._unwritten(error) from error
 
     def _open(self) -> IO[bytes]:
         if not self._store.is_local:
@@ -74,28 +76,33 @@ class Journal:
 
     def write(self, event: str, **values: Any) -> None:
         """Add a line."""
-        line = json.dumps({"time": now(), "event": event, **values}, ensure_ascii=False)
-        try:
+        line = json.dumps({"time": now(), "event": event, **values})
+        with self._lock, self._in_one_line():
             self._file.write(line.encode() + b"\n")
             self._file.flush()
-        except OSError as error:
-            raise self._unwritten(error) from error
 
     def upload(self, at_once: bool = False) -> None:
         """Bring a store by URL up to date, when it is time; for folders there is nothing to do."""
         if self._store.is_local or not (at_once or time.monotonic() > self._uploaded + UPLOAD_S):
             return
         self._uploaded = time.monotonic()
-        self._file.seek(0)
-        self._store.write(self.name, self._file.read())
+        with self._lock, self._in_one_line():
+            self._file.seek(0)
+            lines = self._file.read()  # which ends where the next line goes
+        self._store.write(self.name, lines)
 
     def close(self) -> None:
         """No more lines."""
         try:
             self.upload(at_once=True)
         finally:
-            self._file.close()
+            with self._in_one_line():
+                self._file.close()
 
-    def _unwritten(self, error: OSError) -> OutputError:
-        where = self._store.where(self.name)
-        return OutputError(f"{where}: cannot be written: {error.strerror or error}")
+    @contextmanager
+    def _in_one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = self._store.where(self.name)
+            raise OutputError(f"{where}: cannot be written: {error.strerror or error}") from error

@@ -69,7 +69,7 @@ class Record:
     def to_json(self) -> bytes:
         """As a small file."""
         values = {"format": FORMAT, **asdict(self)}
-        return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+        return (json.dumps(values, indent=1) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> "Record":

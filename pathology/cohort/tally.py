@@ -166,9 +166,9 @@ class Tally:
     def left_s(self) -> float | None:
         """Seconds that the rest will take; ``None`` while nobody can know.
 
-        A slide takes as long as slides took on the average, those included that are not done yet
-        with the time that they have taken so far: else the first to end, which are the small
-        ones, would speak for all.
+        A slide takes as long as slides took on the average. Those that have taken longer than
+        that and are not done yet are among them, with what they have taken so far: else the first
+        to end, which are the small ones, would speak for all.
         """
         left = self.slides - self.ended - len(self._to_do_before)
         if not left:
@@ -181,7 +181,9 @@ class Tally:
         at_work = [
             now - t.began for (i, _), t in self._tries.items() if i not in self._to_do_before
         ]
-        mean_s = (self._worked.seconds + sum(new) + sum(at_work)) / worked
+        mean_s = (self._worked.seconds + sum(new)) / worked
+        long = [seconds for seconds in at_work if seconds > mean_s]
+        mean_s = (mean_s * worked + sum(long)) / (worked + len(long))
         rest_s = left * mean_s - sum(min(seconds, mean_s) for seconds in at_work)
         return max(rest_s, 0.0) / max(1, min(self.workers, left))
 

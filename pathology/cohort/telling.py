@@ -211,7 +211,8 @@ class Telling:
             if name in records and records[name].run == self.run:
                 records[name] = replace(records[name], tries=tries)
         text = cohort_table(self._cohort, records)
-        files.store.write(COHORT_TABLE, text.encode())
+        # Names of files need be no text; the records have them exactly.
+        files.store.write(COHORT_TABLE, text.encode(errors="backslashreplace"))
         if len(self._cohort) > 1:
             states = [record.state for record in records.values()]
             waiting = sum(str(row["slide_id"]) not in records for row in self._cohort)

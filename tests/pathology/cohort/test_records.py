@@ -6,7 +6,9 @@ from dataclasses import fields, replace
 import pytest
 
 from pathology.cohort import records
-from pathology.cohort.records import Record, StoredFile, now, record_name
+from pathology.cohort.records import Record, Records, StoredFile, now, record_name
+from pathology.store.folder import FolderStore
+from tests.pathology.cohort.made_store import Bucket
 
 MADE = Record(
     slide_id="s1",
@@ -66,3 +68,36 @@ def test_a_failure_and_a_success_are_different_files():
     }
     assert len(names) == 4
     assert record_name("tile", "s") == ".cohort/tile/slides/s.json"
+
+
+@pytest.mark.parametrize("kind", [FolderStore, Bucket])
+def test_the_newer_record_of_a_slide_counts(tmp_path, kind):
+    kept = Records(kind(tmp_path), "tile")
+    times = [f"2026-03-01T12:00:0{second}.000Z" for second in range(3)]
+    kept.write(replace(MADE, slide_id="a", finished_at=times[0]))
+    kept.write(replace(MADE, slide_id="a", state="failed", finished_at=times[1]))
+    kept.write(replace(MADE, slide_id="b", state="failed", finished_at=times[1]))
+    kept.write(replace(MADE, slide_id="b", finished_at=times[2]))
+    Records(kind(tmp_path), "features").write(replace(MADE, slide_id="c"))
+    assert {name: r.state for name, r in kept.all(pytest.fail).items()} == {
+        "a": "failed",
+        "b": "done",
+    }
+    # The failure of a took nothing back.
+    assert kept.names("done") == kept.names("failed") == {"a", "b"}
+    kept.forget_failure("a")
+    assert kept.all(pytest.fail)["a"].state == "done"
+    kept.forget_failure("a")  # somebody else did
+
+
+def test_damaged_records_are_as_none_and_named(tmp_path):
+    kept = Records(FolderStore(tmp_path), "tile")
+    for name in "abc":
+        kept.write(replace(MADE, slide_id=name))
+    folder = tmp_path / ".cohort" / "tile" / "slides"
+    (folder / "a.json").write_bytes((folder / "a.json").read_bytes()[:40])
+    (folder / "b.json").write_bytes((folder / "c.json").read_bytes())  # copied by hand
+    damaged = {}
+    assert list(kept.all(damaged.__setitem__)) == ["c"]
+    assert "is no JSON" in damaged.pop(".cohort/tile/slides/a.json")
+    assert damaged == {".cohort/tile/slides/b.json": "is of slide 'c', done"}
