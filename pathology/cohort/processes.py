@@ -59,7 +59,9 @@ class Processes:
             index = waiting.popleft()
             tries[index] += 1
             if tries[index] > 1 and not worker.is_fresh:
-                worker.stop()  # what it has piled up may be what the other died of
+                # What it has piled up may be what the other died of; and then it has to be gone.
+                worker.stop()
+                worker.process.join(GRACE_S)
             if not worker.give(index, rows[index]):
                 worker = start(worker.card)
                 if not worker.give(index, rows[index]):

@@ -8,11 +8,17 @@ import pytest
 from pathology.cohort.choice import make_engine
 from pathology.cohort.here import Here
 from pathology.cohort.processes import Processes
+from pathology.cohort.ray_actors import RayEngine
 
 
 def test_on_this_machine_the_number_of_workers_decides():
     assert isinstance(make_engine(), Here)
     assert make_engine("local", 3, None, 2) == Processes(3, 2)
+
+
+def test_on_a_cluster_no_number_of_workers_is_as_many_as_fit():
+    assert make_engine("ray", address="auto", retries=3) == RayEngine("auto", 0, 3)
+    assert make_engine("ray", 2) == RayEngine(None, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -31,10 +37,10 @@ def test_what_makes_no_sense_is_refused(arguments, said):
     assert str(caught.value) == said
 
 
-def test_local_work_loads_no_ray_torch_or_stores():
+def test_to_choose_loads_no_ray_torch_or_stores():
     code = (
         "import sys; from pathology.cohort.choice import make_engine;"
-        " import pathology.cohort.each_slide; make_engine(workers=2);"
+        " import pathology.cohort.each_slide; make_engine(workers=2); make_engine('ray');"
         " print([name for name in ('ray', 'fsspec', 'torch') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
