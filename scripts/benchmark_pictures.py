@@ -18,7 +18,7 @@ from pathology.benchmark.report import reading_markdown, table_markdown, write_f
 from pathology.benchmark.report.results import find_study
 from pathology.benchmark.study.config import load_study
 from pathology.benchmark.study.gathering import RESULTS, pictures
-from pathology.benchmark.study.work import Place
+from pathology.benchmark.study.place import Place
 
 ROOT = Path(__file__).parents[1]
 

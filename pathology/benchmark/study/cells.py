@@ -18,6 +18,10 @@ RECORD = "cell.json"
 FIELDS = tuple(each.name for each in fields(Value))
 
 
+class BlockedError(Exception):
+    """What the work needs could not be made, which is told where it failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """A piece of work.

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from pathology.benchmark.report.pictures import Picture
-from pathology.benchmark.study.cells import Cell, read_values
+from pathology.benchmark.study.cells import BlockedError, Cell, read_values
+from pathology.benchmark.study.maps import MAPS
 from pathology.benchmark.study.measures.catalogue import METRICS
+from pathology.benchmark.study.place import Place
 from pathology.benchmark.study.plan import Training, trainings, units
 from pathology.benchmark.study.progress import Outcome, State
 from pathology.benchmark.study.rows import COLUMNS
-from pathology.benchmark.study.work import MAPS, BlockedError, Place
 from pathology.outputs import complete_file
 
 RESULTS, COMMANDS, FAILURES = "results.parquet", "commands.txt", "failures.csv"
@@ -70,20 +71,20 @@ def _cells(place: Place) -> Iterator[tuple[Training, str, Cell]]:
         if training.variant:
             continue
         try:
-            yield training, "", place.backbone_cell(training)
+            yield training, "", place.network_values.cell(training)
         except BlockedError:
             continue
     for timed in (False, True):
         for unit in units(place.study, timed):
             for group in unit.groups:
                 try:
-                    yield unit.training, unit.method.label, place.group_cell(unit, group)
+                    yield unit.training, unit.method.label, place.maps.group_cell(unit, group)
                 except BlockedError:
                     continue
 
 
 def _rows(place: Place, values: pd.DataFrame, training: Training, method: str) -> pd.DataFrame:
-    backbone = place.backbone(training.backbone)
+    backbone = place.networks.backbone(training.backbone)
     return values.assign(
         study=place.study.name,
         data=training.data,
@@ -100,7 +101,7 @@ def _of_slides(place: Place) -> Iterator[pd.DataFrame]:
     """Rows of the part on slides, whose values say themselves of which aggregator they are."""
     for seed in place.study.seeds if place.study.slides else ():
         try:
-            cell = place.slides_cell(seed)
+            cell = place.slides.cell(seed)
         except BlockedError:
             continue
         if cell.is_done(place.out):
@@ -146,7 +147,7 @@ def _told(place: Place, outcomes: Sequence[Outcome]) -> pd.DataFrame:
             "note": each.message,
         }
         if training:
-            backbone = place.backbone(training.backbone)
+            backbone = place.networks.backbone(training.backbone)
             row |= {"backbone": backbone.name, "family": backbone.family,
                     "architecture": backbone.architecture, "pair": backbone.pair}  # fmt: skip
         rows.append(row)
@@ -158,7 +159,7 @@ def pictures(place: Place) -> list[Picture]:
     found: list[Picture] = []
     for unit in units(place.study, False):
         try:
-            folder = place.pictures_cell(unit).folder(place.out)
+            folder = place.maps.pictures_cell(unit).folder(place.out)
         except BlockedError:
             continue
         if not unit.pictures or not (folder / MAPS).is_file():
@@ -190,9 +191,9 @@ def commands(places: Sequence[Place], asked: Sequence[str]) -> list[str]:
     for place in places:
         for training in trainings(place.study):
             try:
-                if not place.is_trained(training):
+                if not place.networks.is_trained(training):
                     continue
-                words = place.training_command(training)
+                words = place.networks.command(training)
             except BlockedError:
                 continue
             found.append(shlex.join(["pathology", *words]))

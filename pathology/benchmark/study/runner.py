@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from bcos_vit.errors import UnsupportedMethodError
+from pathology.benchmark.study.cells import BlockedError
+from pathology.benchmark.study.place import Place
 from pathology.benchmark.study.plan import Training, Unit, trainings, units
 from pathology.benchmark.study.processes import in_processes
 from pathology.benchmark.study.progress import Outcome, Progress, Tell
-from pathology.benchmark.study.work import BlockedError, Place
 from pathology.errors import OutputError
 
 KILLED = "its process was killed, as the system does when memory runs out; try fewer --jobs"
@@ -68,6 +69,7 @@ def one_line(error: BaseException) -> str:
 def measure_unit(place: Place, unit: Unit, tell: Tell = lambda line: None) -> list[Outcome]:
     """All groups of metrics of a method on a network; maps are shared among them."""
     found: list[Outcome] = []
+    maps = place.maps
     subject: Any = None
 
     def step(name: str, cell: Any) -> Callable[[Tell], bool]:
@@ -76,11 +78,11 @@ def measure_unit(place: Place, unit: Unit, tell: Tell = lambda line: None) -> li
             if cell.is_done(place.out):
                 return False
             if subject is None:
-                subject = place.subject(unit)
+                subject = maps.subject(unit)
             if name == "pictures":
-                place.keep_pictures(subject, cell)
+                maps.keep_pictures(subject, cell)
             else:
-                place.measure_group(subject, name, cell)
+                maps.measure(subject, name, cell)
             return True
 
         return do
@@ -88,7 +90,7 @@ def measure_unit(place: Place, unit: Unit, tell: Tell = lambda line: None) -> li
     names = [*unit.groups, *(["pictures"] if unit.pictures else [])]
     for name in names:
         try:
-            cell = place.pictures_cell(unit) if name == "pictures" else place.group_cell(unit, name)
+            cell = maps.pictures_cell(unit) if name == "pictures" else maps.group_cell(unit, name)
         except BlockedError as error:
             found.append(Outcome(place.study.name, name, unit.name, "blocked", f"needs {error}"))
             continue
@@ -124,7 +126,7 @@ class Runner:
         found = self._steps(
             "tile sets",
             [
-                (place, Step("data", data, partial(place.make_data, data)))
+                (place, Step("data", data, partial(place.tile_sets.make, data)))
                 for place in self.places
                 for data in place.study.data
             ],
@@ -138,7 +140,7 @@ class Runner:
         found += self._steps(
             "slides",
             [
-                (p, Step("slides", f"slides-s{seed}", partial(p.measure_slides, seed)))
+                (p, Step("slides", f"slides-s{seed}", partial(p.slides.measure, seed)))
                 for p in self.places
                 if p.study.slides
                 for seed in p.study.seeds
@@ -204,26 +206,26 @@ class Runner:
 def _is_open(place: Place, unit: Unit) -> bool:
     """Whether a cell of a unit can be done and is not."""
     try:
-        return not all(cell.is_done(place.out) for _, cell in place.cells(unit))
+        return not all(cell.is_done(place.out) for _, cell in place.maps.cells(unit))
     except BlockedError:
         # Of a unit some groups may wait for a variant while others can be done.
-        return place.is_trained(unit.training) if _has_tiles(place, unit) else False
+        return place.networks.is_trained(unit.training) if _has_tiles(place, unit) else False
 
 
 def _has_tiles(place: Place, unit: Unit) -> bool:
     try:
-        place.tile_set(unit.training.data)
+        place.tile_sets.get(unit.training.data)
     except BlockedError:
         return False
     return True
 
 
 def _training(place: Place, training: Training) -> Step:
-    return Step("runs", training.name, partial(place.train, training))
+    return Step("runs", training.name, partial(place.networks.train, training))
 
 
 def _measuring(place: Place, training: Training) -> Step:
-    return Step("backbones", training.name, lambda tell: place.measure_backbone(training))
+    return Step("backbones", training.name, lambda tell: place.network_values.measure(training))
 
 
 def _threads() -> None:

@@ -22,9 +22,9 @@ from pathology.benchmark.study.gathering import (
     write_failures,
     write_results,
 )
+from pathology.benchmark.study.place import Place
 from pathology.benchmark.study.progress import Outcome, State
 from pathology.benchmark.study.runner import Runner, one_line
-from pathology.benchmark.study.work import Place
 from pathology.outputs import alone_in, writable_folder
 
 PAGE = "report.html"

@@ -12,12 +12,14 @@ import torch
 import yaml
 
 from bcos_vit.errors import UnsupportedMethodError
+from pathology.benchmark.study.cells import BlockedError
 from pathology.benchmark.study.config import read_study
 from pathology.benchmark.study.gathering import read_failures
+from pathology.benchmark.study.place import Place
 from pathology.benchmark.study.plan import trainings, units
 from pathology.benchmark.study.runner import Step, outcome
 from pathology.benchmark.study.running import run_studies
-from pathology.benchmark.study.work import BlockedError, Place
+from pathology.benchmark.study.tile_sets import TileSets
 from pathology.errors import OutputError, PathologyError
 from pathology.outputs import complete_folder
 from tests.pathology.benchmark.study.made_subject import made_set
@@ -111,10 +113,11 @@ def test_a_network_that_cannot_be_made_is_told_first(tmp_path):
 
 def test_networks_are_trained_on_the_device_of_the_study(tmp_path, monkeypatch):
     study = read_study(yaml.safe_load(ABSENT))
+    monkeypatch.setattr(TileSets, "get", lambda self, data: made_set())
 
     def words(device):
-        place = Place(study, tmp_path, device, {("set", "gone"): made_set()})
-        return " ".join(place.training_command(next(trainings(study))))
+        place = Place(study, tmp_path, device)
+        return " ".join(place.networks.command(next(trainings(study))))
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
