@@ -172,14 +172,15 @@ class Telling:
         self._over.set()
         self._thread.join()
         self._progress.close()
-        try:
-            if self._trouble is not None:
-                raise self._trouble
-            if self._files is not None:
-                self._close(self._files, error)
-        except OutputError:
-            if error is None:
-                raise
+        stopped_by = error if error is not None else self._trouble
+        if self._files is not None:
+            try:
+                self._close(self._files, stopped_by)
+            except OutputError:
+                if stopped_by is None:
+                    raise
+        if error is None and self._trouble is not None:
+            raise self._trouble
 
     def _close(self, files: "_Files", error: BaseException | None) -> None:
         tally = self._tally
