@@ -16,7 +16,8 @@ class Tally:
 
     Slides that were done before cost next to nothing, so that how long the rest will take is
     judged by those that were really worked on: tiles were counted at them, or, where work counts
-    none, nothing was known of them when the run began.
+    none, nothing was known of them when the run began. Where such slides are made anew after all,
+    others are expected to be, in the same share.
 
     Args:
         rows: of the slides.
@@ -36,7 +37,8 @@ class Tally:
         self._clock = clock
         self._began = clock()
         self._before = {i for i, row in enumerate(rows) if str(row["slide_id"]) in done_before}
-        self._to_do_before = set(self._before)  # known to be done, and not yet looked at
+        self._not_looked_at = set(self._before)  # of those
+        self._anew = 0  # of those
         self._workers: set[str] = set()
         self._tries: dict[tuple[int, str], _Try] = {}
         self._counted: set[int] = set()  # slides that are being worked on, at which tiles were
@@ -80,10 +82,12 @@ class Tally:
             at.tiles += event.tiles
             at.waited_s += event.waited_s
             self._counted.add(event.index)
-            self._to_do_before.discard(event.index)
+            if event.index in self._not_looked_at:
+                self._not_looked_at.discard(event.index)
+                self._anew += 1
 
     def _end(self, event: Ended) -> None:
-        self._to_do_before.discard(event.index)
+        self._not_looked_at.discard(event.index)
         if event.index in self._counted:
             self._worked.add(event.seconds)
         elif isinstance(event.result, str):
@@ -170,7 +174,9 @@ class Tally:
         that and are not done yet are among them, with what they have taken so far: else the first
         to end, which are the small ones, would speak for all.
         """
-        left = self.slides - self.ended - len(self._to_do_before)
+        looked_at = len(self._before) - len(self._not_looked_at)
+        still_done = len(self._not_looked_at) * (1 - self._anew / max(1, looked_at))
+        left = self.slides - self.ended - still_done
         if not left:
             return 0.0
         new = self._new_without_tiles
@@ -179,7 +185,7 @@ class Tally:
             return None
         now = self._clock()
         at_work = [
-            now - t.began for (i, _), t in self._tries.items() if i not in self._to_do_before
+            now - t.began for (i, _), t in self._tries.items() if i not in self._not_looked_at
         ]
         mean_s = (self._worked.seconds + sum(new)) / worked
         long = [seconds for seconds in at_work if seconds > mean_s]

@@ -68,6 +68,18 @@ def test_slides_done_before_among_others_are_not_waited_for():
     assert left_s == pytest.approx(clock.now - then, rel=0.1)
 
 
+def test_slides_that_are_made_anew_are_reckoned_with():
+    # As with --overwrite: all were done, and all are made again.
+    clock = Clock()
+    tally = Tally(rows(40), [f"s{i}" for i in range(40)], clock)
+    assert tally.left_s == 0.0
+    for now in run(tally, clock, [10.0] * 40, 2):
+        if tally.ended == 10:
+            then, left_s = now, tally.left_s
+    assert left_s == pytest.approx(clock.now - then, rel=0.1)
+    assert tally.there == 0
+
+
 def test_large_slides_that_are_not_done_yet_are_reckoned_with():
     # Eight workers, every fourth slide takes a hundred times as long: the quick ones end first.
     clock = Clock()
