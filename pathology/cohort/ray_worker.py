@@ -1,8 +1,8 @@
 """What runs on a machine of the cluster: an actor's life. The driver's side is ``ray_actors``."""
 
+import ctypes
 import os
 import pickle
-import signal
 import socket
 import threading
 import time
@@ -15,6 +15,7 @@ from pathology.cohort.events import Row, Work
 from pathology.cohort.failures import portable
 from pathology.cohort.installed import differences, installed
 from pathology.cohort.worker import worker_name
+from pathology.errors import PathologyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,14 @@ class Done:
     waited_s: float
 
 
+class _Stopped(BaseException):
+    """Raised in the middle of work that is not wanted any more; no Exception, so it passes."""
+
+
 class RayWorker:
     """Holds the work, and so whatever work has loaded, for as many slides as it is given.
 
-    ``do`` runs in the main thread, ``counted`` and ``stop`` beside it.
+    ``counted`` and ``stop`` run beside ``do``; none of them in the main thread, which is Ray's.
 
     Args:
         folder: that the driver was started in, for paths that are relative to it.
@@ -64,6 +69,7 @@ class RayWorker:
         self._work: Work | None = None
         self._lock = threading.Lock()
         self._tiles, self._waited_s = 0, 0.0
+        self._thread: int | None = None  # that works on a slide
         self._meters = _Meters()
 
     def hello(self, pickled: bytes, versions: Mapping[str, str]) -> Hello:
@@ -87,8 +93,16 @@ class RayWorker:
         result: str | Exception
         began = time.monotonic()
         try:
-            with listening(self._count):
-                result = self._work(row)
+            with self._lock:
+                self._thread = threading.get_ident()
+            try:
+                with listening(self._count):
+                    result = self._work(row)
+            finally:
+                with self._lock:
+                    self._thread = None
+        except _Stopped:
+            result = PathologyError("was stopped")  # nobody waits for it
         except Exception as error:
             result = portable(error)
         seconds = time.monotonic() - began
@@ -103,9 +117,15 @@ class RayWorker:
         return counts
 
     def stop(self) -> None:
-        """End, after removing what is half written."""
-        # Ray turns it into SystemExit in the main thread.
-        os.kill(os.getpid(), signal.SIGTERM)
+        """Leave the slide, after removing what is half written.
+
+        Ray's main thread never gets to answer a signal, so work is told where it stands. A library
+        that it waits in is not left before it returns; the driver does not wait for ever.
+        """
+        with self._lock:
+            if self._thread is not None:
+                thread = ctypes.c_ulong(self._thread)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_Stopped))
 
     def _count(self, tiles: int, waited_s: float) -> None:
         with self._lock:

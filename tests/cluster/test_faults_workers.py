@@ -122,6 +122,7 @@ def test_a_worker_that_is_late(cohort, cluster):
     assert cohort.begun("s0") == 2
     assert notes(cohort.faults, "ended").count("s0") == 1
     wait_until_gone(waiting(cohort.faults, how="sleeps"))
+    assert list(cohort.out.rglob("*.part")) == []  # it was let tidy up
     cohort.finish()
     survived("a worker that slept; its slide was done once more elsewhere")
 
