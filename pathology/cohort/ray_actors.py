@@ -18,7 +18,7 @@ from pathology.cohort.engine import Needs
 from pathology.cohort.events import Counted, Ended, Event, Lost, Row, Started, Work
 from pathology.cohort.failures import given_up, portable
 from pathology.cohort.installed import installed
-from pathology.cohort.ray_cluster import in_words, joined, room_for, settled
+from pathology.cohort.ray_cluster import check_address, in_words, joined, room_for, settled
 from pathology.cohort.ray_deaths import died_of
 from pathology.cohort.ray_worker import Done, Hello, RayWorker
 from pathology.cohort.worker import THREADS
@@ -26,7 +26,7 @@ from pathology.errors import ClusterError
 
 EVERY_S = 1.0  # workers are asked how far they are
 GROW_S = 10.0  # and the cluster, whether it has grown
-TELL_S = 20.0  # without a worker, before that is told
+TELL_S = 30.0  # without a worker, before that is told
 GRACE_S = 10.0  # for workers to tidy up after themselves when they are stopped
 STILLBORN = 5  # workers in a row that die before they begin, before the run is given up
 
@@ -45,7 +45,7 @@ class RayEngine:
         straggling: when a slide is begun once more elsewhere.
 
     Raises:
-        ValueError: ``workers`` or ``retries`` is negative.
+        ValueError: ``workers`` or ``retries`` is negative, or ``address`` is none.
     """
 
     address: str | None = None
@@ -58,6 +58,8 @@ class RayEngine:
         for name in ("workers", "retries"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.address is not None:
+            check_address(self.address)
 
     def run(self, rows: Sequence[Row], work: Work, needs: Needs) -> Generator[Event]:
         """Events as they come; ``work`` must be picklable, and importable on every machine.

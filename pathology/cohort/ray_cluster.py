@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from pathology.cohort.engine import Needs
 from pathology.errors import ClusterError, MissingExtraError
 
 STORE_BYTES = 100_000_000  # of a private Ray: rows and lines pass through it, never pixels
+CONNECT_S = 20.0
 
 
 @contextmanager
@@ -48,7 +51,12 @@ def joined(address: str | None, cpus: float) -> Iterator[Any]:
             "object_store_memory": STORE_BYTES,
         }
     else:
+        _check_reachable(address)
         quiet["address"] = address
+    # Lines of its raylets about dead workers, which log_to_driver leaves on: the run tells them.
+    own, its_lines = ray._private.worker, "_worker_logs_enabled"
+    lines = getattr(own, its_lines, True)
+    setattr(own, its_lines, False)
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**quiet)
@@ -63,6 +71,31 @@ def joined(address: str | None, cpus: float) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+        setattr(own, its_lines, lines)
+
+
+def check_address(address: str) -> None:
+    """Refuse what is no address of a cluster.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if address != "auto" and not re.fullmatch(r"(ray://)?[^\s/]+:\d{1,5}", address):
+        raise ValueError(f"--address must be auto, ray://host:10001 or host:6379, got {address!r}")
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no cluster answers at {address}: {error.strerror or error}; start one with"
+            " `ray start --head`, or look at its address with `ray status`"
+        ) from error
 
 
 def room_for(ray: Any, needs: Needs) -> int:
@@ -95,7 +128,8 @@ def in_words(ray: Any, needs: Needs) -> str:
     there = ", ".join(
         f"{has.get(name, 0):g} {name}s ({free.get(name, 0):g} free)" for name in ("CPU", "GPU")
     )
-    return f"each needs {asked}; there are {nodes} machines with {there}"
+    machines = "is 1 machine" if nodes == 1 else f"are {nodes} machines"
+    return f"each needs {asked}; there {machines} with {there}"
 
 
 def _amounts(of: dict[str, float]) -> str:
