@@ -10,9 +10,9 @@ from pathology.cli.run_function import run_function
 
 def explain(
     run: Path,
-    slides: Path,
-    tiles: Path,
-    out: Path,
+    slides: str | Path,
+    tiles: str | Path,
+    out: str | Path,
     target: str | list[str] | None = None,
     pooling: str | None = None,
     encoder: str | None = None,
@@ -49,9 +49,9 @@ def explain(
 
     Args:
         run: folder of a trained run, or a checkpoint.
-        slides: manifest (slides.csv), folder of slides, or one slide.
-        tiles: folder that `pathology tile` wrote.
-        out: folder for the explanations.
+        slides: manifest (slides.csv), folder of slides, or one slide; here or by URL (s3://, gs://).
+        tiles: folder or URL that `pathology tile` wrote to.
+        out: folder or URL for the explanations.
         target: what to explain: a class; a difference of classes, "tumour - normal", or of a class
             and the mean of all, "tumour - mean"; several as "[tumour, tumour - normal]"; "all" for
             every class. Each slide's class of the highest score when omitted. Of a run on slides
@@ -102,12 +102,14 @@ def explain(
     from dataclasses import replace
 
     from pathology.cli.explain_slide import SlideExplainer
-    from pathology.cli.on_cohort import OnCohort
+    from pathology.cli.on_cohort import OnCohort, Results
+    from pathology.cohort.bench import Input
     from pathology.data.slide_list import list_slides
     from pathology.explain.results.write import check_formats
-    from pathology.outputs import writable_folder
     from pathology.runs.encoder_choice import EncoderChoice
     from pathology.runs.loaded_runs import RunsChoice
+    from pathology.store.place import output_place
+    from pathology.store.store import Store
 
     if batch_size < 1 or not 0 < out_mpp < float("inf"):
         raise ValueError("--batch-size and --out-mpp must be positive and finite")
@@ -126,26 +128,30 @@ def explain(
     runs = RunsChoice(
         [str(run), *others], device, calibrated, pooling, depth, choice, stains, jitter, null
     )
+    table = list_slides(slides, mpp)
     # Where others work, this process only looks at what they will load.
     loaded = (replace(runs, device="cpu") if cohort.is_elsewhere else runs).load()
-    work = SlideExplainer(
-        runs,
-        tiles=tiles,
-        out=out,
-        targets=_targets(target, loaded.explainer.scorer.classes),
-        out_mpp=out_mpp,
-        detail=detail,
-        batch_size=batch_size,
-        formats=kinds,
-        overwrite=overwrite,
-        bars=not cohort.is_elsewhere,
-        wanted=loaded.digest(),
-        here=None if cohort.is_elsewhere else loaded,
-    )
-    del loaded
-    table = cohort.slides_of(list_slides(slides, mpp))
-    writable_folder(out)
-    return cohort.each_slide(table, work, "explaining", out, needs)
+    inputs = {"tiles": Input(Store.at(tiles))}
+    if loaded.profiles:
+        inputs["stains"] = Input(Store.at(loaded.profiles.folder), (".json",))
+    with output_place(out) as place:
+        work = SlideExplainer(
+            runs,
+            tiles=Path(tiles),
+            out=place.folder,
+            targets=_targets(target, loaded.explainer.scorer.classes),
+            out_mpp=out_mpp,
+            detail=detail,
+            batch_size=batch_size,
+            formats=kinds,
+            overwrite=overwrite,
+            bars=not cohort.is_elsewhere,
+            wanted=loaded.digest(),
+            here=None if cohort.is_elsewhere else loaded,
+        )
+        del loaded
+        results = Results("explain", "explaining", ("/",), work.digest(), inputs, again=overwrite)
+        return cohort.each_slide(table, work, results, place, needs)
 
 
 def _targets(asked: str | list[str] | None, classes: list[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """What ``pathology features`` does for one slide."""
 
-import multiprocessing
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -8,6 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pathology.cli.counted import counted
 from pathology.errors import ManifestError, StampMismatchError
 from pathology.runs.encoder_choice import EncoderChoice
 
@@ -38,6 +38,7 @@ class Extractor:
         batch_size: tiles at once.
         readers: threads that read tiles.
         kind: what the features must be of, as said by another process.
+        bars: progress within a slide is shown.
     """
 
     choice: EncoderChoice
@@ -51,6 +52,7 @@ class Extractor:
     batch_size: int = 64
     readers: int = 4
     kind: "FeatureKind | None" = None
+    bars: bool = True
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was loaded: every process loads its own."""
@@ -138,13 +140,15 @@ class Extractor:
             device,
             normalise,
         )
-        # Beside other workers one line for each slide is enough.
-        alone = multiprocessing.parent_process() is None
         before: Tensor | None = None
         with tqdm(
-            total=len(grid), desc=grid.source.slide_id, unit="tile", leave=False, disable=not alone
+            total=len(grid),
+            desc=grid.source.slide_id,
+            unit="tile",
+            leave=False,
+            disable=not self.bars,
         ) as progress:
-            for chosen, tiles in batches:
+            for chosen, tiles in counted(batches):
                 features = encoder(tiles, self.precision)
                 if before is not None:
                     yield before.cpu().numpy()

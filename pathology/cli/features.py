@@ -1,6 +1,5 @@
 """``pathology features``: what an encoder returns for each tile, one file a slide."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,13 +9,15 @@ from pathology.cli.run_function import run_function
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pathology.store.place import Place
+    from pathology.store.store import Store
     from pathology.tiling import TileSpec
 
 
 def features(
-    slides: Path,
-    tiles: Path,
-    out: Path,
+    slides: str | Path,
+    tiles: str | Path,
+    out: str | Path,
     encoder: str,
     weights: Path | None = None,
     pretrained: bool = False,
@@ -33,6 +34,9 @@ def features(
     batch_size: int = 64,
     readers: int = 4,
     workers: int = 0,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    retries: int = 1,
     keep_going: bool = False,
 ) -> int:
     """Write features of tiles for training on whole slides: OUT/SLIDE.h5 (docs/features.md).
@@ -41,9 +45,9 @@ def features(
     mixed with them. A run that was stopped goes on where it was.
 
     Args:
-        slides: manifest (slides.csv), folder of slides, or one slide.
-        tiles: folder that `pathology tile` wrote.
-        out: folder for the features.
+        slides: manifest (slides.csv), folder of slides, or one slide; here or by URL (s3://, gs://).
+        tiles: folder or URL that `pathology tile` wrote to.
+        out: folder or URL for the features.
         encoder: folder of a trained run, a name of timm's or hf-hub:owner/name, or a function of
             yours, package.module:function, that returns an encoder.
         weights: file of weights for a timm name (.safetensors, .pth, .bin).
@@ -61,88 +65,89 @@ def features(
         device: auto, cpu, cuda, cuda:1, ...
         batch_size: tiles per pass through the encoder.
         readers: threads that read tiles while the encoder computes.
-        workers: processes that work on a slide each, every one with an encoder of its own; 0: this
-            one.
+        workers: processes that work on a slide each, every one with an encoder of its own and,
+            where there are several, a graphics card; 0: this one, and with ray as many as there is
+            place for.
+        engine: local, processes of this machine, or ray, those of a cluster.
+        address: of the cluster, with ray: auto, ray://host:10001, or host:port; a cluster of this
+            machine alone when omitted.
+        retries: how often a slide is tried again whose worker died.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
     from dataclasses import replace
 
     from pathology.cli.feature_slide import Extractor
-    from pathology.cohort.choice import make_engine
-    from pathology.cohort.each_slide import each_slide
-    from pathology.cohort.engine import Needs
-    from pathology.cohort.parts import parse_part
-    from pathology.data.features import KIND_FILE, claim_folder, feature_path
+    from pathology.cli.on_cohort import OnCohort, Results, named_as_kept
+    from pathology.cohort.bench import Input
+    from pathology.data.features import KIND_FILE, claim_folder
     from pathology.data.slide_list import list_slides
-    from pathology.outputs import remove_drafts, writable_folder
+    from pathology.outputs import remove_drafts
     from pathology.runs.encoder_choice import EncoderChoice
+    from pathology.store.place import input_place, output_place
+    from pathology.store.store import Store
 
-    numbers = (("batch-size", 1, batch_size), ("readers", 1, readers), ("workers", 0, workers))
-    for name, least, value in numbers:
-        if value < least:
-            raise ValueError(f"--{name} must be at least {least}, got {value}")
-    if out.resolve() == tiles.resolve():
-        raise ValueError(f"--out {out} is the folder of the tiles; choose another")
-    table = list_slides(slides, mpp)
-    spec = _first_spec(tiles, table)
-    which, of = parse_part(part)
-    table = table.iloc[which - 1 :: of]
-    ending = f"-{which}-of-{of}" if part else ""
-    failures = out / f"failures{ending}.csv"
-    if not len(table):
-        print(f"no slide falls to part {part}")
-        return 0
-    choice = EncoderChoice(encoder, weights, pretrained, encoder_seed, encoder_args, resize, pixels)
-    work = Extractor(
-        choice, tiles, out, spec, precision, stored, stains, device, batch_size, readers
-    )
-    kind = work.loaded.kind
-    writable_folder(out)
-    claim_folder(out, kind)
-    paths = [feature_path(out, name) for name in table["slide_id"]]
-    remove_drafts(out, [failures.name, *(path.name for path in paths)])
-    print(f"{out / KIND_FILE}: {kind.encoder}, {kind.dims} features, of {kind.encoding}")
-    missing = [path for path in paths if not path.exists()]
-    began = time.perf_counter()
-    if workers:
-        # Theirs are the encoders that work: this one's memory is not needed.
-        work = replace(work, kind=kind)
-    code = each_slide(
-        table,
-        work,
-        "features",
-        engine=make_engine(workers=workers),
-        needs=Needs(gpus=float(device in ("auto", "cuda"))),
-        keep_going=keep_going,
-        failures=failures,
-    )
-    _report([path for path in missing if path.exists()], time.perf_counter() - began)
-    return code
+    for name, value in (("batch-size", batch_size), ("readers", readers)):
+        if value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+    cohort = OnCohort(engine, address, workers, retries, part, keep_going)
+    needs = cohort.needs(device, readers)
+    with input_place(tiles) as tables, named_as_kept(tables):
+        table = list_slides(slides, mpp)
+        spec = _first_spec(tables, table)
+        if not len(cohort.slides_of(table)):
+            print(f"no slide falls to part {part}")
+            return 0
+        store = Store.at(out)
+        if _is_same(store, tables.store):
+            raise ValueError(f"--out {out} is the folder of the tiles; choose another")
+        choice = EncoderChoice(
+            encoder, weights, pretrained, encoder_seed, encoder_args, resize, pixels
+        )
+        work = Extractor(
+            choice, tables.folder, store.folder if store.is_local else Path(), spec, precision,
+            stored, stains, device, batch_size, readers, bars=not cohort.is_elsewhere,
+        )  # fmt: skip
+        # Where others work, this process only looks at what they will load.
+        loaded = (replace(work, device="cpu") if cohort.is_elsewhere else work).loaded
+        kind, inputs = loaded.kind, {"tiles": Input(tables.store)}
+        if loaded.profiles:
+            inputs["stains"] = Input(Store.at(loaded.profiles.folder), (".json",))
+        del loaded
+        if cohort.is_elsewhere:
+            work = replace(work, kind=kind)
+        with output_place(out) as place, named_as_kept(place):
+            place.fetch([KIND_FILE])
+            claim_folder(place.folder, kind)
+            if not place.claim(KIND_FILE):
+                claim_folder(place.folder, kind)  # another run was quicker: see whether it fits
+            drafts = [cohort.failures, *(f"{name}.h5" for name in table["slide_id"])]
+            remove_drafts(place.folder, drafts)
+            where = store.where(KIND_FILE)
+            print(f"{where}: {kind.encoder}, {kind.dims} features, of {kind.encoding}")
+            results = Results("features", "features", (".h5",), kind.digest(), inputs)
+            return cohort.each_slide(table, work, results, place, needs)
 
 
-def _first_spec(tiles: Path, table: "pd.DataFrame") -> "TileSpec":
+def _is_same(one: "Store", other: "Store") -> bool:
+    """Whether they are the same place."""
+    if one.is_local and other.is_local:
+        return one.folder.resolve() == other.folder.resolve()
+    return one.place == other.place
+
+
+def _first_spec(tables: "Place", table: "pd.DataFrame") -> "TileSpec":
     """How the tiles are cut: as those of the first slide that has any."""
     from pathology.data.grids import grid_path
     from pathology.errors import ManifestError
     from pathology.tiling import TileGrid
 
     for row in table.to_dict("records"):
-        path = grid_path(tiles, row)
-        if path.is_file():
+        path = grid_path(tables.folder, row)
+        if tables.fetch([path.name]):
             return TileGrid.load(path).spec
-    raise ManifestError(f"{tiles}: no tile table of these slides; run `pathology tile` first")
-
-
-def _report(made: Sequence[Path], seconds: float) -> None:
-    """How many tiles a second, all in all."""
-    from pathology.data.features import read_stamp
-
-    tiles = sum(read_stamp(path)[1] for path in made)
-    if tiles:
-        print(
-            f"{tiles:,} tiles of {len(made)} slides in {seconds:,.0f} s:"
-            f" {tiles / max(seconds, 1e-9):,.0f} tiles/s"
-        )
+    raise ManifestError(
+        f"{tables.store.place}: no tile table of these slides; run `pathology tile` first"
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

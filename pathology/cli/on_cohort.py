@@ -1,18 +1,46 @@
-"""How verbs go over a cohort: what works, which slides are its, and what a worker needs."""
+"""How verbs go over a cohort: what works, on which slides, and where results are kept."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from pathology.cohort.bench import Input
 from pathology.cohort.choice import EngineName, make_engine
 from pathology.cohort.each_slide import each_slide
 from pathology.cohort.engine import Needs
+from pathology.cohort.journal import run_name
 from pathology.cohort.parts import parse_part
+from pathology.cohort.staging import Staged
+from pathology.cohort.telling import Telling
+from pathology.errors import OutputError
+from pathology.store.place import Place
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pathology.cohort.events import Work
+
+@dataclass(frozen=True)
+class Results:
+    """What a verb leaves for a slide, and what decides it; see :class:`Staged`.
+
+    Args:
+        verb: which.
+        doing: shown beside the progress.
+        ends: of the names of a slide's files.
+        key: all that decides them besides the files that are read.
+        inputs: tables that are read for each slide.
+        columns: of the table of slides that name further files.
+        again: look at each slide anew, whatever was noted before.
+    """
+
+    verb: str
+    doing: str
+    ends: tuple[str, ...]
+    key: str
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,9 +78,9 @@ class OnCohort:
         return self.engine != "local" or self.workers > 0
 
     @property
-    def ending(self) -> str:
-        """Of names of files that are of this part only."""
-        return "-{}-of-{}".format(*parse_part(self.part)) if self.part else ""
+    def failures(self) -> str:
+        """Name of the table of the slides that failed."""
+        return "failures{}.csv".format("-{}-of-{}".format(*parse_part(self.part)) * bool(self.part))
 
     def slides_of(self, table: "pd.DataFrame") -> "pd.DataFrame":
         """The rows that fall to this part."""
@@ -81,21 +109,68 @@ class OnCohort:
         return Needs(cpus, float(device in ("auto", "cuda")), gpus_if_any=device == "auto")
 
     def each_slide(
-        self, table: "pd.DataFrame", work: "Work", what: str, out: Path, needs: Needs
+        self, table: "pd.DataFrame", work: Any, results: Results, place: Place, needs: Needs
     ) -> int:
-        """Do ``work`` for every slide; returns the exit code."""
-        if not len(table):
+        """Do ``work`` for every slide of this part; returns the exit code.
+
+        Args:
+            table: all slides.
+            work: on one of them, a dataclass with a field ``out``.
+            results: what it leaves.
+            place: where.
+            needs: of a worker.
+        """
+        own = self.slides_of(table)
+        if not len(own):
             print(f"no slide falls to part {self.part}")
             return 0
-        return each_slide(
-            table,
-            work,
-            what,
-            engine=make_engine(self.engine, self.workers, self.address, self.retries),
-            needs=needs,
-            keep_going=self.keep_going,
-            failures=out / f"failures{self.ending}.csv",
-        )
+        run = run_name()
+        staged = Staged(
+            work, place.store, results.verb, results.ends, results.key, results.inputs,
+            results.columns, results.again, run,
+        )  # fmt: skip
+        telling = Telling(
+            place.store, results.verb, rows_of(own), results.doing, cohort=rows_of(table),
+            part=self.part, run=run,
+        )  # fmt: skip
+        try:
+            code = each_slide(
+                own,
+                staged,
+                results.doing,
+                engine=make_engine(self.engine, self.workers, self.address, self.retries),
+                needs=needs,
+                keep_going=self.keep_going,
+                failures=place.folder / self.failures,
+                telling=telling,
+            )
+        except BaseException:
+            with suppress(OutputError):  # of what stops the run already
+                place.publish([self.failures])
+            raise
+        place.publish([self.failures])
+        return code
+
+
+def rows_of(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """The rows of a table of slides."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+@contextmanager
+def named_as_kept(*places: Place) -> Iterator[None]:
+    """Errors name files where they are kept, not where this process looks at them."""
+    try:
+        yield
+    except Exception as error:
+        for place in places:
+            if not place.store.is_local:
+                here, there = str(place.folder), place.store.place
+                error.args = tuple(
+                    each.replace(here, there) if isinstance(each, str) else each
+                    for each in error.args
+                )
+        raise
 
 
 def _check_device(name: str) -> None:

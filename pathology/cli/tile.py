@@ -1,6 +1,5 @@
 """``pathology tile``: from slides to tables of tiles."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -8,16 +7,20 @@ from typing import TYPE_CHECKING, Any, Literal
 from pathology.cli.run_function import run_function
 from pathology.cli.tile_slide import Tiler, found_numbers
 from pathology.errors import ManifestError, StampMismatchError
+from pathology.store.store import is_url
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SETTINGS, FAILURES, QUALITY = "tile.yaml", "failures.csv", "quality.html"
+    from pathology.annotations import Classes
+    from pathology.store.place import Place
+
+SETTINGS, QUALITY = "tile.yaml", "quality.html"
 
 
 def tile(
-    slides: Path,
-    out: Path,
+    slides: str | Path,
+    out: str | Path,
     size_px: int = 224,
     tile_mpp: float = 0.5,
     overlap_px: int = 0,
@@ -33,7 +36,11 @@ def tile(
     mpp: float | None = None,
     label_fraction: float = 0.75,
     recursive: bool = False,
+    part: str | None = None,
     workers: int = 0,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    retries: int = 1,
     overwrite: bool = False,
     keep_going: bool = False,
 ) -> int:
@@ -51,8 +58,9 @@ def tile(
     failed: nothing can be trained on or said about it.
 
     Args:
-        slides: manifest (slides.csv), folder that holds nothing but slides, or one slide.
-        out: folder for the tables.
+        slides: manifest (slides.csv), folder that holds nothing but slides, or one slide; here or
+            by URL (s3://, gs://).
+        out: folder or URL for the tables.
         size_px: side of a tile in pixels at tile_mpp.
         tile_mpp: micrometres per pixel of the tiles.
         overlap_px: how much neighbours share, in pixels at tile_mpp.
@@ -71,16 +79,21 @@ def tile(
         mpp: micrometres per pixel of slides that do not say it themselves.
         label_fraction: least fraction of a tile's annotated area that its label covers.
         recursive: look for slides in the folder's folders, too.
-        workers: processes to work in; 0 works in this one.
+        part: 3/16 takes the third of every 16 slides, so that 16 jobs share the work.
+        workers: processes to work in; 0: this one, and with ray as many as there is place for.
+        engine: local, processes of this machine, or ray, those of a cluster.
+        address: of the cluster, with ray: auto, ray://host:10001, or host:port; a cluster of this
+            machine alone when omitted.
+        retries: how often a slide is tried again whose worker died.
         overwrite: replace tables made by another specification.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
-    settings = {name: _plain(value) for name, value in locals().items()}
-    from pathology.annotations import read_classes
-    from pathology.cohort.choice import make_engine
-    from pathology.cohort.each_slide import each_slide
+    settings = {name: _plain(value) for name, value in locals().items() if name not in _HOW}
+    from pathology.cli.on_cohort import OnCohort, Results, named_as_kept
+    from pathology.cohort.engine import Needs
     from pathology.data.slide_list import list_slides
-    from pathology.outputs import remove_drafts, writable_folder
+    from pathology.outputs import remove_drafts
+    from pathology.store.place import output_place
     from pathology.tiling import TileSpec
     from pathology.tiling.spec import GIVEN
     from pathology.tissue import ARTEFACTS
@@ -97,89 +110,119 @@ def tile(
         tissue, excluded, colour,
     )  # fmt: skip
     settings["exclude"] = ",".join(spec.exclude) or "none"
+    cohort = OnCohort(engine, address, workers, retries, part, keep_going)
     table = list_slides(slides, mpp, recursive)
-    classes = read_classes(slides.parent / "regions.json") if "regions" in table else None
+    classes = _classes(slides) if "regions" in table else None
     if placement == "annotated" and classes is None:
         raise ManifestError(
             f"{slides}: --placement annotated needs a manifest with a `regions` column"
         )
-    writable_folder(out)
-    _write_settings(out / SETTINGS, settings, overwrite or not any(out.glob("*.parquet")))
-    results = [f"{name}{end}" for name in table["slide_id"] for end in Tiler.ENDS]
-    drafts = [SETTINGS, FAILURES, QUALITY, *results]
-    remove_drafts(out, drafts)
-    work = Tiler(out, spec, classes, label_fraction, overwrite)
-    try:
-        return each_slide(
-            table,
-            work,
-            "tiling",
-            engine=make_engine(workers=workers),
-            keep_going=keep_going,
-            failures=out / FAILURES,
+    with output_place(out) as place, named_as_kept(place):
+        _claim(place, settings, overwrite)
+        files = [f"{name}{end}" for name in table["slide_id"] for end in Tiler.ENDS]
+        drafts = [SETTINGS, cohort.failures, QUALITY, *files]
+        remove_drafts(place.folder, drafts)
+        work = Tiler(place.folder, spec, classes, label_fraction, overwrite)
+        results = Results(
+            "tile", "tiling", Tiler.ENDS, work.key, columns=("regions",), again=overwrite
         )
-    finally:
-        _write_quality(out, table)
-        # Again: workers of a run that was killed may have outlived it until now.
-        remove_drafts(out, drafts)
+        try:
+            return cohort.each_slide(table, work, results, place, Needs())
+        finally:
+            _write_quality(place, table)
+            # Again: workers of a run that was killed may have outlived it until now.
+            remove_drafts(place.folder, drafts)
 
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-# What does not decide which tiles there are, only on what and how a run works.
-_FREE = {
-    "slides", "out", "mpp", "label_fraction", "recursive", "workers", "overwrite", "keep_going",
+# How a run works, which its settings do not repeat.
+_HOW = {
+    "part", "workers", "engine", "address", "retries", "overwrite", "keep_going",
 }  # fmt: skip
+# What else does not decide which tiles there are, only on what a run works.
+_FREE = {"slides", "out", "mpp", "label_fraction", "recursive"}
 
 
-def _write_settings(path: Path, settings: dict[str, Any], replace: bool) -> None:
+def _classes(slides: str | Path) -> "Classes | None":
+    """What regions beside a manifest mean."""
+    from pathology.annotations import read_classes
+    from pathology.cli.on_cohort import named_as_kept
+    from pathology.store.place import input_place
+
+    folder = str(slides).rpartition("/")[0] if is_url(slides) else Path(slides).parent
+    with input_place(folder) as beside, named_as_kept(beside):
+        beside.fetch(["regions.json"])
+        return read_classes(beside.folder / "regions.json")
+
+
+def _claim(place: "Place", settings: dict[str, Any], overwrite: bool) -> None:
     """Keep the settings of the run; those of a folder's tiles may not differ.
 
+    Of several runs that begin at once the first decides.
+
     Raises:
-        StampMismatchError: the folder holds tiles made with others (unless ``replace``).
+        ManifestError: those that are there cannot be read.
+        StampMismatchError: the folder holds, or will hold, tiles made with others (unless
+            ``overwrite``).
     """
     import yaml
 
-    from pathology.outputs import complete_file
-
-    if path.exists() and not replace:
-        try:
-            before = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
-            raise ManifestError(f"{path}: not the settings of a run: {error}") from error
-        changed = [
-            f"{name} {before.get(name)}, wanted {value}"
-            for name, value in settings.items()
-            if name not in _FREE and before.get(name, value) != value
-        ]
-        if changed:
-            raise StampMismatchError(
-                f"{path.parent}: holds tiles made with {'; '.join(changed)}; use another --out, or"
-                " --overwrite to make them anew"
-            )
-    with complete_file(path) as draft:
-        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-        draft.write_text(text, encoding="utf-8")
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
+    if not overwrite and place.store.write(SETTINGS, text, only_if_absent=True):
+        return
+    if not overwrite:
+        place.fetch([SETTINGS])
+        _check_settings(place, settings)
+    place.store.write(SETTINGS, text)
 
 
-def _write_quality(out: Path, table: "pd.DataFrame") -> None:
-    """One page about all slides that were looked at or failed."""
+def _check_settings(place: "Place", settings: dict[str, Any]) -> None:
+    """Refuse to add to tiles that were made, or are being made, with other settings."""
+    import yaml
+
+    path = place.folder / SETTINGS
+    try:
+        before = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise ManifestError(f"{path}: not the settings of a run: {error}") from error
+    changed = [
+        f"{name} {before.get(name)}, wanted {value}"
+        for name, value in settings.items()
+        if name not in _FREE and before.get(name, value) != value
+    ]
+    if not changed:
+        return
+    if any(name.endswith(".parquet") for name in place.store.names(deep=False)):
+        raise StampMismatchError(
+            f"{path.parent}: holds tiles made with {'; '.join(changed)}; use another --out, or"
+            " --overwrite to make them anew"
+        )
+    raise StampMismatchError(
+        f"{path.parent}: a run began there with {'; '.join(changed)}, and has made no tiles yet;"
+        " use another --out, or --overwrite if it is not at work any more"
+    )
+
+
+def _write_quality(place: "Place", table: "pd.DataFrame") -> None:
+    """One page about all slides that were looked at or failed, by whichever run."""
+    from pathology.cohort.records import Records
     from pathology.tissue import write_sheet
 
-    problems: dict[str, str] = {}
-    if (out / FAILURES).exists():
-        with (out / FAILURES).open(newline="", encoding="utf-8") as file:
-            problems = {row["slide_id"]: row["message"] for row in csv.DictReader(file)}
+    place.fetch(f"{name}.json" for name in table["slide_id"])
+    records = Records(place.store, "tile").all(damaged=lambda _name, _why: None)
     rows = []
     for name in table["slide_id"]:
-        row = found_numbers(out / f"{name}.json") or {}
-        if name in problems:
-            row["problem"] = problems[name]
+        row = found_numbers(place.folder / f"{name}.json") or {}
+        record = records.get(name)
+        if record is not None and record.state == "failed":
+            row["problem"] = record.message
         if row:
             rows.append(row | {"slide_id": name})
-    write_sheet(rows, out / QUALITY)
+    write_sheet(rows, place.folder / QUALITY)
+    place.publish([QUALITY])
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pathology.cohort.counting import count
 from pathology.errors import ManifestError, NoTissueError, OutputError, StampMismatchError
 
 if TYPE_CHECKING:
@@ -40,6 +41,20 @@ class Tiler:
 
     ENDS = (".png", ".json", ".parquet")
 
+    @property
+    def key(self) -> str:
+        """All that decides results, but the slide and its regions."""
+        values = [self.spec.to_dict(), self._classes, self.label_fraction]
+        return json.dumps(values, sort_keys=True)
+
+    @property
+    def _classes(self) -> Any:
+        """Which annotations make which class, as JSON has it."""
+        if self.classes is None:
+            return None
+        classes = [(name, one.include, one.exclude) for name, one in self.classes.items()]
+        return [classes, self.classes.origin]
+
     def __call__(self, row: dict[str, Any]) -> str:
         """Tile the slide of one row of a manifest; returns a line about it."""
         from pathology.data.slide_list import slide_mpp
@@ -72,6 +87,7 @@ class Tiler:
                 return f"{line}, made before by the same specification"
             # The table comes last: where it stands, everything stands.
             grid.save(path)
+            count(tiles=len(grid))
         return line if before is None else f"{line}, labels made anew"
 
     def _path(self, row: dict[str, Any], end: str) -> Path:
@@ -105,10 +121,9 @@ class Tiler:
         """What places depend on besides the specification, as :attr:`TileGrid.made` says it."""
         if self.classes is None or self.spec.placement != "annotated":
             return {}
-        classes = [(name, one.include, one.exclude) for name, one in self.classes.items()]
         with Path(row["regions"]).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
-        digest.update(json.dumps([classes, self.classes.origin]).encode())
+        digest.update(json.dumps(self._classes).encode())
         return {"regions": digest.hexdigest()}
 
     def _regions(self, row: dict[str, Any], slide: "Slide") -> "Regions | None":

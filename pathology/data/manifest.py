@@ -28,6 +28,7 @@ import pandas as pd
 
 from pathology.errors import LeakageError, ManifestError
 from pathology.outputs import complete_file
+from pathology.store.store import is_url
 
 SPLITS = ("train", "val", "test")
 CHECKSUMS = "splits.json"  # beside manifests that were made by splitting another one
@@ -99,8 +100,9 @@ def read_slide_manifest(
 
     Args:
         path: the CSV file.
-        root: folder that paths are relative to; the manifest's own when omitted.
-        files: refuse rows whose files are not there.
+        root: folder or URL that paths are relative to; the manifest's own when omitted. Paths may
+            be URLs themselves.
+        files: refuse rows whose files are not there; what URLs name is not looked for.
 
     Returns:
         One row per slide: ``slide_id``, ``path`` and, where the file has them, ``split``,
@@ -299,10 +301,13 @@ def _resolve(
     root: str | Path | None,
     files: bool = True,
 ) -> None:
-    """Make the paths of ``column`` absolute, and refuse files that are not there."""
-    folder = Path(root) if root is not None else Path(path).parent
-    table[column] = [str(folder / name) if name else "" for name in table[column]]
-    there = {name: not files or _is_there(name) for name in table[column].unique()}
+    """Make the paths of ``column`` absolute, and refuse files that are not there.
+
+    URLs stay as they are; what they name is found out when it is fetched.
+    """
+    folder = Path(path).parent if root is None else root
+    table[column] = [_beside(folder, name) if name else "" for name in table[column]]
+    there = {name: not files or is_url(name) or _is_there(name) for name in table[column].unique()}
     lost = [(i, name) for i, name in table[column].items() if not there[name]]
     if lost:
         shown = ", ".join(f"{name} (row {_line(i)})" for i, name in lost[:_SHOWN])
@@ -311,6 +316,13 @@ def _resolve(
             f"{path}: {len(lost)} of {len(table)} files are missing: {shown}{more};"
             " restore them, remove the rows, or say where they are with root"
         )
+
+
+def _beside(folder: str | Path, name: str) -> str:
+    """A file's path or URL, of a name that is relative to a folder or to a URL."""
+    if is_url(name):
+        return name
+    return f"{str(folder).rstrip('/')}/{name}" if is_url(folder) else str(Path(folder) / name)
 
 
 def _is_there(name: str) -> bool:
