@@ -60,7 +60,7 @@ def joined(address: str | None, cpus: float) -> Iterator[Any]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises plain ones, too
         where = "a Ray of its own" if address is None else f"the cluster at {address}"
         raise ClusterError(f"{where} cannot be used: {' '.join(str(error).split())}") from error
     finally:

@@ -1,0 +1,85 @@
+"""Addresses of clusters, and what fits on their machines; without a cluster."""
+
+import socket
+import sys
+
+import pytest
+
+pytest.importorskip("ray")
+
+from pathology.cohort.engine import Needs
+from pathology.cohort.ray_actors import RayEngine
+from pathology.cohort.ray_cluster import room_for, settled
+from pathology.errors import ClusterError, MissingExtraError
+
+NODES = [
+    {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 4.0}},
+    {"Alive": True, "Resources": {"CPU": 3.0}},
+    {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+]
+
+
+class Ray:
+    """As much of the module as is asked."""
+
+    def __init__(self, nodes):
+        self._nodes = nodes
+
+    def nodes(self):
+        return self._nodes
+
+    def cluster_resources(self):
+        alive = [node["Resources"] for node in self._nodes if node["Alive"]]
+        return {name: sum(has.get(name, 0) for has in alive) for has in alive for name in has}
+
+
+@pytest.mark.parametrize(
+    ("needs", "count"),
+    [
+        (Needs(), 19),
+        (Needs(cpus=2), 9),
+        (Needs(cpus=4, gpus=1), 4),
+        (Needs(cpus=8, gpus=1), 2),
+        (Needs(cpus=1, gpus=0.1), 16),
+        (Needs(cpus=0, gpus=0.1), 40),
+        (Needs(cpus=32), 0),
+    ],
+)
+def test_workers_fit_on_machines_not_between_them(needs, count):
+    assert room_for(Ray(NODES), needs) == count
+
+
+def test_cards_are_asked_for_where_there_are_any():
+    needs = Needs(2, 1, gpus_if_any=True)
+    assert settled(Ray(NODES), needs) == Needs(2, 1)
+    assert settled(Ray(NODES[1:]), needs) == Needs(2)
+    assert settled(Ray(NODES[1:]), Needs(2, 1)) == Needs(2, 1)  # and waits for one
+
+
+@pytest.mark.parametrize("address", ["head", "http://head:6379", "ray://head", "head:port", ""])
+def test_what_is_no_address_is_told(address):
+    with pytest.raises(ValueError, match=r"must be auto, ray://host:10001 or host:6379, got"):
+        RayEngine(address)
+
+
+@pytest.mark.parametrize("form", ["{}", "ray://{}"])
+def test_where_nobody_answers_that_is_told_at_once(form):
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = form.format(f"127.0.0.1:{taken.getsockname()[1]}")
+        rows = [{"slide_id": "a", "path": "a.tif"}]
+        with pytest.raises(ClusterError, match=f"no cluster answers at {address}: Connection ref"):
+            next(RayEngine(address).run(rows, str, Needs()))
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"pip install \"bcos-pathology\[cluster\]\""):
+        next(RayEngine().run([{"slide_id": "a", "path": "a.tif"}], str, Needs()))
+
+
+def test_numbers_of_workers_and_tries_are_not_negative():
+    with pytest.raises(ValueError, match="workers must be at least 0, got -1"):
+        RayEngine(workers=-1)
+    with pytest.raises(ValueError, match="retries must be at least 0, got -2"):
+        RayEngine(retries=-2)
