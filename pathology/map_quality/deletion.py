@@ -22,18 +22,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pathology.map_quality.question import Question
 from pathology.map_quality.replacement import Fill, Inpainting
-from pathology.map_quality.scoring import (
-    BATCH,
-    Image,
-    Quantity,
-    Score,
-    Squash,
-    ask,
-    check,
-    check_target,
-    said,
-)
+from pathology.map_quality.scoring import Image, Quantity, Squash, check_map, said
 
 Order = Literal["morf", "lerf"]
 
@@ -91,26 +82,20 @@ class Curves:
 
 
 def deletion(
-    score: Score,
-    image: Image,
+    question: Question,
     attribution: NDArray[np.floating],
-    target: int,
     rng: np.random.Generator,
     *,
     fill: Fill | None = None,
     steps: int | Sequence[float] = 20,
     parts: NDArray[np.integer] | None = None,
     orders: int = 1,
-    squash: Squash = "softmax",
-    batch: int = BATCH,
 ) -> Curves:
     """Both deletion curves of one map.
 
     Args:
-        score: the network.
-        image: ``(h, w, 3)`` RGB in [0, 1].
+        question: the image, the class explained and the network.
         attribution: ``(h, w)`` the map; only its order counts.
-        target: class explained.
         rng: of the order of ties. A constant map is deleted in random order, which is chance.
         fill: what removed pixels become; :class:`~pathology.map_quality.replacement.Inpainting`
             when omitted.
@@ -118,13 +103,12 @@ def deletion(
         parts: ``(h, w)`` numbers of superpixels or cells that are removed as a whole, in the order
             of their means; single pixels when omitted.
         orders: random orders of ties to average over; more than one only helps maps with ties.
-        squash: from logits to probabilities.
-        batch: images per call of the network.
 
     Raises:
         ValueError: image, map, parts or steps that do not go together.
     """
-    check(image, attribution)
+    image = question.image
+    check_map(image, attribution)
     fill = Inpainting() if fill is None else fill
     wanted = removed_shares(steps)
     if orders < 1:
@@ -145,10 +129,9 @@ def deletion(
             for count in counts:
                 yield fill(image, rank[member] >= len(values) - count)
 
-    logits = ask(score, images(), batch)
-    check_target(logits, target)
+    logits = question.logits(images())
     both = logits.reshape(orders, 2, len(shares), -1)
-    return Curves(shares, both[:, 0], both[:, 1], target, squash)
+    return Curves(shares, both[:, 0], both[:, 1], question.target, question.squash)
 
 
 def removed_shares(steps: int | Sequence[float]) -> NDArray[np.float64]:

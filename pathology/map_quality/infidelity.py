@@ -18,16 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pathology.map_quality.question import Question
 from pathology.map_quality.replacement import Colour, Fill, Mask
-from pathology.map_quality.scoring import (
-    BATCH,
-    Image,
-    Quantity,
-    Score,
-    Squash,
-    check,
-    falls,
-)
+from pathology.map_quality.scoring import Quantity, check_map
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,42 +64,35 @@ class Infidelity:
 
 
 def infidelity(
-    score: Score,
-    image: Image,
+    question: Question,
     attribution: NDArray[np.floating],
-    target: int,
     rng: np.random.Generator,
     *,
     samples: int = 100,
     sides: tuple[float, float] = (0.125, 0.5),
     fill: Fill | None = None,
     quantity: Quantity = "logit",
-    squash: Squash = "softmax",
-    batch: int = BATCH,
 ) -> Infidelity:
     """Infidelity of one map; ``.normalised`` is the number.
 
     Args:
-        score: the network.
-        image: ``(h, w, 3)`` RGB in [0, 1].
+        question: the image, the class explained and the network.
         attribution: ``(h, w)`` the map, signed.
-        target: class explained.
         rng: of sizes and places of squares.
         samples: squares removed, one at a time.
         sides: smallest and largest side, as shares of the image's shorter side.
         fill: what removed pixels become; glass when omitted.
         quantity: that falls, ``logit`` or ``probability``.
-        squash: from logits to probabilities.
-        batch: images per call of the network.
 
     Raises:
         ValueError: image and map that do not go together, no squares.
     """
-    check(image, attribution)
+    image = question.image
+    check_map(image, attribution)
     fill = Colour() if fill is None else fill
     removed = draw_squares(rng, image.shape[:2], samples, sides)
     others = (fill(image, mask) for mask in removed)
-    fell = falls(score, image, others, target, quantity, squash, batch)
+    fell = question.falls(others, quantity)
     wide = attribution.astype(np.float64)
     sums = np.array([wide[mask].sum() for mask in removed])
     areas = np.array([float(mask.sum()) for mask in removed])

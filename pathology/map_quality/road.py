@@ -13,39 +13,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology.map_quality.deletion import Curves, deletion
+from pathology.map_quality.question import Question
 from pathology.map_quality.replacement import Inpainting, Mask
-from pathology.map_quality.scoring import BATCH, Image, Score, Squash
+from pathology.map_quality.scoring import Image
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares removed."""
 
 
 def road(
-    score: Score,
-    image: Image,
+    question: Question,
     attribution: NDArray[np.floating],
-    target: int,
     rng: np.random.Generator,
     *,
     levels: Sequence[float] = LEVELS,
     noise: float = 0.01,
     orders: int = 1,
-    squash: Squash = "softmax",
-    batch: int = BATCH,
 ) -> Curves:
     """ROAD of one map; ``.mean_difference()`` is LeRF - MoRF, mean over levels, 0 at chance.
 
     Args:
-        score: the network.
-        image: ``(h, w, 3)`` RGB in [0, 1].
+        question: the image, the class explained and the network.
         attribution: ``(h, w)`` the map; only its order counts.
-        target: class explained.
         rng: of the noise, and of the order of ties.
         levels: shares removed.
         noise: deviation of what is added to removed pixels, of light in [0, 1].
         orders: random orders of ties to average over.
-        squash: from logits to probabilities.
-        batch: images per call of the network.
 
     Raises:
         ValueError: as :func:`~pathology.map_quality.deletion.deletion`.
@@ -58,7 +51,4 @@ def road(
         filled[removed] = np.clip(filled[removed] + grain, 0, 1)
         return filled
 
-    return deletion(
-        score, image, attribution, target, rng,
-        fill=fill, steps=levels, orders=orders, squash=squash, batch=batch,
-    )  # fmt: skip
+    return deletion(question, attribution, rng, fill=fill, steps=levels, orders=orders)

@@ -16,16 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology.map_quality.deletion import ranks
+from pathology.map_quality.question import Question
 from pathology.map_quality.replacement import Fill, Inpainting
-from pathology.map_quality.scoring import (
-    BATCH,
-    Image,
-    Quantity,
-    Score,
-    Squash,
-    check,
-    falls,
-)
+from pathology.map_quality.scoring import Quantity, check_map
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,36 +39,29 @@ class Saco:
 
 
 def saco(
-    score: Score,
-    image: Image,
+    question: Question,
     attribution: NDArray[np.floating],
-    target: int,
     rng: np.random.Generator,
     *,
     groups: int = 10,
     fill: Fill | None = None,
     quantity: Quantity = "probability",
-    squash: Squash = "softmax",
-    batch: int = BATCH,
 ) -> Saco:
     """SaCo of one map.
 
     Args:
-        score: the network.
-        image: ``(h, w, 3)`` RGB in [0, 1].
+        question: the image, the class explained and the network.
         attribution: ``(h, w)`` the map.
-        target: class explained.
         rng: of the order of ties.
         groups: of pixels, equal in size to a pixel.
         fill: what removed pixels become; inpainting when omitted.
         quantity: whose fall is a group's influence.
-        squash: from logits to probabilities.
-        batch: images per call of the network.
 
     Raises:
         ValueError: image and map that do not go together, fewer than two groups.
     """
-    check(image, attribution)
+    image = question.image
+    check_map(image, attribution)
     if not 2 <= groups <= attribution.size:
         raise ValueError(f"groups must be from 2 to {attribution.size}, got {groups}")
     fill = Inpainting() if fill is None else fill
@@ -83,7 +69,7 @@ def saco(
     member = (ranks(values, rng) * groups // len(values)).reshape(attribution.shape)
     salience = np.asarray(np.bincount(member.ravel(), values), np.float64)
     without = (fill(image, member == group) for group in range(groups))
-    influence = falls(score, image, without, target, quantity, squash, batch)
+    influence = question.falls(without, quantity)
     if np.ptp(attribution) == 0:
         return Saco(math.nan, salience, influence, "the map is constant")
     if np.ptp(influence) == 0:

@@ -1,7 +1,7 @@
 """What metrics ask of a network: logits of images, a few at a time."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -90,29 +90,11 @@ def said(
     raise ValueError(f"quantity must be logit or probability, got {quantity!r}")
 
 
-def falls(
-    score: Score,
-    image: Image,
-    others: Iterable[Image],
-    target: int,
-    quantity: Quantity = "logit",
-    squash: Squash = "softmax",
-    batch: int = BATCH,
-) -> NDArray[np.float64]:
-    """By how much a class's logit (or probability) is higher for an image than for others.
-
-    Returns:
-        ``(k,)``, one for each of ``others``.
-    """
-    values = said(ask(score, chain([image], others), batch), target, quantity, squash)
-    return values[0] - values[1:]
-
-
-def check(image: NDArray, attribution: NDArray | None = None) -> None:
-    """Refuse what is no image, or a map of another size.
+def check(image: NDArray) -> None:
+    """Refuse what is no image.
 
     Raises:
-        ValueError: not RGB in [0, 1]; a map that is not ``(h, w)`` or not finite.
+        ValueError: not RGB in [0, 1].
     """
     if image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"image must be (h, w, 3), got {image.shape}")
@@ -120,8 +102,14 @@ def check(image: NDArray, attribution: NDArray | None = None) -> None:
         raise ValueError(
             f"image must be RGB in [0, 1], got {image.dtype} from {image.min()} to {image.max()}"
         )
-    if attribution is None:
-        return
+
+
+def check_map(image: NDArray, attribution: NDArray) -> None:
+    """Refuse a map of another size.
+
+    Raises:
+        ValueError: a map that is not ``(h, w)`` as the image is, or not finite.
+    """
     if attribution.shape != image.shape[:2]:
         raise ValueError(
             f"map must have a value per pixel of the image {image.shape[:2]}, got"

@@ -19,16 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology.map_quality.agreement import spearman
+from pathology.map_quality.question import Question
 from pathology.map_quality.replacement import Colour, Fill, is_tissue
-from pathology.map_quality.scoring import (
-    BATCH,
-    Image,
-    Quantity,
-    Score,
-    Squash,
-    check,
-    falls,
-)
+from pathology.map_quality.scoring import Quantity, check, check_map
 
 FEWEST = 3
 """Cells with which a rank correlation says anything."""
@@ -67,44 +60,37 @@ def cells_of(shape: tuple[int, int], cells: int) -> NDArray[np.intp]:
 
 
 def single_deletion(
-    score: Score,
-    image: Image,
+    question: Question,
     attribution: NDArray[np.floating],
-    target: int,
     *,
     cells: int = 4,
     fill: Fill | None = None,
     least_tissue: float = 0.05,
     quantity: Quantity = "logit",
-    squash: Squash = "softmax",
-    batch: int = BATCH,
 ) -> SingleDeletion:
     """SDS of one map; IDSDS where ``score`` is of an in-domain fine-tuned network.
 
     Args:
-        score: the network.
-        image: ``(h, w, 3)`` RGB in [0, 1].
+        question: the image, the class explained and the network.
         attribution: ``(h, w)`` the map.
-        target: class explained.
         cells: per side.
         fill: what a removed cell becomes: of IDSDS, what it was in training. Glass when omitted.
         least_tissue: share of tissue that a cell needs to count: removing glass does nothing, and
             many cells that do nothing would be agreed upon cheaply. 0 counts all.
         quantity: that drops, ``logit`` or ``probability``.
-        squash: from logits to probabilities.
-        batch: images per call of the network.
 
     Raises:
         ValueError: image and map that do not go together, cells that do not fit.
     """
-    check(image, attribution)
+    image = question.image
+    check_map(image, attribution)
     fill = Colour() if fill is None else fill
     member = cells_of(image.shape[:2], cells)
     sums = np.zeros(cells**2)
     np.add.at(sums, member.ravel(), attribution.ravel())
     tissue = np.bincount(member.ravel(), is_tissue(image).ravel()) / np.bincount(member.ravel())
     without = (fill(image, member == cell) for cell in range(cells**2))
-    drops = falls(score, image, without, target, quantity, squash, batch)
+    drops = question.falls(without, quantity)
     counted = tissue >= least_tissue
     correlation, note = math.nan, ""
     if counted.sum() < FEWEST:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pathology.map_quality.agreement import spearman
 from pathology.map_quality.changes import CHANGES, Change, Shift
-from pathology.map_quality.scoring import BATCH, Explain, Image, Score, ask, check, check_target
+from pathology.map_quality.question import Question
+from pathology.map_quality.scoring import Explain
 from pathology.map_quality.sensitivity import explained
 
 TOLERANCE = 0.1
@@ -41,37 +42,30 @@ class Stability:
 
 
 def stability(
-    score: Score,
+    question: Question,
     explain: Explain,
-    image: Image,
-    target: int,
     *,
     changes: Sequence[Change] = CHANGES,
     tolerance: float = TOLERANCE,
-    batch: int = BATCH,
 ) -> list[Stability]:
     """How one image's map stands changes.
 
     Args:
-        score: the network.
-        explain: maps of images for the same target.
-        image: ``(h, w, 3)`` RGB in [0, 1].
-        target: class explained.
+        question: the image, the class explained and the network.
+        explain: maps of images for the same class.
         changes: of the image; a map of a :class:`~pathology.map_quality.changes.Shift` is compared
             with the map shifted likewise, where both are in view.
         tolerance: see :func:`is_held`.
-        batch: images per call.
 
     Returns:
         One for each change.
 
     Raises:
-        ValueError: no image, a shift beyond it, maps or logits of the wrong shape.
+        ValueError: a shift beyond the image, maps or logits of the wrong shape.
     """
-    check(image)
+    image, target, batch = question.image, question.target, question.batch
     images = [image, *(change(image) for change in changes)]
-    logits = ask(score, images, batch)
-    check_target(logits, target)
+    logits = question.logits(images)
     held = is_held(logits[0], logits[1:], target, tolerance)
     first = explained(explain, image[None])[0]
     asked = [images[1 + k] for k in np.flatnonzero(held)]

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pathology.map_quality.agreement import distance, spearman
+from pathology.map_quality.question import Question
 from pathology.map_quality.rare_event import RareEvent, Value, monte_carlo, subset_simulation
-from pathology.map_quality.scoring import BATCH, Explain, Image, Score, ask, check, check_target
+from pathology.map_quality.scoring import Explain, Image
 from pathology.map_quality.sensitivity import explained
 from pathology.map_quality.stability import TOLERANCE, is_held
 
@@ -49,38 +50,35 @@ class _Moves:
 
     def __init__(
         self,
-        score: Score,
+        question: Question,
         explain: Explain,
-        image: Image,
-        target: int,
         radius: float,
         tolerance: float,
-        batch: int,
     ) -> None:
-        check(image)
         if not radius > 0:
             raise ValueError(f"radius must be above 0, got {radius}")
-        self.score, self.explain, self.image, self.target = score, explain, image, target
-        self.radius, self.tolerance, self.batch = radius, tolerance, batch
-        self.logits = ask(score, [image], 1)[0]
-        check_target(self.logits, target)
-        self.map = explained(explain, image[None])[0]
+        self.question, self.explain = question, explain
+        self.radius, self.tolerance = radius, tolerance
+        self.logits = question.logits([question.image])[0]
+        self.map = explained(explain, question.image[None])[0]
         self.is_constant = bool(np.ptp(self.map) == 0)
 
     def images(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """From points in the cube [-1, 1] to images around the one."""
-        change = self.radius * points.reshape(-1, *self.image.shape)
-        return np.clip(self.image + change, 0, 1).astype(np.float32)
+        change = self.radius * points.reshape(-1, *self.question.image.shape)
+        return np.clip(self.question.image + change, 0, 1).astype(np.float32)
 
     def __call__(self, points: NDArray[np.float32]) -> NDArray[np.float64]:
-        found = [self._few(points[s : s + self.batch]) for s in range(0, len(points), self.batch)]
-        return np.concatenate(found)
+        batch = self.question.batch
+        return np.concatenate(
+            [self._few(points[s : s + batch]) for s in range(0, len(points), batch)]
+        )
 
     def _few(self, points: NDArray[np.float32]) -> NDArray[np.float64]:
         images = self.images(points)
-        logits = ask(self.score, images, self.batch)
+        logits = self.question.logits(images)
         found = np.full(len(points), -math.inf)
-        held = np.flatnonzero(is_held(self.logits, logits, self.target, self.tolerance))
+        held = np.flatnonzero(is_held(self.logits, logits, self.question.target, self.tolerance))
         if len(held):
             for k, one in zip(held, explained(self.explain, images[held]), strict=True):
                 rho = spearman(self.map, one)
@@ -90,40 +88,35 @@ class _Moves:
 
 
 def worst_change(
-    score: Score,
+    question: Question,
     explain: Explain,
-    image: Image,
-    target: int,
     rng: np.random.Generator,
     *,
     radius: float = RADIUS,
     rounds: int = 50,
     tolerance: float = TOLERANCE,
-    batch: int = BATCH,
 ) -> FarthestMap:
     """The farthest map within a small cube around an image, by random search.
 
-    Starts from the best of ``batch`` random corners; in each round ``batch`` proposals set a square
-    of the change to other extremes, squares shrinking from half a side to a pixel, and the best
-    replaces it if it is farther.
+    Starts from the best of a batch of random corners; in each round a batch of proposals set a
+    square of the change to other extremes, squares shrinking from half a side to a pixel, and the
+    best replaces it if it is farther.
 
     Args:
-        score: the network.
-        explain: maps of images for the target.
-        image: ``(h, w, 3)`` RGB in [0, 1].
-        target: class explained.
+        question: the image, the class explained and the network.
+        explain: maps of images for the class.
         rng: of the search.
         radius: no colour of a pixel changes by more; images stay within [0, 1].
-        rounds: of ``batch`` maps each.
+        rounds: of a batch of maps each.
         tolerance: see :func:`~pathology.map_quality.stability.is_held`.
-        batch: images per call.
 
     Source:
         The squares: Andriushchenko et al., "Square Attack", ECCV 2020 (arXiv:1912.00049).
     """
-    moves = _Moves(score, explain, image, target, radius, tolerance, batch)
+    moves = _Moves(question, explain, radius, tolerance)
     if moves.is_constant:
-        return FarthestMap(math.nan, image, np.empty(0), 1, "the map is constant")
+        return FarthestMap(math.nan, question.image, np.empty(0), 1, "the map is constant")
+    image, batch = question.image, question.batch
     height, width = image.shape[:2]
     best, found = np.zeros(image.size, np.float32), 0.0
     path = []
@@ -150,10 +143,8 @@ def _signs(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float
 
 
 def chance_of_change(
-    score: Score,
+    question: Question,
     explain: Explain,
-    image: Image,
-    target: int,
     rng: np.random.Generator,
     *,
     least: float = 0.25,
@@ -162,15 +153,12 @@ def chance_of_change(
     samples: int = 200,
     runs: int = 1,
     tolerance: float = TOLERANCE,
-    batch: int = BATCH,
 ) -> RareEvent:
     """The probability that noise moves a map at least so far while the answer stays.
 
     Args:
-        score: the network.
-        explain: maps of images for the target.
-        image: ``(h, w, 3)`` RGB in [0, 1].
-        target: class explained.
+        question: the image, the class explained and the network.
+        explain: maps of images for the class.
         rng: of the noise.
         least: distance, ``(1 - rank correlation) / 2``: 0.25 is a rank correlation of 0.5.
         radius: of the noise, uniform and by itself in each colour of each pixel.
@@ -178,12 +166,12 @@ def chance_of_change(
         samples: images; of subset simulation, per level.
         runs: of subset simulation.
         tolerance: see :func:`~pathology.map_quality.stability.is_held`.
-        batch: images per call.
     """
-    moves = _Moves(score, explain, image, target, radius, tolerance, batch)
+    moves = _Moves(question, explain, radius, tolerance)
     if moves.is_constant:
         return RareEvent(math.nan, math.nan, math.nan, math.nan, 1, "the map is constant")
     value: Value = moves
+    size = question.image.size
     if rare:
-        return subset_simulation(value, image.size, least, rng, samples=samples, runs=runs)
-    return monte_carlo(value, image.size, least, rng, samples=samples, batch=batch)
+        return subset_simulation(value, size, least, rng, samples=samples, runs=runs)
+    return monte_carlo(value, size, least, rng, samples=samples, batch=question.batch)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pathology.map_quality.question import Question
 from pathology.map_quality.replacement import Colour
 
 LIGHT = 0.7
@@ -24,6 +25,10 @@ class Planted:
 
     def explain(self, images):
         return ((LIGHT - images.astype(np.float64)) * self.weights).sum(-1)
+
+    def question(self, target=1, **options):
+        """About a class, the second one where nothing is said."""
+        return Question(self.score, self.image, target, **options)
 
     @property
     def map(self):

@@ -1,13 +1,17 @@
 """Deletion curves: by hand, by a slow loop, and by Quantus."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
 from pathology.map_quality.deletion import deletion
+from pathology.map_quality.question import Question
 from pathology.map_quality.replacement import Colour
 from tests.pathology.map_quality.planted import LIGHT, PALE, contestants, plant
 
 BLACK = Colour((0.0, 0.0, 0.0))
+FIELDS = [one.name for one in fields(Question)]
 
 
 def four_pixels():
@@ -24,7 +28,7 @@ def four_pixels():
 
 def test_curves_by_hand(rng):
     score, image, weights = four_pixels()
-    curves = deletion(score, image, weights, 0, rng, fill=BLACK, steps=4)
+    curves = deletion(Question(score, image, 0), weights, rng, fill=BLACK, steps=4)
     np.testing.assert_allclose(curves.shares, [0, 0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(curves.curve("morf", "logit"), [3, 0, -1, -1, 0], atol=1e-12)
     np.testing.assert_allclose(curves.curve("lerf", "logit"), [3, 4, 4, 3, 0], atol=1e-12)
@@ -41,7 +45,7 @@ def test_curves_by_hand(rng):
 
 def test_insertion_inserts(rng):
     planted = plant(rng)
-    curves = deletion(planted.score, planted.image, planted.map, 1, rng, fill=PALE, steps=8)
+    curves = deletion(planted.question(), planted.map, rng, fill=PALE, steps=8)
     order = np.argsort(-planted.map.ravel())
     empty = np.full_like(planted.image, LIGHT)
     inserted = []
@@ -56,8 +60,7 @@ def test_insertion_inserts(rng):
 def test_the_exact_map_beats_chance_beats_its_opposite(rng):
     planted = plant(rng)
     best, chance, worst = (
-        deletion(planted.score, planted.image, one, 1, rng).abpc("logit")
-        for one in contestants(planted, rng)
+        deletion(planted.question(), one, rng).abpc("logit") for one in contestants(planted, rng)
     )
     assert best > 5 * abs(chance)
     assert worst == pytest.approx(-best)
@@ -65,9 +68,7 @@ def test_the_exact_map_beats_chance_beats_its_opposite(rng):
 
 def test_a_constant_map_is_chance(rng):
     planted = plant(rng)
-    curves = deletion(
-        planted.score, planted.image, np.ones((16, 16)), 1, rng, fill=PALE, steps=4, orders=400
-    )
+    curves = deletion(planted.question(), np.ones((16, 16)), rng, fill=PALE, steps=4, orders=400)
     assert curves.morf.shape == (400, 5, 2)
     # In random order the expected logit falls along a straight line.
     line = planted.map.sum() * (1 - curves.shares)
@@ -91,7 +92,7 @@ def test_ties_are_broken_by_chance_not_by_place(rng):
         seen.extend(images[..., 0] == 0)
         return top_half(images)
 
-    deletion(score, image, values, 0, rng, fill=BLACK, steps=[0, 0.25], orders=20)
+    deletion(Question(score, image, 0), values, rng, fill=BLACK, steps=[0, 0.25], orders=20)
     # Of each order: morf at 0 and at a quarter, lerf at 0 and at a quarter.
     first, last = np.array(seen)[1::4], np.array(seen)[3::4]
     assert not first[:, :2].any()
@@ -105,11 +106,11 @@ def test_parts_go_as_a_whole_by_their_mean(rng):
     parts = np.array([[7, 7], [3, 5]])
     # Means: 0.5, 2, 1; the sum of part 7 would be as high as any.
     values = np.array([[1.0, 0.0], [2.0, 1.0]])
-    curves = deletion(score, image, values, 0, rng, fill=BLACK, steps=3, parts=parts)
+    curves = deletion(Question(score, image, 0), values, rng, fill=BLACK, steps=3, parts=parts)
     np.testing.assert_allclose(curves.curve("morf", "logit"), [3, 4, 4, 0], atol=1e-12)
     np.testing.assert_allclose(curves.curve("lerf", "logit"), [3, -1, -1, 0], atol=1e-12)
     # More steps than parts are as many as there are parts, not steps that do nothing.
-    finer = deletion(score, image, values, 0, rng, fill=BLACK, steps=20, parts=parts)
+    finer = deletion(Question(score, image, 0), values, rng, fill=BLACK, steps=20, parts=parts)
     np.testing.assert_allclose(finer.shares, [0, 1 / 3, 2 / 3, 1])
     assert finer.deletion("logit") == pytest.approx(curves.deletion("logit"))
 
@@ -117,8 +118,7 @@ def test_parts_go_as_a_whole_by_their_mean(rng):
 def test_batches_do_not_change_curves():
     planted = plant(np.random.default_rng(1))
     one, other = (
-        deletion(planted.score, planted.image, planted.map, 1, np.random.default_rng(2), batch=b)
-        for b in (1, 64)
+        deletion(planted.question(batch=b), planted.map, np.random.default_rng(2)) for b in (1, 64)
     )
     np.testing.assert_allclose(one.morf, other.morf, rtol=1e-12)
 
@@ -142,7 +142,7 @@ def test_quantus_has_the_same_curve(rng):
         model=Network().eval(), x_batch=image[None, ..., 0][:, None], y_batch=np.array([1]),
         a_batch=planted.map[None, None], device="cpu", softmax=False,
     )  # fmt: skip
-    ours = deletion(planted.score, image, planted.map, 1, rng, fill=PALE, steps=8)
+    ours = deletion(Question(planted.score, image, 1), planted.map, rng, fill=PALE, steps=8)
     # Theirs leaves out the whole image; its areas need a NumPy before 2.4. float32 light of 0.7.
     np.testing.assert_allclose(ours.curve("morf", "logit")[1:], np.ravel(theirs), atol=1e-6)
 
@@ -173,6 +173,7 @@ def test_what_does_not_fit_is_refused(changed, message, rng):
         "target": 0,
         "rng": rng,
         "fill": Colour(),
-    }
+    } | changed
+    asked = {name: arguments.pop(name) for name in FIELDS if name in arguments}
     with pytest.raises(ValueError, match=message):
-        deletion(**(arguments | changed))
+        deletion(Question(**asked), **arguments)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pathology.map_quality.infidelity import Infidelity, draw_squares, infidelity
+from pathology.map_quality.question import Question
 from tests.pathology.map_quality.planted import PALE, contestants, plant
 
 
@@ -19,19 +20,21 @@ def test_by_hand():
 def test_zero_for_a_linear_network_at_any_scale(rng):
     planted = plant(rng)
     for scale in (1, 1000, 1e-4):
-        found = infidelity(planted.score, planted.image, scale * planted.map, 1, rng, fill=PALE)
+        found = infidelity(planted.question(), scale * planted.map, rng, fill=PALE)
         assert found.normalised < 1e-12  # float32 light, squared
         assert found.beta == pytest.approx(1 / scale)
         assert found.uniform > 0.1
-    bright = infidelity(lambda x: 7 * planted.score(x), planted.image, planted.map, 1, rng)
-    dim = infidelity(planted.score, planted.image, planted.map, 1, np.random.default_rng(0))
+    bright = infidelity(
+        Question(lambda x: 7 * planted.score(x), planted.image, 1), planted.map, rng
+    )
+    dim = infidelity(planted.question(), planted.map, np.random.default_rng(0))
     assert bright.raw > dim.raw
 
 
 def test_the_exact_map_beats_chance_beats_its_opposite(rng):
     planted = plant(rng)
     best, chance, worst = (
-        infidelity(planted.score, planted.image, one, 1, rng, fill=PALE, samples=200).normalised
+        infidelity(planted.question(), one, rng, fill=PALE, samples=200).normalised
         for one in contestants(planted, rng)
     )
     assert best < 1e-12
@@ -42,11 +45,11 @@ def test_the_exact_map_beats_chance_beats_its_opposite(rng):
 
 def test_undefined_says_why(rng):
     planted = plant(rng)
-    constant = infidelity(planted.score, planted.image, np.ones((16, 16)), 1, rng)
+    constant = infidelity(planted.question(), np.ones((16, 16)), rng)
     assert np.isnan(constant.normalised)
     assert constant.note == "the map is constant"
     assert constant.uniform < 1
-    nothing = infidelity(planted.score, planted.image, planted.map, 0, rng)
+    nothing = infidelity(planted.question(0), planted.map, rng)
     assert np.isnan(nothing.normalised)
     assert np.isnan(nothing.uniform)
     assert nothing.note == "removing squares does nothing"
@@ -58,10 +61,8 @@ def test_captum_has_the_same_error(rng):
 
     planted = plant(rng)
     values = planted.map + 0.05 * rng.normal(size=(16, 16))
-    found = infidelity(
-        lambda x: planted.score(x) ** 3, planted.image, values, 1,
-        np.random.default_rng(4), fill=PALE, samples=50,
-    )  # fmt: skip
+    question = Question(lambda x: planted.score(x) ** 3, planted.image, 1)
+    found = infidelity(question, values, np.random.default_rng(4), fill=PALE, samples=50)
     masks = draw_squares(np.random.default_rng(4), (16, 16), 50, (0.125, 0.5))
     image = torch.from_numpy(planted.image)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pathology.map_quality.deletion import deletion
+from pathology.map_quality.question import Question
 from pathology.map_quality.replacement import Inpainting
 from pathology.map_quality.road import LEVELS, road
 from tests.pathology.map_quality.planted import contestants, plant
@@ -11,10 +12,8 @@ from tests.pathology.map_quality.planted import contestants, plant
 
 def test_without_noise_it_is_deletion_by_inpainting(rng):
     planted = plant(rng)
-    found = road(planted.score, planted.image, planted.map, 1, rng, noise=0)
-    expected = deletion(
-        planted.score, planted.image, planted.map, 1, rng, fill=Inpainting(), steps=LEVELS
-    )
+    found = road(planted.question(), planted.map, rng, noise=0)
+    expected = deletion(planted.question(), planted.map, rng, fill=Inpainting(), steps=LEVELS)
     np.testing.assert_array_equal(found.morf, expected.morf)
     np.testing.assert_array_equal(found.lerf, expected.lerf)
 
@@ -29,7 +28,9 @@ def test_noise_is_on_what_was_removed_and_follows_the_seed():
 
     def run(seed):
         generator = np.random.default_rng(seed)
-        return road(score, planted.image, planted.map, 1, generator, levels=[0.5, 0.9]).morf
+        return road(
+            Question(score, planted.image, 1), planted.map, generator, levels=[0.5, 0.9]
+        ).morf
 
     np.testing.assert_array_equal(run(3), run(3))
     assert (run(3) != run(4)).any()
@@ -46,7 +47,7 @@ def test_noise_is_on_what_was_removed_and_follows_the_seed():
 def test_the_exact_map_beats_chance_beats_its_opposite(rng):
     planted = plant(rng)
     best, chance, worst = (
-        road(planted.score, planted.image, one, 1, rng).mean_difference("logit")
+        road(planted.question(), one, rng).mean_difference("logit")
         for one in contestants(planted, rng)
     )
     assert best > 5 * abs(chance)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pathology.map_quality.question import Question
 from pathology.map_quality.replacement import Colour
 from pathology.map_quality.saco import saco
 from tests.pathology.map_quality.planted import PALE, contestants, plant
@@ -17,7 +18,9 @@ def test_by_hand(rng):
         return (images.mean(-1, dtype=np.float64) * weights).sum((1, 2))[:, None]
 
     values = np.array([[5.0, 2.0, 1.0]])
-    found = saco(score, image, values, 0, rng, groups=3, fill=Colour((0, 0, 0)), quantity="logit")
+    found = saco(
+        Question(score, image, 0), values, rng, groups=3, fill=Colour((0, 0, 0)), quantity="logit"
+    )
     np.testing.assert_allclose(found.influence, [1, 3, 2])
     # Pairs: 5 over 2 wrong (3), 5 over 1 wrong (4), 2 over 1 right (1).
     assert found.value == pytest.approx((-3 - 4 + 1) / 8)
@@ -26,12 +29,10 @@ def test_by_hand(rng):
 def test_the_exact_map_beats_chance_beats_its_opposite(rng):
     planted = plant(rng)
     best, _, worst = (
-        saco(planted.score, planted.image, one, 1, rng, fill=PALE).value
-        for one in contestants(planted, rng)
+        saco(planted.question(), one, rng, fill=PALE).value for one in contestants(planted, rng)
     )
     chances = [
-        saco(planted.score, planted.image, rng.normal(size=(16, 16)), 1, rng, fill=PALE).value
-        for _ in range(50)
+        saco(planted.question(), rng.normal(size=(16, 16)), rng, fill=PALE).value for _ in range(50)
     ]
     assert best == pytest.approx(1)
     assert worst == pytest.approx(-1)
@@ -41,11 +42,11 @@ def test_the_exact_map_beats_chance_beats_its_opposite(rng):
 
 def test_undefined_says_why(rng):
     planted = plant(rng)
-    constant = saco(planted.score, planted.image, np.ones((16, 16)), 1, rng)
+    constant = saco(planted.question(), np.ones((16, 16)), rng)
     assert np.isnan(constant.value)
     assert constant.note == "the map is constant"
-    still = saco(planted.score, planted.image, planted.map, 0, rng, quantity="logit")
+    still = saco(planted.question(0), planted.map, rng, quantity="logit")
     assert np.isnan(still.value)
     assert still.note == "removing any group does the same"
     with pytest.raises(ValueError, match="groups must be"):
-        saco(planted.score, planted.image, planted.map, 1, rng, groups=1)
+        saco(planted.question(), planted.map, rng, groups=1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pathology.map_quality.scoring import ask, falls, probability, said
+from pathology.map_quality.scoring import ask, probability, said
 
 
 def test_no_more_images_exist_than_are_asked_for():
@@ -38,9 +38,3 @@ def test_probabilities():
         said(logits, 1, "odds")
     with pytest.raises(ValueError, match="one of 2 classes"):
         said(logits, -1, "logit")
-
-
-def test_falls_are_of_the_image_minus_the_others():
-    white, grey = np.ones((2, 2, 3), np.float32), np.full((2, 2, 3), 0.5, np.float32)
-    found = falls(lambda x: 4 * x.mean((1, 2, 3))[:, None], white, [grey, white], 0)
-    np.testing.assert_allclose(found, [2, 0])

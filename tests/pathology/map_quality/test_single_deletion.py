@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pathology.map_quality.question import Question
 from pathology.map_quality.replacement import Colour
 from pathology.map_quality.single_deletion import (
     cells_of,
@@ -23,7 +24,7 @@ def test_by_hand():
 
     # Ranks of drops 2 3 4 1; of the map's sums 1 3.5 3.5 2.
     values = np.repeat(np.repeat([[0.0, 2.0], [2.0, 1.0]], 2, 0), 2, 1)
-    found = single_deletion(score, image, values, 0, cells=2, fill=Colour((0, 0, 0)))
+    found = single_deletion(Question(score, image, 0), values, cells=2, fill=Colour((0, 0, 0)))
     np.testing.assert_allclose(found.drops, [[2, 4], [6, -2]])
     np.testing.assert_allclose(found.sums, [[0, 8], [8, 4]])
     first, second = np.array([2, 3, 4, 1]) - 2.5, np.array([1, 3.5, 3.5, 2]) - 2.5
@@ -34,8 +35,7 @@ def test_by_hand():
 def test_exact_for_a_linear_network(rng):
     planted = plant(rng)
     best, chance, worst = (
-        single_deletion(planted.score, planted.image, one, 1, fill=PALE)
-        for one in contestants(planted, rng)
+        single_deletion(planted.question(), one, fill=PALE) for one in contestants(planted, rng)
     )
     # float32 light of 0.7, times weights of 0.2, over 16 pixels.
     np.testing.assert_allclose(best.sums, best.drops, atol=1e-6)
@@ -47,7 +47,7 @@ def test_exact_for_a_linear_network(rng):
 def test_chance_is_around_zero(rng):
     planted = plant(rng)
     found = [
-        single_deletion(planted.score, planted.image, rng.normal(size=(16, 16)), 1, fill=PALE)
+        single_deletion(planted.question(), rng.normal(size=(16, 16)), fill=PALE)
         for _ in range(200)
     ]
     values = np.array([one.correlation for one in found])
@@ -59,11 +59,9 @@ def test_glass_does_not_count(rng):
     planted = plant(rng)
     planted.image[12:] = 0.95
     planted.weights[12:] = 0
-    found = single_deletion(planted.score, planted.image, planted.map, 1, fill=PALE)
+    found = single_deletion(planted.question(), planted.map, fill=PALE)
     np.testing.assert_array_equal(found.counted, np.arange(4)[:, None] < np.full((4, 4), 3))
-    all_cells = single_deletion(
-        planted.score, planted.image, planted.map, 1, fill=PALE, least_tissue=0
-    )
+    all_cells = single_deletion(planted.question(), planted.map, fill=PALE, least_tissue=0)
     assert all_cells.counted.all()
 
 
@@ -80,7 +78,7 @@ def test_undefined_says_why(values, light, weight, note):
         return weight * images.sum((1, 2, 3), dtype=np.float64)[:, None]
 
     # Cells of unequal size: sums of a constant map differ, and are still no information.
-    found = single_deletion(score, np.full((6, 6, 3), light, np.float32), values, 0)
+    found = single_deletion(Question(score, np.full((6, 6, 3), light, np.float32), 0), values)
     assert np.isnan(found.correlation)
     assert found.note.startswith(note)
 

@@ -5,6 +5,7 @@ import pytest
 
 from pathology.map_quality.agreement import spearman
 from pathology.map_quality.changes import CHANGES, ScannerChange, Shift
+from pathology.map_quality.question import Question
 from pathology.map_quality.stability import is_held, stability
 
 
@@ -18,7 +19,7 @@ def still(images):
 
 
 def test_a_map_that_moves_with_the_image_is_perfectly_stable(image):
-    for found in stability(still, lambda x: x.sum(-1), image, 1, changes=[Shift(2, -3)]):
+    for found in stability(Question(still, image, 1), lambda x: x.sum(-1), changes=[Shift(2, -3)]):
         assert found.similarity == pytest.approx(1)
         assert found.relative_change == 0
 
@@ -30,7 +31,7 @@ def test_a_map_that_stays_where_it_was_is_not(image, rng):
         return np.tile(fixed, (len(images), 1, 1))
 
     shifted, darker = stability(
-        still, explain, image, 1, changes=[Shift(2, -3), ScannerChange((0.9, 0.9, 0.9))]
+        Question(still, image, 1), explain, changes=[Shift(2, -3), ScannerChange((0.9, 0.9, 0.9))]
     )
     assert shifted.similarity == pytest.approx(spearman(fixed[:-2, 3:], fixed[2:, :-3]))
     assert abs(shifted.similarity) < 0.3
@@ -39,7 +40,7 @@ def test_a_map_that_stays_where_it_was_is_not(image, rng):
 
 def test_relative_change_by_hand(image):
     (found,) = stability(
-        still, lambda x: x.sum(-1), image, 1, changes=[ScannerChange((0.9, 0.9, 0.9))]
+        Question(still, image, 1), lambda x: x.sum(-1), changes=[ScannerChange((0.9, 0.9, 0.9))]
     )
     assert found.similarity == pytest.approx(1, abs=1e-4)  # rounding may swap neighbours
     assert found.relative_change == pytest.approx(0.1, rel=1e-4)
@@ -57,7 +58,7 @@ def test_changed_answers_have_no_value_and_are_not_explained(image):
         return np.stack([np.zeros(len(images)), light], 1)
 
     changes = [ScannerChange((0.8, 0.8, 0.8)), ScannerChange((0.95, 0.95, 0.95))]
-    lost, kept = stability(score, explain, image, 1, changes=changes, batch=1)
+    lost, kept = stability(Question(score, image, 1, batch=1), explain, changes=changes)
     assert np.isnan(lost.similarity)
     assert np.isnan(lost.relative_change)
     assert lost.note.startswith("the answer changes: logit 0.5")
@@ -73,7 +74,7 @@ def test_held_needs_class_and_logit():
 
 
 def test_constant_maps_have_no_value(image):
-    found = stability(still, lambda x: np.ones(x.shape[:3]), image, 1, batch=4)
+    found = stability(Question(still, image, 1, batch=4), lambda x: np.ones(x.shape[:3]))
     assert len(found) == len(CHANGES)
     for one in found:
         assert np.isnan(one.similarity)

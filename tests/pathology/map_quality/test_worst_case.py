@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pathology.map_quality.agreement import spearman
+from pathology.map_quality.question import Question
 from pathology.map_quality.worst_case import chance_of_change, worst_change
 
 
@@ -23,7 +24,7 @@ def switch(images):
 
 
 def test_the_search_finds_a_map_that_can_be_turned(rng):
-    found = worst_change(still, switch, grey(), 1, rng, rounds=3)
+    found = worst_change(Question(still, grey(), 1), switch, rng, rounds=3)
     assert found.distance == 1
     assert abs(found.image - 0.5).max() <= 2 / 255 + 1e-7
     assert spearman(switch(found.image[None])[0], switch(grey()[None])[0]) == -1
@@ -35,7 +36,7 @@ def test_the_search_climbs(rng):
     def explain(images):
         return images[..., 0] + 0.2 * images[..., 1]
 
-    one = worst_change(still, explain, start, 1, rng, rounds=40, radius=0.05, batch=8)
+    one = worst_change(Question(still, start, 1, batch=8), explain, rng, rounds=40, radius=0.05)
     assert (np.diff(one.path) >= 0).all()
     assert one.path[-1] > 1.3 * one.path[0] > 0
     assert one.evaluations == 321
@@ -49,25 +50,25 @@ def test_a_changed_answer_is_no_find(rng):
         up = images[:, 0, 0, 0] > 0.5 + 0.8 * 2 / 255
         return np.stack([np.zeros(len(images)), np.where(up, 2.0, 1.0)], 1)
 
-    found = worst_change(score, switch, grey(), 1, rng, rounds=3)
+    found = worst_change(Question(score, grey(), 1), switch, rng, rounds=3)
     assert found.distance == 0
     np.testing.assert_array_equal(found.image, grey())
 
 
 def test_the_probability_of_a_turn(rng):
     # Uniform in plus or minus the radius: above 0.8 of it with probability 0.1.
-    plain = chance_of_change(still, switch, grey(), 1, rng, rare=False, samples=1000)
+    plain = chance_of_change(Question(still, grey(), 1), switch, rng, rare=False, samples=1000)
     assert plain.low < 0.1 < plain.high
-    assert chance_of_change(still, switch, grey(), 1, rng, runs=5).probability == pytest.approx(
-        0.1, abs=0.04
-    )
+    assert chance_of_change(
+        Question(still, grey(), 1), switch, rng, runs=5
+    ).probability == pytest.approx(0.1, abs=0.04)
 
 
 def test_constant_maps_have_no_worst_case(rng):
     def constant(images):
         return np.ones(images.shape[:3])
 
-    assert np.isnan(worst_change(still, constant, grey(), 1, rng).distance)
-    assert chance_of_change(still, constant, grey(), 1, rng).note == "the map is constant"
+    assert np.isnan(worst_change(Question(still, grey(), 1), constant, rng).distance)
+    assert chance_of_change(Question(still, grey(), 1), constant, rng).note == "the map is constant"
     with pytest.raises(ValueError, match="radius"):
-        worst_change(still, switch, grey(), 1, rng, radius=0)
+        worst_change(Question(still, grey(), 1), switch, rng, radius=0)

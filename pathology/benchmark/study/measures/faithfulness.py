@@ -12,6 +12,7 @@ from pathology.benchmark.study.variants import deleted_glass
 from pathology.benchmark.tile_sets import Examples
 from pathology.map_quality.deletion import deletion
 from pathology.map_quality.infidelity import infidelity
+from pathology.map_quality.question import Question
 from pathology.map_quality.replacement import make_fill
 from pathology.map_quality.road import road
 from pathology.map_quality.saco import saco
@@ -61,28 +62,25 @@ def faithfulness(
 
     for image, one, aim, name in zip(images, maps, target.tolist(), some.names, strict=True):
         constant = "the map is constant" if np.ptp(one) == 0 else ""
+        question = Question(subject.score, image, aim, batch=subject.batch)
         # The same draws for every method and network.
         curves = deletion(
-            subject.score, image, one, aim, subject.rng(GROUP, "ties", name), fill=filling,
-            steps=steps, parts=regions, batch=subject.batch,
+            question, one, subject.rng(GROUP, "ties", name), fill=filling, steps=steps,
+            parts=regions,
         )  # fmt: skip
         note("deletion", curves.deletion())
         note("insertion", curves.insertion())
         note("abpc", curves.abpc())
         note("logit_abpc", curves.abpc("logit"))
-        removed = road(subject.score, image, one, aim, subject.rng(GROUP, "road", name),
-                       levels=levels, batch=subject.batch)  # fmt: skip
+        removed = road(question, one, subject.rng(GROUP, "road", name), levels=levels)
         note("road", removed.mean_difference())
-        alone = single_deletion(subject.score, image, one, aim, cells=cells, fill=glass,
-                                batch=subject.batch)  # fmt: skip
+        alone = single_deletion(question, one, cells=cells, fill=glass)
         note("sds", alone.correlation, alone.note)
-        grouped = saco(
-            subject.score, image, one, aim, subject.rng(GROUP, "ties", name), groups=groups,
-            fill=filling, batch=subject.batch,
-        )  # fmt: skip
+        grouped = saco(question, one, subject.rng(GROUP, "ties", name), groups=groups, fill=filling)
         note("saco", grouped.value, grouped.note)
-        squared = infidelity(subject.score, image, one, aim, subject.rng(GROUP, "squares", name),
-                             samples=squares, fill=glass, batch=subject.batch)  # fmt: skip
+        squared = infidelity(
+            question, one, subject.rng(GROUP, "squares", name), samples=squares, fill=glass
+        )
         note("infidelity", squared.normalised, squared.note or constant)
         gain = squared.normalised / squared.uniform if squared.uniform else np.nan
         note("infidelity_gain", gain, squared.note or "a uniform map has no error")

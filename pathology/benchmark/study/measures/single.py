@@ -7,6 +7,7 @@ from pathology.benchmark.study.measures.faithfulness import as_float, first
 from pathology.benchmark.study.measures.subject import Subject, scores
 from pathology.benchmark.study.rows import Value
 from pathology.benchmark.study.variants import DELETED, deleted_glass
+from pathology.map_quality.question import Question
 from pathology.map_quality.single_deletion import single_deletion
 
 GROUP = "idsds"
@@ -35,7 +36,9 @@ def idsds(subject: Subject, *, examples: int, cells: int) -> list[Value]:
     target = score(some.images).argmax(1).astype(np.int64)
     maps = subject.explain(some.images, target, network)
     found = [
-        single_deletion(score, image, one, aim, cells=cells, fill=glass, batch=subject.batch)
+        single_deletion(
+            Question(score, image, aim, batch=subject.batch), one, cells=cells, fill=glass
+        )
         for image, one, aim in zip(as_float(some.images), maps, target.tolist(), strict=True)
     ]
     numbers = [each.correlation for each in found]

@@ -7,6 +7,7 @@ from pathology.benchmark.study.measures.faithfulness import as_float, first
 from pathology.benchmark.study.measures.subject import Subject
 from pathology.benchmark.study.rows import Value
 from pathology.map_quality.changes import CHANGES, ScannerChange, Shift, StainChange
+from pathology.map_quality.question import Question
 from pathology.map_quality.stability import stability as stability_of
 
 GROUP = "stability"
@@ -29,9 +30,8 @@ def stability(subject: Subject, *, examples: int) -> list[Value]:
     found: dict[str, list[float]] = {name: [] for name in METRICS[GROUP]}
     notes: dict[str, list[str]] = {name: [] for name in METRICS[GROUP]}
     for image, aim in zip(as_float(some.images), subject.predicted().tolist(), strict=False):
-        under = stability_of(
-            subject.score, subject.explainer(aim), image, aim, changes=changes, batch=subject.batch
-        )
+        question = Question(subject.score, image, aim, batch=subject.batch)
+        under = stability_of(question, subject.explainer(aim), changes=changes)
         for kind in KINDS:
             mine = [each for each, owner in zip(under, owners, strict=True) if owner == kind]
             same = [each.similarity for each in mine if not each.note]

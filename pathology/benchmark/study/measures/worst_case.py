@@ -4,6 +4,7 @@ from pathology.benchmark.study.measures.catalogue import METRICS, per_example, u
 from pathology.benchmark.study.measures.faithfulness import as_float, first
 from pathology.benchmark.study.measures.subject import Subject
 from pathology.benchmark.study.rows import Value
+from pathology.map_quality.question import Question
 from pathology.map_quality.worst_case import chance_of_change, worst_change
 
 GROUP = "worst_case"
@@ -25,17 +26,10 @@ def worst_case(subject: Subject, *, examples: int, rounds: int, samples: int) ->
     for image, name, aim in zip(
         as_float(some.images), some.names, subject.predicted().tolist(), strict=False
     ):
-        asked = (subject.score, subject.explainer(aim), image, aim)
-        worst.append(
-            worst_change(
-                *asked, subject.rng(GROUP, "search", name), rounds=rounds, batch=subject.batch
-            )
-        )
-        chances.append(
-            chance_of_change(
-                *asked, subject.rng(GROUP, "noise", name), samples=samples, batch=subject.batch
-            )
-        )
+        question = Question(subject.score, image, aim, batch=subject.batch)
+        asked = question, subject.explainer(aim)
+        worst.append(worst_change(*asked, subject.rng(GROUP, "search", name), rounds=rounds))
+        chances.append(chance_of_change(*asked, subject.rng(GROUP, "noise", name), samples=samples))
     return [
         *per_example(GROUP, "farthest", [each.distance for each in worst], some,
                      [each.note for each in worst]),

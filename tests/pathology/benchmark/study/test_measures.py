@@ -155,9 +155,9 @@ def test_thresholds_are_chosen_on_validation():
 def test_stability_is_by_kind_and_so_are_the_reasons(monkeypatch):
     told = {"stain": "the answer changes: logit 1 to 2", "shift": "a map is constant"}
 
-    def under(score, explain, image, target, *, changes, batch):
-        assert target == predicted[len(asked)]
-        asked.append(image)
+    def under(question, explain, *, changes):
+        assert question.target == predicted[len(asked)]
+        asked.append(question.image)
         return [
             Stability(each.name, math.nan if note else 0.5, math.nan, 1.0, 1.0, note)
             for each in changes
