@@ -81,13 +81,17 @@ class Panel:
 
     @cached_property
     def estimates(self) -> list[Estimate]:
-        """Means with intervals: bootstrap by patient.
+        """Means with intervals: bootstrap by patient; of one patient alone there is none.
 
         Of values of all examples together: their own interval; over several seeds from the lowest
         end to the highest.
         """
         if self.is_paired:
-            return group_means(self.values, self.patients)
+            known = ~np.isnan(self.values)
+            return [
+                one if len(set(self.patients[here])) > 1 else Estimate(one.value, note=one.note)
+                for one, here in zip(group_means(self.values, self.patients), known.T, strict=True)
+            ]
         found = []
         for i, value in enumerate(self.means):
             low, high = self.lows[:, i], self.highs[:, i]

@@ -17,7 +17,8 @@ def lead(
 ) -> Iterator[Sentence]:
     """All tests of ours counted together; against them as soon as more are lost than won.
 
-    Tests by a metric that a control leads on that network are in the counts, and are told.
+    Tests by a metric that does not tell methods from controls on that network are in the counts,
+    and are told.
     """
     found = [c for cs in contests.values() for c in cs if c.is_primary and c.verdict != "untested"]
     if not found:
@@ -27,7 +28,12 @@ def lead(
     metrics = len({c.metric for c in found})
     led = {(one.metric, one.data, one.backbone) for one in alarms}
     void = sum((c.metric, c.data, c.backbone) in led for c in found)
-    more = f" In {void} of these tests a control leads as well, so they say little." if void else ""
+    more = (
+        f" {void} of these tests are by metrics that do not tell methods from controls on that"
+        " network, and say little."
+        if void
+        else ""
+    )
     yield Sentence(
         f"{subject} against methods on {where}: better in {won}, worse in {lost}, not told apart in"
         f" {counts['open']} of {total} tests by {metrics} headline"
@@ -50,8 +56,9 @@ def by_metric(
     for one in tested:
         lost = [c for c in ours[one.metric] if c.verdict == "worse"]
         if lost:
-            worst = min(lost, key=lambda c: c.gain)
+            lost.sort(key=lambda c: c.gain)  # of methods that win as often the clearer one first
             most = Counter(c.other for c in lost).most_common(4)
+            worst = lost[0]
             yield Sentence(
                 f"{subject} lose by {one.metric.title} on {where} in {len(lost)} of {one.total}"
                 f" tests, to {listed([f'{name} ({count})' for name, count in most])}"
@@ -63,7 +70,8 @@ def by_metric(
     behind = [s for s in scores if not s.tested and 2 * s.ahead < s.total]
     if behind:
         parts = [
-            f"{s.metric.title} in {s.total - s.ahead} of {s.total}{_beside(s)}" for s in behind
+            f"{s.metric.title} in {s.total - s.ahead} of {s.total}{_beside(s, ours[s.metric])}"
+            for s in behind
         ]
         yield Sentence(
             f"{subject} are behind on {where}, by one value per network and so without a test, by"
@@ -81,20 +89,27 @@ def by_metric(
         texts.append(f"No test on {where} decides by {listed(parts)}.")
     together = [s for s in scores if not s.tested and 2 * s.ahead >= s.total]
     if together:
-        parts = [f"{s.metric.title} ahead in {s.ahead} of {s.total}{_beside(s)}" for s in together]
+        parts = [
+            f"{s.metric.title} ahead in {s.ahead} of {s.total}{_beside(s, ours[s.metric])}"
+            for s in together
+        ]
         texts.append(f"One value per network, so without a test, on {where}: {listed(parts)}.")
     if texts:
         yield Sentence(" ".join(texts), "better" if won else "open")
 
 
-def _beside(found: Score) -> str:
-    """Ours beside the best other method."""
-    if not found.rival:
-        return ""
-    return (
-        f" ({number(found.ours)}, best other {number(found.rival_mean)} of {found.rival}, random"
-        f" {number(found.random)})"
-    )
+def _beside(found: Score, contests: Sequence[Contest]) -> str:
+    """Ours beside the best method that ran everywhere, and where ours is farthest behind."""
+    parts = [number(found.ours)]
+    if found.rival:
+        parts.append(f"best that ran everywhere {number(found.rival_mean)} of {found.rival}")
+    parts.append(f"random {number(found.random)}")
+    behind = [one for one in contests if one.gain < 0]
+    if behind:
+        worst = min(behind, key=lambda one: one.gain)
+        where = f"{worst.other} on {worst.other_backbone}, {worst.data}"
+        parts.append(f"farthest behind {where}: {signed(worst.difference.value)}")
+    return f" ({'; '.join(parts)})"
 
 
 def _difference(contest: Contest) -> str:

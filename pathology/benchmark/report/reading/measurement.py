@@ -12,25 +12,29 @@ from pathology.benchmark.report.study import Study
 
 DISAGREE = 0.2
 """Below this tau two metrics are said to disagree."""
+ALIKE = 0.8
+"""Above this tau two metrics are said to say the same."""
 UNSTABLE = 0.5
 """Below this tau the order of methods is said to change with the seed."""
 
 
 def broken(alarms: Sequence[Alarm], study: Study) -> Iterator[Sentence]:
     """Metrics by which a control is where it must not be, in one sentence."""
-    parts = []
+    told: dict[str, list[str]] = {}
     for metric in dict.fromkeys(one.metric for one in alarms):
         found = [one for one in alarms if one.metric == metric]
         places = len({(one.data, one.backbone) for one in found})
         total = sum(1 for _ in study.panels(metric))
         best = min(found, key=lambda one: one.rank)
-        parts.append(
-            f"{metric.title} in {places} of {total} tables ({best.control} is {best.rank} of"
-            f" {best.methods} on {best.backbone}, {best.data})"
+        where = (
+            f"in {places} of {total} tables ({best.control} is {best.rank} of {best.methods} on"
+            f" {best.backbone}, {best.data})"
         )
-    if parts:
+        told.setdefault(where, []).append(metric.title)
+    if told:
+        parts = [f"{listed(names)} {where}" for where, names in told.items()]
         yield Sentence(
-            f"Does not separate methods from controls here: {listed(parts)}. Nothing follows from"
+            f"Does not separate methods from controls: {'; '.join(parts)}. Nothing follows from"
             " who leads there.",
             "warn",
         )
@@ -69,7 +73,7 @@ def _least(patients: int) -> float:
 
 
 def agreement(found: Agreement) -> Iterator[Sentence]:
-    """Pairs of metrics whose tau is below :data:`DISAGREE`; else the lowest pair."""
+    """Pairs of metrics whose tau is below :data:`DISAGREE`, else the lowest; those that are one."""
     size = len(found.metrics)
     pairs = [
         (float(found.tau[i, j]), found.metrics[i].title, found.metrics[j].title)
@@ -80,6 +84,13 @@ def agreement(found: Agreement) -> Iterator[Sentence]:
     if not pairs:
         return
     pairs.sort()
+    alike = [f"{a} and {b} (tau {tau:.2f})" for tau, a, b in pairs if tau > ALIKE]
+    if alike:
+        yield Sentence(
+            f"Metrics that say nearly the same (tau above {ALIKE:g}), so that what is won or lost"
+            f" by one counts twice above: {listed(alike)}.",
+            "warn",
+        )
     apart = [one for one in pairs if one[0] < DISAGREE]
     if apart:
         parts = [f"{a} and {b} (tau {tau:.2f})" for tau, a, b in apart[:5]]

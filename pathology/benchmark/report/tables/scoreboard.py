@@ -27,7 +27,7 @@ def scoreboard(found: Findings) -> Table | None:
                 *_against(other, "none" if is_comparable(metric) else "not comparable"),
                 Cell(
                     number(some.random),
-                    f"a control leads in {len(bad)} of {total}" if bad else "",
+                    f"controls too high in {len(bad)} of {total}" if bad else "",
                     "warn" if bad else "",
                 ),
             ]
@@ -39,7 +39,8 @@ def scoreboard(found: Findings) -> Table | None:
         f" patient of our map against one method on one network, after Holm at {LEVEL:g} over the"
         " row; open is not told apart. First on the same network (here), then against methods on"
         " the twins. Best: of the methods that ran everywhere, chosen after looking. In brackets:"
-        " ahead, without a test, as there is one value per network."
+        " ahead, without a test, as there is one value per network. Controls too high: random in"
+        " the upper half, or another control ahead of all methods."
     )
     columns = [
         "metric", "ours", "best other here", "won / open / lost", "best of twins",

@@ -2,6 +2,7 @@
 
 import re
 
+import pandas as pd
 import pytest
 
 from pathology.benchmark.report.findings import Findings
@@ -60,7 +61,8 @@ def test_what_is_behind_without_a_test_is_told_as_a_loss():
     rows.loc[ours, "value"] = 0.1
     found = one_of(told(rows), "B-cos maps are behind on the same network")
     assert found.kind == "worse"
-    assert "Pooled AP in 4 of 4 (0.100, best other 0.6" in found.text
+    assert "Pooled AP in 4 of 4 (0.100; best that ran everywhere 0.6" in found.text
+    assert re.search(r"farthest behind \w+ on \w+, tissue: \u22120\.[45]\d+\)", found.text)
 
 
 def test_a_network_that_knows_little_is_told():
@@ -82,7 +84,7 @@ def test_tests_that_a_control_leads_are_told_beside_the_count():
     (cheated,) = read_studies(rows)
     assert "control" not in reading(Findings(study))[0].text
     # Two rivals on each network.
-    assert "of 4 tests by 1 headline metric. In 2 of these" in reading(Findings(cheated))[0].text
+    assert "of 4 tests by 1 headline metric. 2 of these" in reading(Findings(cheated))[0].text
     assert one_of(reading(Findings(cheated)), "Does not separate").kind == "warn"
 
 
@@ -149,3 +151,13 @@ def test_one_seed_and_few_patients_are_told():
         "no p-value below 0.125 before correction for 14 on the same network and 16 on the twin."
     )
     assert not [one for one in found if one.text.startswith("B-cos maps lose no test")]
+
+
+def test_metrics_that_are_one_are_told():
+    rows = results(**{**FEW, "methods": ("bcos", "rise", "occlusion", "gradcam", "random")})
+    again = rows[(rows["metric"] == "epg") & (rows["stratum"] == "")].assign(metric="concentration")
+    both = pd.concat([rows, again], ignore_index=True)
+    assert not [s for s in told(rows) if "nearly the same" in s.text]
+    found = one_of(told(both), "Metrics that say nearly the same (tau above")
+    assert found.kind == "warn"
+    assert "EPG and Concentration (tau 1.00)" in found.text

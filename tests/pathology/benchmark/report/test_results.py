@@ -129,3 +129,14 @@ def test_a_metric_has_one_better_side(table):
 )  # fmt: skip
 def test_names_in_words(name, words):
     assert title(name) == words
+
+
+def test_one_patient_draws_no_interval(table):
+    few = table["patient"].isin(["patient-00", ""]) | (table["method"] != "rise")
+    (study,) = read_studies(table[few])
+    panel = study.panel("tissue", "resnet18", metric(study, "epg"))
+    alone, others = (panel.estimates[panel.column(name)] for name in ("rise", "occlusion"))
+    assert panel.defined[panel.column("rise")] == 2
+    assert np.isfinite(alone.value)
+    assert np.isnan([alone.low, alone.high]).all()
+    assert others.low < others.value < others.high
