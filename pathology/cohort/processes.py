@@ -99,3 +99,4 @@ class Processes:
             for worker in workers:
                 worker.process.join(GRACE_S)
                 worker.process.kill()
+                worker.process.join(GRACE_S)

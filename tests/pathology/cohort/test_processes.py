@@ -1,6 +1,7 @@
 """Processes of this machine: what they tell, tries, workers that die at once, graphics cards."""
 
 import os
+import time
 from collections import Counter
 from contextlib import closing
 
@@ -161,6 +162,18 @@ def test_the_successor_of_a_worker_that_died_has_its_card(tmp_path, monkeypatch)
             if isinstance(event, Ended):
                 results.append(event.result)
     assert results == ["4", "4"]
+
+
+def test_a_worker_that_does_not_end_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "GRACE_S", 0.5)
+    events = Processes(1).run(rows("stubborn wait"), Trouble(tmp_path), Needs())
+    process = int(next(events).worker.rpartition(":")[2])
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("*.waits")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    events.close()
+    with pytest.raises(ProcessLookupError):  # nor is it left for somebody to wait for
+        os.kill(process, 0)
 
 
 @pytest.mark.parametrize(("workers", "retries"), [(0, 1), (1, -1)])

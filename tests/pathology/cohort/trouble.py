@@ -59,6 +59,8 @@ class Trouble:
             raise KeyError("nobody expected this")
         if "odd" in words:
             raise OddError("one", 2)
+        if "stubborn" in words:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if "wait" in words:
             (self.out / f"{row['slide_id']}.{os.getpid()}.waits").touch()
             time.sleep(120)
