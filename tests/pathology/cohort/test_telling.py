@@ -122,7 +122,7 @@ def test_records_that_work_wrote_itself_are_left_alone(tmp_path):
     store = FolderStore(tmp_path)
     given = rows("a", "b")
     records = Records(store, "tile")
-    records.write(Record("b", "/b", "done", "made", run="earlier", tries=1, finished_at=now()))
+    records.write(Record("b", "/b", "done", "made", run="earlier", tries=3, finished_at=now()))
     with Telling(store, "tile", given, "tiling") as telling:
         records.write(
             Record("a", "/a", "done", "by work", run=telling.run, work="key", finished_at=now())
@@ -136,7 +136,7 @@ def test_records_that_work_wrote_itself_are_left_alone(tmp_path):
     told = table(tmp_path)
     # The engine alone knows how often it was tried.
     assert (told["a"]["message"], told["a"]["tries"]) == ("by work", "2")
-    assert (told["b"]["run"], told["b"]["tries"]) == ("earlier", "1")
+    assert (told["b"]["run"], told["b"]["tries"]) == ("earlier", "3")
 
 
 def test_a_damaged_record_is_named_in_the_journal_and_its_slide_waits(tmp_path):
@@ -185,7 +185,8 @@ def test_what_cannot_be_written_stops_the_run_in_one_line(tmp_path, what):
     assert "\n" not in str(caught.value)
 
 
-def test_numbers_that_cannot_be_written_stop_the_run_while_it_goes_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", [True, False])  # events while it cannot be written
+def test_numbers_that_cannot_be_written_stop_the_run_while_it_goes_on(tmp_path, monkeypatch, more):
     monkeypatch.setattr(tellings, "SHOW_S", 0.01)
     monkeypatch.setattr(tellings, "METERS_S", 0.01)
     store = Full(tmp_path)
@@ -194,8 +195,9 @@ def test_numbers_that_cannot_be_written_stop_the_run_while_it_goes_on(tmp_path, 
         deadline = time.monotonic() + 60
         with Telling(store, "tile", rows("a", "b"), "tiling", staged=False) as telling:
             store.what = "metrics"
-            while time.monotonic() < deadline:
-                telling.told(Counted(0, "n:1", 1))
+            while time.monotonic() < deadline and (more or telling._trouble is None):
+                if more:
+                    telling.told(Counted(0, "n:1", 1))
                 time.sleep(0.01)
 
     with pytest.raises(OutputError, match=r"metrics\.prom: cannot be written"):
@@ -206,14 +208,19 @@ def test_numbers_that_cannot_be_written_stop_the_run_while_it_goes_on(tmp_path, 
     assert json.loads(path.read_text().splitlines()[-1])["error"] == "OutputError"
 
 
-def test_a_full_disk_does_not_hide_what_stops_a_run(tmp_path):
+def test_a_full_disk_does_not_hide_what_stops_a_run(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OutputError("the journal, too")
+
     store = Full(tmp_path)
     error = OutputError("a.parquet: cannot be written: No space left on device")
 
     def run():
         with Telling(store, "tile", rows("a", "b"), "tiling", staged=False) as telling:
+            telling.told(Started(0, "n:1"))
             store.what = "."
-            do(telling, 0, error)  # it is nobody's outcome, and must not raise another
+            monkeypatch.setattr(telling._files.journal, "write", refuse)
+            telling.told(Ended(0, "n:1", error, 1.0))  # nobody's outcome, and raises no other
             raise error
 
     with pytest.raises(OutputError) as caught:
