@@ -93,6 +93,17 @@ def test_a_set_without_masks_leaves_the_scoreboard_of_the_others(study):
     assert boards[0][3].text == "14 / 0 / 0"
 
 
+def test_contests_without_a_test_have_no_columns_of_tests():
+    (study,) = read_studies(results(**{**OPTIONS, "metrics": ("epg", "pooled_ap")}))
+    same = Findings(study).same
+    tested, one_value = (tables.contest_table(found, "same network") for found in same.values())
+    assert list(tested.columns[-4:]) == ["pairs", "p", "p, Holm", "verdict"]
+    assert list(one_value.columns) == ["data", "network", "ours", "other", "difference"]
+    assert {len(row) for row in tested.rows} == {9}
+    assert {len(row) for row in one_value.rows} == {5}
+    assert "so no test" in one_value.caption
+
+
 def test_a_contest_without_a_value_is_no_contest():
     rows = results(**{**OPTIONS, "patients": 12, "metrics": ("epg",)})
     rise = (rows["method"] == "rise") & (rows["backbone"] == "bcos_resnet18")
