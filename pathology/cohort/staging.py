@@ -122,7 +122,7 @@ class Staged:
             return None
 
     def _answers(self, record: Record, path: str, source: Mapping[str, str | int]) -> bool:
-        """Whether a record is of what is asked for, and its files are there, as long as they were."""
+        """Whether a record is of what is asked for, and its files are there, each of its size."""
         if (record.work, record.path, record.source) != (self._digest, path, source):
             return False
         for name, file in record.files.items():
@@ -140,7 +140,7 @@ class Staged:
             self.out.remove(record_name(self.verb, before.slide_id))
             return {}
         kept = {}
-        for name, file in before.files.items():
+        for name in before.files:
             with suppress(FileNotFoundError):
                 self.out.get(name, bench.out.folder / name)
                 kept[name] = _digest_of(bench.out.folder / name)

@@ -41,6 +41,8 @@ def one_line(error: BaseException, where: str, doing: str) -> str:
         doing: what could not be done: ``read``, ``written``, ``listed`` or ``removed``.
     """
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}: no room for it on this machine's disk ({text}); set TMPDIR to a larger one"
     if isinstance(error, FileNotFoundError):
         return f"{where}: cannot be {doing}: there is no such bucket ({text}); make it first"
     if _kinds(error) & _NO_CREDENTIALS:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -38,7 +39,7 @@ class FolderStore(Store):
             return None
         except OSError as error:
             raise self._unread(name, error) from error
-        return Seen(found.st_size, str(found.st_mtime_ns))
+        return None if stat.S_ISDIR(found.st_mode) else Seen(found.st_size, str(found.st_mtime_ns))
 
     def read(self, name: str) -> bytes:
         try:
@@ -118,17 +119,22 @@ def _create(path: Path, data: bytes) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(data)
         try:
-            os.link(draft, path)  # all of it at once, or an error
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without links
-            with path.open("xb") as file:
-                file.write(data)
-    except FileExistsError:
-        return False
+            return _link(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()
+
+
+def _link(draft: Path, path: Path) -> bool:
+    try:
+        os.link(draft, path)  # all of it at once, or an error
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        try:
+            with path.open("xb") as file:
+                file.write(draft.read_bytes())
+        except FileExistsError:
+            return False
     return True

@@ -4,11 +4,12 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pathology.errors import OutputError
-from pathology.outputs import complete_file, this_machine
+from pathology.outputs import draft_path, this_machine
 from pathology.store.failures import is_passing, is_there, one_line
 from pathology.store.protocols import check_protocol
 from pathology.store.store import Seen, Store
@@ -86,8 +87,18 @@ class RemoteStore(Store):
         self._do(lambda: self._system.put_file(str(file), self._at(name)), name, "written")
 
     def get(self, name: str, file: Path) -> None:
-        with complete_file(file) as draft:
+        draft = draft_path(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             self._do(lambda: self._fetch(name, draft), name, "read")
+            draft.replace(file)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise OutputError(f"{file}: cannot be written: {error.strerror or error}") from error
+        finally:
+            with suppress(OSError):
+                draft.unlink()
 
     def _fetch(self, name: str, draft: Path) -> None:
         before = _seen(self._system.info(self._at(name)))

@@ -1,0 +1,56 @@
+from collections.abc import Iterator
+
+import pytest
+
+from pathology.store import remote
+from pathology.store.store import Store
+from tests.made_stores import MadeStore, amazon, google
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[MadeStore]:
+    with amazon() as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def gcs() -> Iterator[MadeStore]:
+    with google() as store:
+        yield store
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch):
+    """Each test finds its own store; nobody waits."""
+    import fsspec.config
+
+    monkeypatch.setattr(remote, "WAITS_S", (0.01, 0.01))
+    before = {protocol: dict(options) for protocol, options in fsspec.config.conf.items()}
+    yield
+    fsspec.config.conf.clear()
+    fsspec.config.conf.update(before)
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Sets the environment as it would have been when the process began."""
+    import fsspec.config
+
+    def set_all(store: MadeStore) -> MadeStore:
+        for name, value in store.variables.items():
+            monkeypatch.setenv(name, value)
+        fsspec.config.set_conf_env(fsspec.config.conf)
+        store.trouble.clear()
+        store.asked.clear()
+        return store
+
+    return set_all
+
+
+@pytest.fixture(params=["folder", "s3", "gcs"])
+def store(request, use, tmp_path) -> Store:
+    """An empty place of each kind."""
+    if request.param == "folder":
+        return Store.at(tmp_path / "store")
+    made = use(request.getfixturevalue(request.param))
+    return Store.at(f"{made.url}/{tmp_path.name}")
