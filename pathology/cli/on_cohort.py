@@ -142,6 +142,7 @@ class OnCohort:
                 needs=needs,
                 keep_going=self.keep_going,
                 failures=place.folder / self.failures,
+                listed_in=place.store.where(self.failures),
                 telling=telling,
             )
         except BaseException:

@@ -36,6 +36,7 @@ def each_slide(
     needs: Needs = Needs(),  # noqa: B008 -- it cannot be changed
     keep_going: bool = False,
     failures: Path | None = None,
+    listed_in: str | None = None,
     telling: Told | None = None,
 ) -> int:
     """Do ``work`` for every slide, with progress; returns the exit code.
@@ -53,6 +54,7 @@ def each_slide(
             that cannot be written always stops: it fails every slide alike.
         failures: table of the slides that failed (CSV), kept up to date while the run goes on;
             there is none when none failed.
+        listed_in: where people find that table, if it is moved from there.
         telling: is told all that happens, and tells it; closed when the run ends, however it ends.
             Progress and lines alone are told when it is omitted.
 
@@ -82,7 +84,7 @@ def each_slide(
     for index in sorted(failed):
         print(f"  {rows[index]['slide_id']}: {message(failed[index])}")
     if failures is not None:
-        print(f"listed in {failures}")
+        print(f"listed in {listed_in or failures}")
     return 3
 
 

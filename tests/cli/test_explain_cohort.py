@@ -138,7 +138,7 @@ def same_numbers(one, other, names=NAMES):
 
 
 def drafts(out):
-    return [path for path in out.rglob("*") if path.name.startswith(".")]
+    return [path for path in out.rglob("*") if path.name.endswith(".part")]
 
 
 def test_two_at_once_come_to_the_same_and_a_killed_one_is_gone_on_with(
