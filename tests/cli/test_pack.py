@@ -23,7 +23,8 @@ def arguments(cohort, cohort_tiles, tmp_path):
 
 def read_all(folder):
     """Bytes by name."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_workers_write_the_same_bytes(pathology, arguments, tmp_path):
