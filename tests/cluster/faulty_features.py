@@ -9,7 +9,7 @@ from pathlib import Path
 from pathology.cohort.records import Record, record_name
 from tests.cli.made_slides import write_slides
 
-BATCH = 16
+WORKER_CPUS = 2  # one for the encoder, one for the reader
 CUT = ["--size-px", "32", "--tile-mpp", "2", "--min-tissue", "0.1"]
 
 # Each process counts its batches; `kill.7` kills the first that comes to its seventh.
@@ -80,7 +80,8 @@ class Features:
         """The command line begins."""
         words = [
             "features", "--slides", "slides", "--tiles", "tiles", "--out", str(out), "--encoder",
-            "stumbling:encoder", "--device", "cpu", "--batch-size", str(BATCH), *more,
+            "stumbling:encoder", "--device", "cpu", "--batch-size", "16",
+            "--readers", "1", *more,
         ]  # fmt: skip
         return subprocess.Popen(
             [sys.executable, "-m", "pathology.cli", *words],

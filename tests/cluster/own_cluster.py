@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,19 +32,25 @@ def own_cluster(
         "RAY_TMPDIR": str(folder),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # 15 else, which waits for whatever else there is
+        "RAY_raylet_start_wait_time_s": "240",  # the machine may be busy
         "OMP_NUM_THREADS": "1",
         **(environment or {}),
     }
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
+    answer = signal.getsignal(signal.SIGTERM)  # which Ray takes over
     cluster = None
     try:
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus, **SMALL, **head})
+        cluster = Cluster()
+        node = cluster.add_node(wait=False, num_cpus=cpus, **SMALL, **head)
+        cluster._wait_for_node(node, timeout=240)
         yield cluster
     finally:
         ray.shutdown()
         if cluster is not None:
             cluster.shutdown()
+        signal.signal(signal.SIGTERM, answer)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name)

@@ -7,14 +7,14 @@ import pytest
 
 pytest.importorskip("ray")
 
-from tests.cluster.faulty_features import Features, end, error_line, read_all
+from tests.cluster.faulty_features import WORKER_CPUS, Features, end, error_line, read_all
 from tests.cluster.faulty_work import wait_until_gone, waiting
 from tests.cluster.own_cluster import own_cluster
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    with own_cluster() as cluster:
+    with own_cluster(2 * WORKER_CPUS) as cluster:
         yield cluster
 
 

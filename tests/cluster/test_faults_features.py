@@ -7,13 +7,13 @@ import pytest
 
 pytest.importorskip("ray")
 
-from tests.cluster.faulty_features import Features, error_line, read_all
+from tests.cluster.faulty_features import WORKER_CPUS, Features, error_line, read_all
 from tests.cluster.own_cluster import own_cluster
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    with own_cluster() as cluster:
+    with own_cluster(2 * WORKER_CPUS) as cluster:
         yield cluster
 
 
