@@ -73,6 +73,7 @@ class Verb:
         host_s: per tile, beside the device but on one core: what is found is put on maps.
         open_s: per slide, before its first tile.
         finish_s: per slide, after its last: pictures, reports.
+        slide_bytes: of results for each slide, whatever its tiles.
         on_cores: takes cores for devices, each of which reads for itself.
     """
 
@@ -84,6 +85,7 @@ class Verb:
     host_s: float = 0.0
     open_s: float = 0.0
     finish_s: float = 0.0
+    slide_bytes: float = 0.0
     on_cores: bool = False
 
 
@@ -124,12 +126,12 @@ class Phase(IntEnum):
 
 
 class Wait(IntEnum):
-    """What a share of a GPU goes to; ``READERS``: too few threads, each waiting for its read."""
+    """What a share of a GPU goes to; ``FEW_READERS``: each waits for its read."""
 
     COMPUTING = 0
     STORAGE = 1
     CORES = 2
-    READERS = 3
+    FEW_READERS = 3
     HOST = 4
     STARTING = 5
     NOTHING_LEFT = 6
@@ -214,7 +216,7 @@ class Simulation:
             per(1.0, verb.host_s) * self.speed,
         )
         readers = per(plan.readers, verb.decode_s + wait_s)
-        self.own_why = Wait.READERS if readers <= per(1.0, verb.host_s) else Wait.HOST
+        self.own_why = Wait.FEW_READERS if readers <= per(1.0, verb.host_s) else Wait.HOST
         self.now, self.done_s, self.computed = 0.0, [], 0.0
         self.waited = np.zeros(len(Wait))
         self.begun = self.lost = 0
@@ -382,7 +384,7 @@ def amounts(tiles: Floats, verb: Verb, cluster: Cluster, plan: Plan) -> Floats:
     table[:, Phase.WORKING] = part
     table[:, Phase.FINISHING] = verb.finish_s
     table[:, Phase.PUTTING] = cluster.put_s
-    table[:, Phase.SENDING] = part * verb.written_bytes
+    table[:, Phase.SENDING] = part * verb.written_bytes + verb.slide_bytes
     if plan.order != "listed":
         sign = -1 if plan.order == "longest" else 1
         table = table[np.argsort(sign * part, kind="stable")]

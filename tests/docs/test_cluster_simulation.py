@@ -69,7 +69,7 @@ def test_too_few_readers_wait_for_storage_to_answer():
     verb = Verb(1000, decode_s=0.01, read_bytes=1e4)
     outcome = ran([500], verb, cluster, replace(ONE, readers=4))
     assert outcome.wall_s == pytest.approx(500 * (0.01 + 0.03 + 0.01) / 4)
-    assert outcome.shares["readers"] == pytest.approx(1 - 0.5 / outcome.wall_s)
+    assert outcome.shares["few_readers"] == pytest.approx(1 - 0.5 / outcome.wall_s)
 
 
 def test_maps_keep_a_gpu_waiting_unless_it_has_two_slides():
