@@ -66,13 +66,15 @@ class RayEngine:
 
         Raises:
             MissingExtraError: Ray is not installed.
-            ClusterError: the cluster cannot be reached, has no machine for a worker, or has one
-                that has other versions than this one installed.
+            ClusterError: the cluster cannot be reached or is lost, has no machine for a worker, or
+                has one that has other versions than this one installed.
         """
         with joined(self.address, self.workers * needs.cpus) as ray:
             run = _Run(self, ray, rows, work, settled(ray, needs))
             try:
                 yield from run.events()
+            except ConnectionError as error:
+                raise ClusterError(f"the cluster was lost: {_last_line(error)}") from error
             finally:
                 run.stop()
 
@@ -208,6 +210,8 @@ class _Run:
         ready, _ = self.ray.wait(refs, num_returns=1, timeout=EVERY_S)
         if ready:
             ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0)
+        # What is done is done, also where the worker has died since.
+        ready.sort(key=lambda ref: ref != whose[ref].done)
         return [(whose[ref], ref) for ref in ready]
 
     def _answer(self, actor: _Actor, ref: Any) -> Iterator[Event]:
@@ -302,15 +306,15 @@ class _Run:
         try:
             for actor in busy:
                 actor.handle.stop.options(concurrency_group="beside").remote()
-                self.slides.leave(actor.index or 0, actor)
+                assert actor.index is not None
+                self.slides.leave(actor.index, actor)
             if busy:
                 ends = [actor.done for actor in busy]
                 self.ray.wait(ends, num_returns=len(ends), timeout=GRACE_S)
-        except RayError:
-            pass  # they are dead already, or the cluster is
-        finally:
             for actor in actors:
                 self.ray.kill(actor.handle)
+        except (RayError, ConnectionError):
+            pass  # the cluster is lost, and they with it
 
 
 def _stillborn(error: Exception, why: str) -> str:

@@ -3,11 +3,13 @@
 import logging
 import os
 import re
+import secrets
 import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 from pathology.cohort.engine import Needs
@@ -59,10 +61,11 @@ def joined(address: str | None, cpus: float) -> Iterator[Any]:
     setattr(own, its_lines, False)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**quiet)
+        with _own_token() if address is None else nullcontext():
+            ray.init(**quiet)
     except Exception as error:  # Ray raises plain ones, too
         where = "a Ray of its own" if address is None else f"the cluster at {address}"
-        raise ClusterError(f"{where} cannot be used: {' '.join(str(error).split())}") from error
+        raise ClusterError(f"{where} cannot be used: {_why(error)}") from error
     finally:
         # Ray takes it, in the main thread; it is the run's.
         if threading.current_thread() is threading.main_thread() and before is not None:
@@ -72,6 +75,42 @@ def joined(address: str | None, cpus: float) -> Iterator[Any]:
     finally:
         ray.shutdown()
         setattr(own, its_lines, lines)
+
+
+@contextmanager
+def _own_token() -> Iterator[None]:
+    """A private Ray is for this run alone, whatever the others on this machine.
+
+    Ray itself would leave a token in the user's home, and so have the user's next cluster ask
+    for it.
+    """
+    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    os.environ.setdefault("RAY_AUTH_TOKEN", _token())
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+
+
+@cache
+def _token() -> str:
+    """One for all Rays of this process: Ray remembers the first."""
+    return secrets.token_hex(32)
+
+
+def _why(error: BaseException) -> str:
+    """The cause in one line; Ray hides it behind others."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if "AuthenticationError" in f"{type(cause).__name__} {cause}":
+            return (
+                "it wants a token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN where"
+                " ~/.ray/auth_token is not that of the cluster"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return str(error).strip().splitlines()[-1].strip() or type(error).__name__
 
 
 def check_address(address: str) -> None:
