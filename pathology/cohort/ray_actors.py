@@ -69,7 +69,7 @@ class RayEngine:
             ClusterError: the cluster cannot be reached or is lost, has no machine for a worker, or
                 has one that has other versions than this one installed.
         """
-        with joined(self.address, self.workers * needs.cpus) as ray:
+        with joined(self.address, max(1, self.workers) * needs.cpus) as ray:
             run = _Run(self, ray, rows, work, settled(ray, needs))
             try:
                 yield from run.events()
