@@ -11,8 +11,8 @@ from http import HTTPStatus
 
 from werkzeug.serving import make_server
 
-# Before gcsfs is imported: else it asks for the bucket's layout by gRPC, which the emulator does not
-# speak, and waits for a minute.
+# Before gcsfs is imported: else it asks for the bucket's layout by gRPC, which the emulator does
+# not speak, and waits for a minute.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 Trouble = Callable[[dict], tuple[str, list[tuple[str, str]], bytes] | None]
@@ -64,9 +64,7 @@ def amazon() -> Iterator[MadeStore]:
                 return [answer[2]]
         return moto(environ, start_response)
 
-    server = make_server(
-        "127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler
-    )
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
     address = f"http://127.0.0.1:{server.server_port}"
     store.variables = {
         "AWS_ENDPOINT_URL": address,
@@ -74,12 +72,15 @@ def amazon() -> Iterator[MadeStore]:
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+    _forget("s3")
     with _serving(server):
         request("PUT", f"{address}/cohorts")
         try:
             yield store
         finally:
+            store.trouble.clear()
             request("POST", f"{address}/moto-api/reset")
+            _forget("s3")
 
 
 @contextmanager
@@ -96,9 +97,18 @@ def google() -> Iterator[MadeStore]:
         request("POST", f"{address}/storage/v1/b?project=p", bucket)
         variables = {"STORAGE_EMULATOR_HOST": address, "FSSPEC_GS_TOKEN": "anon"}
         variables["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+        _forget("gs")
         yield MadeStore("gs://cohorts", variables)
     finally:
+        _forget("gs")
         server.stop()
+
+
+def _forget(protocol: str) -> None:
+    """Connections are made by the environment as it is, not as it was for another test."""
+    from fsspec.registry import get_filesystem_class
+
+    get_filesystem_class(protocol).clear_instance_cache()
 
 
 def _teach_conditions() -> None:

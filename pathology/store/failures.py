@@ -42,7 +42,7 @@ def one_line(error: BaseException, where: str, doing: str) -> str:
     """
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{where}: no room for it on this machine's disk ({text}); set TMPDIR to a larger one"
+        return f"{where}: no room for it on this machine ({text}); set TMPDIR to a larger disk"
     if isinstance(error, FileNotFoundError):
         return f"{where}: cannot be {doing}: there is no such bucket ({text}); make it first"
     if _kinds(error) & _NO_CREDENTIALS:

@@ -42,6 +42,18 @@ def store(s3, use, tmp_path):
     return Store.at(f"{use(s3).url}/{tmp_path.name}")
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """The libraries try once or twice, and so it is our turn soon."""
+    import s3fs.core
+
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3fs.core.S3FileSystem, "retries", 1)
+    s3fs.core.S3FileSystem.clear_instance_cache()
+    yield
+    s3fs.core.S3FileSystem.clear_instance_cache()
+
+
 def test_a_bucket_that_is_not_there(s3, gcs, use):
     use(s3)
     assert "no such bucket" in said(Store.at("s3://elsewhere/a"), write)
@@ -62,7 +74,7 @@ def test_no_credentials(store, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("what", WHATEVER)
-def test_what_is_forbidden(s3, store, what):
+def test_what_is_forbidden(impatient, s3, store, what):
     s3.trouble.append(lambda _: ("403 Forbidden", XML, DENIED))
     assert "look at the credentials" in said(store, what)
 
@@ -78,9 +90,8 @@ def test_a_bucket_that_may_be_read_only(s3, store):
     assert "may not be written" in said(store, lambda store: store.check_writable())
 
 
-def test_a_store_that_is_out_of_reach(store, monkeypatch):
+def test_a_store_that_is_out_of_reach(impatient, store, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     type(store._system).clear_instance_cache()
     store = Store.at(store.place)
     assert "cannot be reached" in said(store, lambda store: store.check_writable())
@@ -98,18 +109,6 @@ def busy(times):
     return answer
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    """The libraries try once or twice, and so it is our turn soon."""
-    import s3fs.core
-
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(s3fs.core.S3FileSystem, "retries", 1)
-    s3fs.core.S3FileSystem.clear_instance_cache()
-    yield
-    s3fs.core.S3FileSystem.clear_instance_cache()
-
-
 def test_a_busy_store_is_asked_again(impatient, s3, store):
     s3.trouble.append(busy(2))
     assert store.write("a", b"1")
@@ -119,7 +118,7 @@ def test_a_busy_store_is_asked_again(impatient, s3, store):
     assert "too busy" in said(store, write)
 
 
-def test_what_is_cut_off_is_fetched_again_or_not_at_all(s3, store, tmp_path):
+def test_what_is_cut_off_is_fetched_again_or_not_at_all(impatient, s3, store, tmp_path):
     data = os.urandom(300_000)
     store.write("slide.svs", data)
     length = [("Content-Length", str(len(data))), ("Content-Type", "x/y")]
@@ -194,7 +193,7 @@ def test_an_upload_in_parts_is_seen_when_all_of_it_is_there(s3, store, tmp_path)
     assert store.seen("large.h5").bytes == 101 * 2**20
 
 
-def test_the_first_look_does_not_wait(s3, store, monkeypatch):
+def test_the_first_look_does_not_wait(impatient, s3, store, monkeypatch):
     monkeypatch.setattr(remote, "WAITS_S", (10**6,))
     s3.trouble.append(lambda _: ("500 Internal Server Error", XML, b""))
     assert "cannot be written" in said(store, lambda store: store.check_writable())

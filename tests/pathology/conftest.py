@@ -1,4 +1,6 @@
-from collections.abc import Iterator
+"""Stores for tests that ask for them."""
+
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,22 +21,13 @@ def gcs() -> Iterator[MadeStore]:
         yield store
 
 
-@pytest.fixture(autouse=True)
-def forgetful(monkeypatch):
-    """Each test finds its own store; nobody waits."""
+@pytest.fixture
+def use(monkeypatch) -> Iterator[Callable[[MadeStore], MadeStore]]:
+    """Sets the environment as it would have been when the process began; nobody waits."""
     import fsspec.config
 
     monkeypatch.setattr(remote, "WAITS_S", (0.01, 0.01))
     before = {protocol: dict(options) for protocol, options in fsspec.config.conf.items()}
-    yield
-    fsspec.config.conf.clear()
-    fsspec.config.conf.update(before)
-
-
-@pytest.fixture
-def use(monkeypatch):
-    """Sets the environment as it would have been when the process began."""
-    import fsspec.config
 
     def set_all(store: MadeStore) -> MadeStore:
         for name, value in store.variables.items():
@@ -44,7 +37,9 @@ def use(monkeypatch):
         store.asked.clear()
         return store
 
-    return set_all
+    yield set_all
+    fsspec.config.conf.clear()
+    fsspec.config.conf.update(before)
 
 
 @pytest.fixture(params=["folder", "s3", "gcs"])
