@@ -39,7 +39,7 @@ def stumble(*_):
     if wait.exists():
         (FAULTS / f"{{batch}}.{{os.getpid()}}.waits").touch()
         began = time.monotonic()
-        while not (FAULTS / "go").exists() and time.monotonic() - began < 120:
+        while not (FAULTS / "go").exists() and time.monotonic() - began < 300:
             time.sleep(0.02)
 """
 
@@ -120,7 +120,10 @@ class Features:
 
 def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
     """Wait for the end of a command line: its exit code, and what it said."""
-    said, _ = process.communicate(timeout=240)
+    try:
+        said, _ = process.communicate(timeout=600)
+    finally:
+        process.kill()
     return process.returncode, said
 
 

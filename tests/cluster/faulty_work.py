@@ -20,7 +20,7 @@ from pathology.outputs import complete_file
 MAGIC = b"slide"
 TILES = 8  # of each slide
 USUAL_S = 0.04  # that a slide takes
-PATIENCE_S = 120  # on the busiest of machines
+PATIENCE_S = 300  # on the busiest of machines
 
 
 def write_slides(folder: Path, names: list[str]) -> list[dict[str, Any]]:

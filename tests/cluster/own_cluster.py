@@ -26,12 +26,16 @@ def own_cluster(
     import ray
     from ray.cluster_utils import Cluster
 
+    from pathology.cohort.ray_cluster import _token
+
     # Short: the names of sockets in it may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     variables = {
         "RAY_TMPDIR": str(folder),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # One for the process, as Ray keeps the first; not one in the user's home.
+        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or _token(),
         "RAY_worker_niceness": "0",  # 15 else, which waits for whatever else there is
         "RAY_raylet_start_wait_time_s": "240",  # the machine may be busy
         "OMP_NUM_THREADS": "1",
