@@ -131,13 +131,14 @@ def explain(
     table = list_slides(slides, mpp)
     # Where others work, this process only looks at what they will load.
     loaded = (replace(runs, device="cpu") if cohort.is_elsewhere else runs).load()
-    inputs = {"tiles": Input(Store.at(tiles))}
+    tables = Store.at(tiles)
+    inputs = {"tiles": Input(tables)}
     if loaded.profiles:
         inputs["stains"] = Input(Store.at(loaded.profiles.folder), (".json",))
     with output_place(out) as place:
         work = SlideExplainer(
             runs,
-            tiles=Path(tiles),
+            tiles=tables.folder if tables.is_local else Path(),
             out=place.folder,
             targets=_targets(target, loaded.explainer.scorer.classes),
             out_mpp=out_mpp,
