@@ -73,7 +73,8 @@ def _of_disk(slides: Path, recursive: bool, files: bool) -> pd.DataFrame:
 def _of_store(url: str, recursive: bool) -> pd.DataFrame:
     """The same of a URL."""
     parent, _, name = url.rstrip("/").rpartition("/")
-    end = PurePosixPath(name).suffix.lower()
+    # A bucket is a folder, whatever it is called.
+    end = "" if parent.endswith(":/") else PurePosixPath(name).suffix.lower()
     if end == ".csv":
         return _manifest_of_store(Store.at(parent), name)
     if end in SUFFIXES:
