@@ -61,7 +61,7 @@ def amazon() -> Iterator[MadeStore]:
             if answer is not None:
                 environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
                 start_response(answer[0], answer[1])
-                return [answer[2]]
+                return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer[2]]
         return moto(environ, start_response)
 
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
