@@ -10,7 +10,7 @@ def died_of(error: Exception) -> str:
     from ray.exceptions import ActorUnavailableError, OutOfMemoryError
 
     text = str(error)
-    if isinstance(error, OutOfMemoryError):
+    if isinstance(error, OutOfMemoryError) or "running low on memory" in text:
         return (
             "the worker ran out of memory: its machine had too little left and Ray ended it; use"
             " fewer workers on a machine (--workers), or machines with more memory"
