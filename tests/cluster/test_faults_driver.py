@@ -66,29 +66,18 @@ def test_a_run_that_is_killed_and_begun_again(features, cluster, tmp_path):
     survived("a run that was killed with two of four slides done; they were not done again")
 
 
-def test_two_runs_of_the_same_at_once(features, cluster, tmp_path):
+def test_runs_into_one_folder_at_once(features, cluster, tmp_path):
+    """Two of the same share it; one with other settings is refused."""
     out = tmp_path / "out"
     features.fault("wait.2")
     runs = [features.start(out, *ray(cluster, 1)) for _ in range(2)]
     waiting(features.faults, 2)  # both are at work
-    features.fault("go")
-    for code, said in [end(run) for run in runs]:
-        assert code == 0, said
-    features.check(out)
-    survived("two runs of the same into one folder")
-
-
-def test_two_runs_of_different_settings_at_once(features, cluster, tmp_path):
-    out = tmp_path / "out"
-    features.fault("wait.2")
-    first = features.start(out, *ray(cluster, 1))
-    waiting(features.faults)
     code, said = features.run(out, *ray(cluster, 1), "--stored", "float16")
     assert code == 2, said
     assert "float16" in error_line(said)
     assert read_all(out) == {}
     features.fault("go")
-    code, said = end(first)
-    assert code == 0, said
+    for code, said in [end(run) for run in runs]:
+        assert code == 0, said
     features.check(out)
-    survived("a second run with other settings into the same folder; it was refused")
+    survived("two runs of the same into one folder, and one with other settings")
