@@ -74,6 +74,9 @@ def test_a_network_that_knows_little_is_told():
     assert found.kind == "warn"
     assert "(0.520)" in found.text
     assert "bcos" not in found.text
+    # Of a network that learnt a planted mark, half is what is expected.
+    marked = planted(rows, "tissue", {"bcos": 0.6})
+    assert not [s for s in told(marked) if "below 0.6" in s.text]
 
 
 def test_tests_that_a_control_leads_are_told_beside_the_count():
