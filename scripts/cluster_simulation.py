@@ -111,8 +111,8 @@ class Plan:
     begin_again: bool = False
 
 
-class Phase(IntEnum):
-    """What a worker is at."""
+class Phase:
+    """What a worker is at; plain numbers, which are looked up at every step."""
 
     IDLE = 0
     DOWN = 1
@@ -123,6 +123,7 @@ class Phase(IntEnum):
     FINISHING = 6
     PUTTING = 7
     SENDING = 8
+    COUNT = 9
 
 
 class Wait(IntEnum):
@@ -246,7 +247,7 @@ class Simulation:
         return Outcome(
             self.now,
             {each.name.lower(): float(total[each]) for each in Wait},
-            1 - useful / self.computed if self.computed else 0.0,
+            max(0.0, 1 - useful / self.computed) if self.computed else 0.0,
             self.begun,
             self.lost,
         )
@@ -287,7 +288,7 @@ class Simulation:
             self.phase[worker] = Phase.STARTING if up else Phase.IDLE
             self.left[worker] = self.cluster.start_s
             return
-        for phase in range(self.phase[worker] + 1, len(Phase)):
+        for phase in range(self.phase[worker] + 1, Phase.COUNT):
             if self.amounts[item, phase] > 0:
                 self.phase[worker], self.left[worker] = phase, self.amounts[item, phase]
                 return
@@ -378,7 +379,7 @@ def amounts(tiles: Floats, verb: Verb, cluster: Cluster, plan: Plan) -> Floats:
     bands = np.ceil(tiles / plan.band_tiles) if plan.band_tiles else np.ones(len(tiles))
     bands = np.maximum(bands, 1).astype(int)
     part, whole = np.repeat(tiles / bands, bands), np.repeat(tiles, bands)
-    table = np.zeros((len(part), len(Phase)))
+    table = np.zeros((len(part), Phase.COUNT))
     table[:, Phase.FETCHING] = whole * verb.file_bytes * plan.fetch  # a band needs the whole file
     table[:, Phase.OPENING] = verb.open_s
     table[:, Phase.WORKING] = part

@@ -143,7 +143,9 @@ def studies(cluster: Cluster, plan: Plan, slides: int) -> Iterable[Case]:
         for speed, fetch in itertools.product((1.0, 5.0, 10.0, 25.0, 100.0), (False, True)):
             if path == PATH or not fetch:
                 there = replace(cluster, storage_gb_s=speed)
-                yield Case("storage", verb, there, replace(plan, fetch=fetch), slides, path)
+                parallel = 1 if verb == "tile" else plan.parallel  # on each core
+                how = replace(plan, fetch=fetch, parallel=parallel)
+                yield Case("storage", verb, there, how, slides, path)
     for verb, fetch in itertools.product(DEVICE_TILES_S, (False, True)):
         for parallel in (1, 2, 3):
             there = replace(plan, fetch=fetch, parallel=parallel)
