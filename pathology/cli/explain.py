@@ -106,6 +106,7 @@ def explain(
     from pathology.cohort.bench import Input
     from pathology.data.slide_list import list_slides
     from pathology.explain.results.write import check_formats
+    from pathology.outputs import DRAFT_END, remove_abandoned
     from pathology.runs.encoder_choice import EncoderChoice
     from pathology.runs.loaded_runs import RunsChoice
     from pathology.store.place import output_place
@@ -136,6 +137,9 @@ def explain(
     if loaded.profiles:
         inputs["stains"] = Input(Store.at(loaded.profiles.folder), (".json",))
     with output_place(out) as place:
+        # Of killed runs, also beside slides that others have done meanwhile.
+        folders = [place.folder / name for name in table["slide_id"]]
+        remove_abandoned(path for each in folders for path in each.glob(f".*{DRAFT_END}"))
         work = SlideExplainer(
             runs,
             tiles=tables.folder if tables.is_local else Path(),
