@@ -8,6 +8,7 @@ release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
+suppress_warnings = ["toc.not_included"]  # decisions are listed by their own page
 html_theme = "furo"
 html_title = f"bcos-pathology {release}"
 myst_heading_anchors = 3
