@@ -59,33 +59,50 @@ def joined(address: str | None, cpus: float) -> Iterator[Any]:
     own, its_lines = ray._private.worker, "_worker_logs_enabled"
     lines = getattr(own, its_lines, True)
     setattr(own, its_lines, False)
-    before = signal.getsignal(signal.SIGTERM)
     try:
-        with _own_token() if address is None else nullcontext():
-            ray.init(**quiet)
-    except Exception as error:  # Ray raises plain ones, too
-        where = "a Ray of its own" if address is None else f"the cluster at {address}"
-        raise ClusterError(f"{where} cannot be used: {_why(error)}") from error
-    finally:
-        # Ray takes it, in the main thread; it is the run's.
-        if threading.current_thread() is threading.main_thread() and before is not None:
-            signal.signal(signal.SIGTERM, before)
-    try:
+        with _sigterm_kept(), _own_settings() if address is None else nullcontext():
+            _init(ray, address, quiet)
         yield ray
     finally:
-        ray.shutdown()
+        ray.shutdown()  # what was begun, where that was interrupted
         setattr(own, its_lines, lines)
 
 
+def _init(ray: Any, address: str | None, options: dict[str, Any]) -> None:
+    try:
+        ray.init(**options)
+    except Exception as error:  # Ray raises plain ones, too
+        where = "a Ray of its own" if address is None else f"the cluster at {address}"
+        raise ClusterError(f"{where} cannot be used: {_why(error)}") from error
+
+
 @contextmanager
-def _own_token() -> Iterator[None]:
+def _sigterm_kept() -> Iterator[None]:
+    """SIGTERM is the run's, though Ray takes it when it begins, and would end the process by it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as error:
+        if error.code == signal.SIGTERM and callable(before):
+            before(signal.SIGTERM, None)
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _own_settings() -> Iterator[None]:
     """A private Ray is for this run alone, whatever the others on this machine.
 
     Ray itself would leave a token in the user's home, and so have the user's next cluster ask
-    for it.
+    for it. And its workers would wait for whatever else the machine does, its own driver among
+    them: a tenth of the slides where that is much.
     """
-    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
-    os.environ.setdefault("RAY_AUTH_TOKEN", _token())
+    settings = {"RAY_AUTH_TOKEN": _token(), "RAY_worker_niceness": "0"}
+    before = {name: os.environ.get(name) for name in (*settings, "RAY_AUTH_MODE")}
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
     try:
         yield
     finally:

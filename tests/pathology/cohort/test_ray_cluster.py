@@ -1,7 +1,10 @@
 """Addresses of clusters, and what fits on their machines; without a cluster."""
 
+import os
+import signal
 import socket
 import sys
+import time
 
 import pytest
 
@@ -10,6 +13,7 @@ pytest.importorskip("ray")
 from pathology.cohort.engine import Needs
 from pathology.cohort.ray_actors import RayEngine
 from pathology.cohort.ray_cluster import room_for, settled
+from pathology.cohort.stopping import sigterm_as_interrupt
 from pathology.errors import ClusterError, MissingExtraError
 
 NODES = [
@@ -76,6 +80,24 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"pip install \"bcos-pathology\[cluster\]\""):
         next(RayEngine().run([{"slide_id": "a", "path": "a.tif"}], str, Needs()))
+
+
+def test_sigterm_while_ray_begins_interrupts_the_run(monkeypatch):
+    """Ray would end the process, with an exit code of its own."""
+    began = []
+
+    def init(**options):
+        began.append(options)
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr("ray.init", init)
+    before = signal.getsignal(signal.SIGTERM)
+    with sigterm_as_interrupt(), pytest.raises(KeyboardInterrupt):
+        next(RayEngine().run([{"slide_id": "a", "path": "a.tif"}], str, Needs()))
+    assert len(began) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_numbers_of_workers_and_tries_are_not_negative():
