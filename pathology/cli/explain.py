@@ -93,8 +93,8 @@ def explain(
             there are several, a graphics card; 0: this one, and with ray as many as there is place
             for.
         engine: local, processes of this machine, or ray, those of a cluster.
-        address: of the cluster, with ray: auto, ray://host:10001, or host:port; a cluster of this
-            machine alone when omitted.
+        address: of the cluster that this machine belongs to, with ray: auto or host:port; a cluster
+            of this machine alone when omitted.
         retries: how often a slide is tried again whose worker died.
         overwrite: replace results made by another model or other settings.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
@@ -132,6 +132,7 @@ def explain(
     table = list_slides(slides, mpp)
     # Where others work, this process only looks at what they will load.
     loaded = (replace(runs, device="cpu") if cohort.is_elsewhere else runs).load()
+    targets = _targets(target, loaded.explainer.scorer.classes)
     tables = Store.at(tiles)
     inputs = {"tiles": Input(tables)}
     if loaded.profiles:
@@ -144,13 +145,13 @@ def explain(
             runs,
             tiles=tables.folder if tables.is_local else Path(),
             out=place.folder,
-            targets=_targets(target, loaded.explainer.scorer.classes),
+            targets=targets,
             out_mpp=out_mpp,
             detail=detail,
             batch_size=batch_size,
             formats=kinds,
             overwrite=overwrite,
-            bars=not cohort.is_elsewhere,
+            bars=cohort.bars,
             wanted=loaded.digest(),
             here=None if cohort.is_elsewhere else loaded,
         )

@@ -69,8 +69,8 @@ def features(
             where there are several, a graphics card; 0: this one, and with ray as many as there is
             place for.
         engine: local, processes of this machine, or ray, those of a cluster.
-        address: of the cluster, with ray: auto, ray://host:10001, or host:port; a cluster of this
-            machine alone when omitted.
+        address: of the cluster that this machine belongs to, with ray: auto or host:port; a cluster
+            of this machine alone when omitted.
         retries: how often a slide is tried again whose worker died.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
@@ -105,7 +105,7 @@ def features(
         )
         work = Extractor(
             choice, tables.folder, store.folder if store.is_local else Path(), spec, precision,
-            stored, stains, device, batch_size, readers, bars=not cohort.is_elsewhere,
+            stored, stains, device, batch_size, readers, bars=cohort.bars,
         )  # fmt: skip
         # Where others work, this process only looks at what they will load.
         loaded = (replace(work, device="cpu") if cohort.is_elsewhere else work).loaded

@@ -82,8 +82,8 @@ def tile(
         part: 3/16 takes the third of every 16 slides, so that 16 jobs share the work.
         workers: processes to work in; 0: this one, and with ray as many as there is place for.
         engine: local, processes of this machine, or ray, those of a cluster.
-        address: of the cluster, with ray: auto, ray://host:10001, or host:port; a cluster of this
-            machine alone when omitted.
+        address: of the cluster that this machine belongs to, with ray: auto or host:port; a cluster
+            of this machine alone when omitted.
         retries: how often a slide is tried again whose worker died.
         overwrite: replace tables made by another specification.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
@@ -129,6 +129,7 @@ def tile(
         try:
             return cohort.each_slide(table, work, results, place, Needs())
         finally:
+            _let_go(place, settings)
             _write_quality(place, table)
             # Again: workers of a run that was killed may have outlived it until now.
             remove_drafts(place.folder, drafts)
@@ -168,15 +169,34 @@ def _claim(place: "Place", settings: dict[str, Any], overwrite: bool) -> None:
         StampMismatchError: the folder holds, or will hold, tiles made with others (unless
             ``overwrite``).
     """
-    import yaml
-
-    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
+    text = _as_text(settings)
     if not overwrite and place.store.write(SETTINGS, text, only_if_absent=True):
         return
     if not overwrite:
         place.fetch([SETTINGS])
         _check_settings(place, settings)
     place.store.write(SETTINGS, text)
+
+
+def _let_go(place: "Place", settings: dict[str, Any]) -> None:
+    """A run that has made nothing leaves the settings to the next: a forgotten --mpp, say.
+
+    Another that began with the same at the same time says them again when it has made something.
+    """
+    if _has_tiles(place):
+        place.store.write(SETTINGS, _as_text(settings), only_if_absent=True)
+    else:
+        place.store.remove(SETTINGS)
+
+
+def _has_tiles(place: "Place") -> bool:
+    return any(name.endswith(".parquet") for name in place.store.names(deep=False))
+
+
+def _as_text(settings: dict[str, Any]) -> bytes:
+    import yaml
+
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode()
 
 
 def _check_settings(place: "Place", settings: dict[str, Any]) -> None:
@@ -195,7 +215,7 @@ def _check_settings(place: "Place", settings: dict[str, Any]) -> None:
     ]
     if not changed:
         return
-    if any(name.endswith(".parquet") for name in place.store.names(deep=False)):
+    if _has_tiles(place):
         raise StampMismatchError(
             f"{path.parent}: holds tiles made with {'; '.join(changed)}; use another --out, or"
             " --overwrite to make them anew"

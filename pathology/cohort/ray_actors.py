@@ -36,8 +36,8 @@ class RayEngine:
     """An :class:`~pathology.cohort.engine.Engine` of Ray actors.
 
     Args:
-        address: of a running cluster: ``auto``, ``ray://host:10001`` or ``host:port``; ``None``
-            starts a Ray on this machine that ends with the run.
+        address: of a running cluster that this machine belongs to: ``auto`` or ``host:port``;
+            ``None`` starts a Ray on this machine that ends with the run.
         workers: how many at most; 0: as many as the cluster has room for, also when it grows.
         retries: how often a slide is tried again whose worker died.
         patience_s: seconds without any worker before the run is given up. Clusters that grow when

@@ -26,8 +26,8 @@ def joined(address: str | None, cpus: float) -> Iterator[Any]:
     A Ray that this process has joined already is used, and left as it is.
 
     Args:
-        address: of a running cluster: ``auto``, ``ray://host:10001`` or ``host:port``; ``None``
-            starts one on this machine, which ends with the block.
+        address: of a running cluster: ``auto`` or ``host:port``; ``None`` starts one on this
+            machine, which ends with the block.
         cpus: that one must have at least.
 
     Raises:
@@ -106,8 +106,8 @@ def _own_settings() -> Iterator[None]:
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
+        for name, former in before.items():
+            if former is None:
                 os.environ.pop(name, None)
 
 
@@ -134,17 +134,23 @@ def check_address(address: str) -> None:
     """Refuse what is no address of a cluster.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or that of a Ray client: its server would keep the workers of a
+            driver that was killed, and they would write beside the next run.
     """
-    if address != "auto" and not re.fullmatch(r"(ray://)?[^\s/]+:\d{1,5}", address):
-        raise ValueError(f"--address must be auto, ray://host:10001 or host:6379, got {address!r}")
+    if address.startswith("ray://"):
+        raise ValueError(
+            f"--address {address}: not by Ray's client; run this on a machine of the cluster, by"
+            " `ray job submit` from elsewhere, with --address auto or host:6379"
+        )
+    if address != "auto" and not re.fullmatch(r"[^\s/]+:\d{1,5}", address):
+        raise ValueError(f"--address must be auto or host:6379, got {address!r}")
 
 
 def _check_reachable(address: str) -> None:
     """Ray itself would try for minutes."""
     if address == "auto":
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:

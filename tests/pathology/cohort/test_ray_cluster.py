@@ -60,17 +60,21 @@ def test_cards_are_asked_for_where_there_are_any():
     assert settled(Ray(NODES[1:]), Needs(2, 1)) == Needs(2, 1)  # and waits for one
 
 
-@pytest.mark.parametrize("address", ["head", "http://head:6379", "ray://head", "head:port", ""])
+@pytest.mark.parametrize("address", ["head", "http://head:6379", "head:port", ""])
 def test_what_is_no_address_is_told(address):
-    with pytest.raises(ValueError, match=r"must be auto, ray://host:10001 or host:6379, got"):
+    with pytest.raises(ValueError, match=r"must be auto or host:6379, got"):
         RayEngine(address)
 
 
-@pytest.mark.parametrize("form", ["{}", "ray://{}"])
-def test_where_nobody_answers_that_is_told_at_once(form):
+def test_rays_client_is_refused_with_what_to_do():
+    with pytest.raises(ValueError, match=r"ray://head:10001: not by Ray's client; .*job submit"):
+        RayEngine("ray://head:10001")
+
+
+def test_where_nobody_answers_that_is_told_at_once():
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
-        address = form.format(f"127.0.0.1:{taken.getsockname()[1]}")
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
         rows = [{"slide_id": "a", "path": "a.tif"}]
         with pytest.raises(ClusterError, match=f"no cluster answers at {address}: Connection ref"):
             next(RayEngine(address).run(rows, str, Needs()))
