@@ -26,10 +26,12 @@ class StoredFile:
     Args:
         bytes: its size.
         sha256: of its content, in hexadecimal.
+        tag: the store's, another one whenever the file is written anew, be it with the same.
     """
 
     bytes: int
     sha256: str
+    tag: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +113,8 @@ def _check(values: dict[str, Any]) -> None:
     if values["state"] not in ("done", "failed"):
         raise ValueError(f"state is {values['state']!r}")
     for name, file in values["files"].items():
-        right = isinstance(file, dict) and set(file) == {"bytes", "sha256"}
-        if not right or type(file["bytes"]) is not int or not isinstance(file["sha256"], str):
+        types = {k: type(v) for k, v in file.items()} if isinstance(file, dict) else {}
+        if types != {"bytes": int, "sha256": str, "tag": str}:
             raise ValueError(f"files: {name!r} has {file!r}")
 
 

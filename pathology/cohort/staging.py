@@ -3,10 +3,11 @@
 import dataclasses
 import hashlib
 import os
+import random
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from pathology.cohort.records import Record, StoredFile, now, record_name
 from pathology.cohort.slide_files import seen_file
 from pathology.cohort.worker import worker_name
 from pathology.errors import OutputError
-from pathology.store.store import Store, is_url
+from pathology.store.store import Seen, Store, is_url
+
+WAITS_S = (1.0, 4.0, 16.0, 64.0)
+"""Longest waits before a slide is sent again that others were sending at the same time."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,10 @@ class Staged:
     without being read. In a store by URL the record is the last to be written, and a slide is done
     if its record is there; files without one are nobody's, and are written over. Before a file of a
     slide that was done is replaced, its record is removed.
+
+    Two runs, or a worker that was believed dead, may write the same slide at the same time. Whoever
+    ends looks whether all files are still those that it has sent, else sends all of them again.
+    Where it is killed before that, the record is not of these files, and says nothing to the next.
 
     Args:
         work: a dataclass that is called with a row. It writes to the folder in its field ``out``.
@@ -78,21 +86,50 @@ class Staged:
             except Exception as error:
                 # What was found out is kept, too: why there is no tissue on a slide.
                 self._send(bench, name, kept)
+                if before and bench.out is self.out and self._are_there(before.files):
+                    # The work has refused to touch them: they are done as they were.
+                    self.out.write(
+                        record_name(self.verb, name), before.to_json(), only_if_absent=True
+                    )
                 error.args = tuple(words(a) if isinstance(a, str) else a for a in error.args)
                 raise
-            if bench.out is not self.out and before is None:
-                # Another worker may have been given the slide when this one was slow.
-                other = self._record(name)
-                if other and self._answers(other, path, source):
-                    return f"{main}: made meanwhile by {other.worker} with the same settings"
-            files = self._send(bench, name, kept)
-        record = Record(
-            name, path, "done", line, seconds=round(time.monotonic() - began, 3),
-            worker=worker_name(), run=self.run, finished_at=now(), work=self._digest,
-            source=source, files=files,
-        )  # fmt: skip
-        self.out.write(record_name(self.verb, name), record.to_json())
+            record = Record(
+                name, path, "done", line, worker=worker_name(), run=self.run, work=self._digest,
+                source=source,
+            )  # fmt: skip
+            # Another worker may have been given the slide when this one was slow.
+            other = self._answer(record) if bench.out is not self.out and before is None else None
+            other = other or self._commit(bench, record, kept, began)
+        if other is not None:
+            return f"{main}: made meanwhile by {other.worker} with the same settings"
         return line
+
+    def _commit(
+        self, bench: Bench, record: Record, kept: Mapping[str, StoredFile], began: float
+    ) -> Record | None:
+        """Have the store hold a slide's results and its record; another's, if that came first."""
+        name = record.slide_id
+        for wait_s in WAITS_S:
+            files = self._send(bench, name, kept)
+            if self._results(bench.out, name) == [*files]:  # none is just being replaced
+                seconds = round(time.monotonic() - began, 3)
+                done = replace(record, seconds=seconds, finished_at=now(), files=files)
+                self.out.write(record_name(self.verb, name), done.to_json())
+                if self._are_there(files):
+                    return None
+            time.sleep(wait_s * random.random())  # not in step with the other
+            if other := self._answer(record):
+                return other
+            kept = {}  # all is sent
+        raise OutputError(
+            f"{self.out.where(record_name(self.verb, name))}: others keep writing the same slide;"
+            " have one run at a time work on it"
+        )
+
+    def _answer(self, wanted: Record) -> Record | None:
+        """The record that is there, if it is of the same."""
+        found = self._record(wanted.slide_id)
+        return found if found and self._answers(found, wanted.path, wanted.source) else None
 
     @property
     def _digest(self) -> str:
@@ -122,14 +159,15 @@ class Staged:
             return None
 
     def _answers(self, record: Record, path: str, source: Mapping[str, str | int]) -> bool:
-        """Whether a record is of what is asked for, and its files are there, each of its size."""
-        if (record.work, record.path, record.source) != (self._digest, path, source):
-            return False
-        for name, file in record.files.items():
-            seen = self.out.seen(name)
-            if seen is None or seen.bytes != file.bytes:
-                return False
-        return bool(record.files)
+        """Whether a record is of what is asked for, and its files are those that are there."""
+        asked = (self._digest, path, source)
+        done = (record.work, record.path, record.source)
+        return done == asked and bool(record.files) and self._are_there(record.files)
+
+    def _are_there(self, files: Mapping[str, StoredFile]) -> bool:
+        """Whether files are those that were sent, and nobody has written them since."""
+        seen = ((self.out.seen(name), file) for name, file in files.items())
+        return all(now == Seen(file.bytes, file.tag) for now, file in seen)
 
     def _take(self, bench: Bench, before: Record | None) -> Mapping[str, StoredFile]:
         """Have a done slide's files here, for the work to decide what to do with them."""
@@ -141,9 +179,10 @@ class Staged:
             return {}
         kept = {}
         for name in before.files:
+            seen = self.out.seen(name)  # before: what changes meanwhile has another tag
             with suppress(FileNotFoundError):
                 self.out.get(name, bench.out.folder / name)
-                kept[name] = _digest_of(bench.out.folder / name)
+                kept[name] = _digest_of(bench.out.folder / name, seen)
         if kept.items() <= before.files.items():
             return kept
         # Not what the record says, perhaps a mixture of two runs: all is made anew.
@@ -156,15 +195,24 @@ class Staged:
         self, bench: Bench, name: str, kept: Mapping[str, StoredFile]
     ) -> dict[str, StoredFile]:
         """Have the store hold a slide's results, and say which they are."""
-        found = self._results(bench.out, name)
-        files = {each: _digest_of(bench.out.folder / each) for each in found}
-        if bench.out is self.out or files == kept:
+        files = {}
+        for each in self._results(bench.out, name):
+            seen = bench.out.seen(each)
+            with suppress(FileNotFoundError):  # just being replaced, on a disk that runs share
+                files[each] = _digest_of(bench.out.folder / each, seen)
+        if bench.out is self.out:
             return files
+        if files == kept:
+            return dict(kept)
         if kept:
             self.out.remove(record_name(self.verb, name))
         for each, file in files.items():
-            if kept.get(each) != file:
-                self.out.put(bench.out.folder / each, each)
+            if kept.get(each) == file:
+                files[each] = kept[each]
+                continue
+            self.out.put(bench.out.folder / each, each)
+            sent = self.out.seen(each)
+            files[each] = replace(file, tag=sent.tag if sent else "")
         for each in kept:
             if each not in files:
                 self.out.remove(each)
@@ -186,10 +234,12 @@ class Staged:
         return made[1]
 
 
-def _digest_of(file: Path) -> StoredFile:
+def _digest_of(file: Path, seen: Seen | None) -> StoredFile:
     try:
         with file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
-            return StoredFile(content.tell(), digest)
+            return StoredFile(content.tell(), digest, seen.tag if seen else "")
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise OutputError(f"{file}: cannot be read again: {error.strerror}") from error

@@ -22,7 +22,7 @@ MADE = Record(
     finished_at=now(),
     work="ab" * 8,
     source={"size": 17, "etag": "x"},
-    files={"s1.h5": StoredFile(12, "cd" * 32)},
+    files={"s1.h5": StoredFile(12, "cd" * 32, "7")},
 )
 
 

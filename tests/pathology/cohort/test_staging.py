@@ -1,5 +1,6 @@
 """Slides, tables and results by URL: what is done stands in a record, written last."""
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pathology.cohort import staging
 from pathology.cohort.records import Record, record_name
 from pathology.cohort.staging import Input, Staged
 from pathology.errors import NoTissueError, OutputError, SlideError, StampMismatchError
@@ -29,6 +31,7 @@ class Shout:
     tiles: Path
     end: str = "!"
     overwrite: bool = False
+    made: str = ""
 
     @cached_property
     def loaded(self) -> str:
@@ -48,14 +51,14 @@ class Shout:
         if result.exists() and not result.read_text().endswith(self.end) and not self.overwrite:
             raise StampMismatchError(f"{result}: made with another end")
         with complete_file(picture) as draft:
-            draft.write_text(f"picture of {text}")
+            draft.write_text(f"{self.made} picture of {text}")
         if "nothing" in text.lower():
             result.unlink(missing_ok=True)
             raise NoTissueError("no tissue", row["path"])
         if result.exists() and result.read_text() == text:
             return f"{result}: made before by itself"
         with complete_file(result) as draft:
-            draft.write_text(text)
+            draft.write_text(self.made + text)
         return f"{result}: of {row['path']}"
 
 
@@ -84,8 +87,8 @@ class Cohort:
         regions = self.slides.where("s1.geojson")
         return {"slide_id": "s1", "path": self.slides.where("s1.svs"), "regions": regions}
 
-    def staged(self, end="!", overwrite=False, **more):
-        work = Shout(Path(self.out.place), Path(self.tiles.place), end, overwrite)
+    def staged(self, end="!", overwrite=False, made="", **more):
+        work = Shout(Path(self.out.place), Path(self.tiles.place), end, overwrite, made)
         return Staged(
             work, self.out, "shout", (".png", ".txt"), end,
             {"tiles": Input(self.tiles)}, ("regions",), **more,
@@ -147,7 +150,7 @@ def test_other_settings_are_the_works_to_refuse(cohort):
         cohort.staged("?")(cohort.row)
     assert str(error.value) == f"{cohort.out.where('s1.txt')}: made with another end"
     assert cohort.out.read("s1.txt") == b"ONE REGION 4 tiles!"
-    cohort.staged()(cohort.row)
+    assert "made before with the same settings" in cohort.staged()(cohort.row)
     cohort.staged("?", overwrite=True)(cohort.row)
     assert cohort.out.read("s1.txt") == b"ONE REGION 4 tiles?"
     assert cohort.record().files["s1.txt"].bytes == 19
@@ -158,13 +161,14 @@ def test_asked_to_it_makes_all_again(cohort):
     assert "made before by itself" in cohort.staged(again=True)(cohort.row)
 
 
-@pytest.mark.parametrize("change", ["gone", "short"])
+@pytest.mark.parametrize("change", [None, b"half!", b"TWO REGION 4 tiles!"])
 def test_a_record_whose_files_are_not_there_says_nothing(cohort, change):
+    """They are gone, short, or others of the same size."""
     cohort.staged()(cohort.row)
-    if change == "gone":
+    if change is None:
         cohort.out.remove("s1.txt")
     else:
-        cohort.out.write("s1.txt", b"half!")
+        cohort.out.write("s1.txt", change)
     cohort.staged()(cohort.row)
     assert cohort.out.read("s1.txt") == b"ONE REGION 4 tiles!"
 
@@ -176,13 +180,85 @@ def test_a_damaged_record_says_nothing(cohort):
     assert cohort.record().state == "done"
 
 
-def test_a_mixture_of_two_runs_is_found_and_made_anew(far):
-    """Of the right size, and not what the record says."""
-    far.staged()(far.row)
-    far.out.write("s1.txt", b"TWO REGION 4 tiles!")
-    far.slides.write("s1.geojson", b" other!")  # so that the record alone does not answer
-    far.staged()(far.row)
-    assert far.out.read("s1.txt") == b"ONE OTHER! 4 tiles!"
+def while_sent(s3, name, what):
+    """Do ``what`` once, when the file is about to be written."""
+    done = []
+
+    def meanwhile(asked):
+        if asked["REQUEST_METHOD"] == "PUT" and asked["PATH_INFO"].endswith(name) and not done:
+            done.append(True)
+            return what()
+
+    s3.trouble.append(meanwhile)
+
+
+def test_two_that_send_the_same_slide_mix_nothing(far, s3, monkeypatch):
+    monkeypatch.setattr(staging, "WAITS_S", (0.0, 0.0))
+    while_sent(s3, "s1.txt", lambda: far.staged(made="fast", run="other")(far.row) and None)
+    assert "of " in far.staged(made="slow", run="slow")(far.row)
+    assert far.record().run == "slow"
+    assert far.out.read("s1.png").startswith(b"slow")
+    assert far.out.read("s1.txt").startswith(b"slow")
+    assert "made before" in far.staged()(far.row)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_record_is_of_the_files_that_another_run_has_replaced(tmp_path, monkeypatch, gone):
+    """On a disk that runs share, while it looks at them."""
+    monkeypatch.setattr(staging, "WAITS_S", (0.0, 0.0))
+    cohort, look = Cohort(tmp_path / "cohort"), staging._digest_of
+
+    def digest_of(file, seen):
+        monkeypatch.setattr(staging, "_digest_of", look)
+        content = file.read_bytes()
+        if gone:
+            file.unlink()
+        try:
+            return look(file, seen)
+        finally:
+            file.write_bytes(content[::-1])
+
+    monkeypatch.setattr(staging, "_digest_of", digest_of)
+    cohort.staged()(cohort.row)
+    for name, file in cohort.record().files.items():
+        assert file.sha256 == hashlib.sha256(cohort.out.read(name)).hexdigest()
+    assert list(cohort.record().files) == ["s1.png", "s1.txt"]
+    assert "made before" in cohort.staged()(cohort.row)
+
+
+def test_they_do_not_contend_for_ever(far, s3, monkeypatch):
+    monkeypatch.setattr(staging, "WAITS_S", (0.0, 0.0))
+
+    def meanwhile(asked):
+        if asked["REQUEST_METHOD"] == "PUT" and asked["PATH_INFO"].endswith("s1.json"):
+            Store.at(far.out.place).write("s1.png", b"another's")
+
+    s3.trouble.append(meanwhile)
+    with pytest.raises(OutputError, match=r"s1\.json: others keep writing the same slide"):
+        far.staged()(far.row)
+
+
+def test_a_mixture_of_two_runs_is_found_and_made_anew(far, s3):
+    """One was killed while it sent what the other was sending, too."""
+    while_sent(s3, "s1.txt", lambda: far.staged(made="fast", run="other")(far.row) and None)
+
+    sent = []
+
+    def die(asked):
+        if asked["REQUEST_METHOD"] == "PUT" and asked["PATH_INFO"].endswith("s1.json"):
+            sent.append(True)
+            return ("403 Forbidden", XML, DENIED) if len(sent) == 2 else None
+
+    s3.trouble.append(die)
+    with pytest.raises(OutputError):
+        far.staged(made="slow", run="slow")(far.row)
+    s3.trouble.clear()
+    assert far.record().run == "other"
+    assert far.out.read("s1.png").startswith(b"fast")
+    assert far.out.read("s1.txt").startswith(b"slow")
+    far.staged(made="thir")(far.row)
+    assert far.out.read("s1.png").startswith(b"thir")
+    assert far.out.read("s1.txt").startswith(b"thir")
 
 
 def test_what_was_found_out_is_kept_of_a_slide_that_fails(cohort):
