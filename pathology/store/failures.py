@@ -32,6 +32,11 @@ def is_there(error: BaseException) -> bool:
     return any(word in text for text in said for word in ("PreconditionFailed", "pre-conditions"))
 
 
+def is_unknown(error: BaseException) -> bool:
+    """Whether the store does not know what it was asked for, such as conditions."""
+    return isinstance(error, OSError) and error.errno == errno.ENOSYS
+
+
 def one_line(error: BaseException, where: str, doing: str) -> str:
     """Where, what and what to do.
 

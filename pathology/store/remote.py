@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pathology.errors import OutputError
 from pathology.outputs import draft_path, this_machine
-from pathology.store.failures import is_passing, is_there, one_line
+from pathology.store.failures import is_passing, is_there, is_unknown, one_line
 from pathology.store.protocols import check_protocol
 from pathology.store.store import Seen, Store
 
@@ -70,18 +70,25 @@ class RemoteStore(Store):
             return {name: data for name, data in found if data is not None}
 
     def write(self, name: str, data: bytes, only_if_absent: bool = False) -> bool:
-        mode = "create" if only_if_absent else "overwrite"
+        def send() -> None:
+            self._system.pipe_file(self._at(name), data)
 
-        def send() -> bool:
+        def create() -> bool:
             try:
-                self._system.pipe_file(self._at(name), data, mode=mode)
+                self._system.pipe_file(self._at(name), data, mode="create")
             except Exception as error:
-                if only_if_absent and is_there(error):
+                if is_there(error):
                     return False
-                raise
+                if not is_unknown(error):
+                    raise
+                send()
             return True
 
-        return self._do(send, name, "written")
+        if only_if_absent:
+            # Asked before, too: some stores pass over the condition.
+            return not self.exists(name) and self._do(create, name, "written")
+        self._do(send, name, "written")
+        return True
 
     def put(self, file: Path, name: str) -> None:
         self._do(lambda: self._system.put_file(str(file), self._at(name)), name, "written")

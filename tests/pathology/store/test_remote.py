@@ -13,6 +13,9 @@ from pathology.store import remote
 from pathology.store.store import Store
 from tests.made_stores import BUSY, DENIED, XML
 
+UNKNOWN = b"""<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>NotImplemented</Code><Message>A header is not known here.</Message></Error>"""
+
 
 def said(store, what):
     with pytest.raises(OutputError) as error:
@@ -154,19 +157,39 @@ def test_what_changes_while_it_is_fetched_is_fetched_again(s3, store, tmp_path):
     assert (tmp_path / "a").read_bytes() == b"new!"
 
 
+def passed_over(asked):
+    asked.pop("HTTP_IF_NONE_MATCH", None)
+
+
+def unknown(asked):
+    return ("501 Not Implemented", XML, UNKNOWN) if "HTTP_IF_NONE_MATCH" in asked else None
+
+
+@pytest.mark.parametrize("answer", [passed_over, unknown])
+def test_stores_that_know_no_conditions_are_asked_before(s3, store, answer):
+    s3.trouble.append(answer)
+    assert store.write("tile.yaml", b"first", only_if_absent=True)
+    assert not store.write("tile.yaml", b"second", only_if_absent=True)
+    assert store.read("tile.yaml") == b"first"
+
+
 SENDER = """
 import sys
 from pathlib import Path
+import s3fs.core
 from pathology.store.store import Store
+s3fs.core.calculate_chunksize = lambda *_, **__: int(sys.argv[3])
 Store.at(sys.argv[1]).put(Path(sys.argv[2]), "large.h5")
 """
 
 
-def test_an_upload_in_parts_is_seen_when_all_of_it_is_there(s3, store, tmp_path):
+def test_an_upload_in_parts_is_seen_when_all_of_it_is_there(s3, store, tmp_path, monkeypatch):
     """A killed process leaves nothing under the name, and what was there stays."""
+    part = 5 * 2**20  # the least that the protocol allows
+    monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda *_, **__: part)
     large = tmp_path / "large"
     with large.open("wb") as file:
-        file.truncate(101 * 2**20)  # parts are of 50 MiB
+        file.truncate(2 * part + 1)
     store.write("large.h5", b"before")
     parts = []
 
@@ -178,7 +201,7 @@ def test_an_upload_in_parts_is_seen_when_all_of_it_is_there(s3, store, tmp_path)
                 return "503 Slow Down", XML, BUSY
 
     s3.trouble.append(hold)
-    sender = subprocess.Popen([sys.executable, "-c", SENDER, store.place, large])
+    sender = subprocess.Popen([sys.executable, "-c", SENDER, store.place, large, str(part)])
     deadline = time.monotonic() + 120
     while not any("partNumber=2" in part for part in parts):
         assert sender.poll() is None
@@ -190,7 +213,7 @@ def test_an_upload_in_parts_is_seen_when_all_of_it_is_there(s3, store, tmp_path)
     assert store.names() == ["large.h5"]
     assert store.read("large.h5") == b"before"
     store.put(large, "large.h5")
-    assert store.seen("large.h5").bytes == 101 * 2**20
+    assert store.seen("large.h5").bytes == 2 * part + 1
 
 
 def test_the_first_look_does_not_wait(impatient, s3, store, monkeypatch):
