@@ -29,7 +29,7 @@ def make_engine(
         if value < 0:
             raise ValueError(f"--{name} must be at least 0, got {value}")
     if engine == "ray":
-        from pathology.cohort.ray_actors import RayEngine
+        from pathology.cohort.on_ray.engine import RayEngine
 
         return RayEngine(address=address, workers=workers, retries=retries)
     if engine != "local":

@@ -26,7 +26,7 @@ def own_cluster(
     import ray
     from ray.cluster_utils import Cluster
 
-    from pathology.cohort.ray_cluster import _token
+    from pathology.cohort.on_ray.cluster import _token
 
     # Short: the names of sockets in it may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))

@@ -7,8 +7,8 @@ import pytest
 
 from pathology.cohort.choice import make_engine
 from pathology.cohort.here import Here
+from pathology.cohort.on_ray.engine import RayEngine
 from pathology.cohort.processes import Processes
-from pathology.cohort.ray_actors import RayEngine
 
 
 def test_on_this_machine_the_number_of_workers_decides():

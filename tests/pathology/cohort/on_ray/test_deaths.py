@@ -6,7 +6,7 @@ pytest.importorskip("ray")
 
 from ray import exceptions
 
-from pathology.cohort.ray_deaths import died_of
+from pathology.cohort.on_ray.deaths import died_of
 
 
 def died(text, **more):

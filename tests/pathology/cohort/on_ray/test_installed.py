@@ -1,8 +1,8 @@
 """What is installed, and what differs elsewhere."""
 
 import bcos_vit
-from pathology.cohort import installed as module
-from pathology.cohort.installed import differences, installed
+from pathology.cohort.on_ray import installed as module
+from pathology.cohort.on_ray.installed import differences, installed
 
 
 def test_builds_for_other_hardware_count_as_the_same(monkeypatch):

@@ -1,4 +1,4 @@
-"""What runs on a machine of the cluster: an actor's life. The driver's side is ``ray_actors``."""
+"""What runs on a machine of the cluster: an actor's life. The driver's side is ``engine``."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from pathology.cohort.counting import listening
 from pathology.cohort.events import Row, Work
 from pathology.cohort.failures import portable
-from pathology.cohort.installed import differences, installed
+from pathology.cohort.on_ray.installed import differences, installed
 from pathology.cohort.worker import worker_name
 from pathology.errors import PathologyError
 

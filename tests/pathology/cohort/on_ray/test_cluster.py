@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("ray")
 
 from pathology.cohort.engine import Needs
-from pathology.cohort.ray_actors import RayEngine
-from pathology.cohort.ray_cluster import room_for, settled
+from pathology.cohort.on_ray.cluster import room_for, settled
+from pathology.cohort.on_ray.engine import RayEngine
 from pathology.cohort.stopping import sigterm_as_interrupt
 from pathology.errors import ClusterError, MissingExtraError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pathology.cohort.attempts import Attempts, Straggling
+from pathology.cohort.on_ray.attempts import Attempts, Straggling
 
 RULE = Straggling(times=3, floor_s=60, least=3)
 

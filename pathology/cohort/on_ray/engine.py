@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pathology.cohort.attempts import Attempts, Straggling
 from pathology.cohort.engine import Needs
 from pathology.cohort.events import Counted, Ended, Event, Lost, Row, Started, Work
 from pathology.cohort.failures import given_up, portable
-from pathology.cohort.installed import installed
-from pathology.cohort.ray_cluster import check_address, in_words, joined, room_for, settled
-from pathology.cohort.ray_deaths import died_of
-from pathology.cohort.ray_worker import Done, Hello, RayWorker
+from pathology.cohort.on_ray.attempts import Attempts, Straggling
+from pathology.cohort.on_ray.cluster import check_address, in_words, joined, room_for, settled
+from pathology.cohort.on_ray.deaths import died_of
+from pathology.cohort.on_ray.installed import installed
+from pathology.cohort.on_ray.worker import Done, Hello, RayWorker
 from pathology.cohort.worker import THREADS
 from pathology.errors import ClusterError
 

@@ -1,0 +1,1 @@
+"""A cohort on the machines of a Ray cluster."""
