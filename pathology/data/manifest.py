@@ -28,7 +28,7 @@ import pandas as pd
 
 from pathology.errors import LeakageError, ManifestError
 from pathology.outputs import complete_file
-from pathology.store.store import is_url
+from pathology.store.store import is_url, local_path
 
 SPLITS = ("train", "val", "test")
 CHECKSUMS = "splits.json"  # beside manifests that were made by splitting another one
@@ -306,7 +306,10 @@ def _resolve(
     URLs stay as they are; what they name is found out when it is fetched.
     """
     folder = Path(path).parent if root is None else root
-    table[column] = [_beside(folder, name) if name else "" for name in table[column]]
+    try:
+        table[column] = [_beside(folder, name) if name else "" for name in table[column]]
+    except ValueError as error:
+        raise ManifestError(f"{path}: {error}") from error
     there = {name: not files or is_url(name) or _is_there(name) for name in table[column].unique()}
     lost = [(i, name) for i, name in table[column].items() if not there[name]]
     if lost:
@@ -322,7 +325,11 @@ def _beside(folder: str | Path, name: str) -> str:
     """A file's path or URL, of a name that is relative to a folder or to a URL."""
     if is_url(name):
         return name
-    return f"{str(folder).rstrip('/')}/{name}" if is_url(folder) else str(Path(folder) / name)
+    if "://" in name:  # file:///slides/a.svs
+        name = str(local_path(name))
+    if is_url(folder) and not Path(name).is_absolute():
+        return f"{str(folder).rstrip('/')}/{name}"
+    return str(Path(folder) / name)  # which an absolute name is by itself
 
 
 def _is_there(name: str) -> bool:

@@ -64,7 +64,7 @@ class Store(ABC):
             from pathology.store.remote import RemoteStore
 
             return RemoteStore(str(place))
-        return FolderStore(_local(place))
+        return FolderStore(local_path(place))
 
     @property
     def folder(self) -> Path:
@@ -182,7 +182,12 @@ def _is_file_url(place: str) -> bool:
     return place.lower().startswith(("file://", "local://"))
 
 
-def _local(place: str | Path) -> Path:
+def local_path(place: str | Path) -> Path:
+    """The path of what is on this machine's disks, which may be said as ``file:///folder``.
+
+    Raises:
+        ValueError: it is on those of another.
+    """
     if isinstance(place, Path) or not _is_file_url(place):
         return Path(place)
     parts = urlsplit(place)

@@ -34,6 +34,25 @@ def test_the_root_and_path_column_can_be_given(write, tmp_path):
     assert table["path"][0] == str(tmp_path / "images" / "a.png")
 
 
+@pytest.mark.parametrize("root", [None, "s3://bucket/slides"])
+def test_a_file_of_this_machine_may_be_said_as_a_url(write, tmp_path, root):
+    path = write(f"slide_id,path\na,file://{tmp_path}/a.png\nb,{tmp_path}/b.png\n")
+    table = read_slide_manifest(path, root=root)
+    assert list(table["path"]) == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+
+
+def test_other_names_are_beside_the_manifest_where_that_is_by_url(write):
+    table = read_slide_manifest(
+        write("slide_id,path\na,a.svs\nb,s3://other/b.svs\n"), root="s3://bucket/slides"
+    )
+    assert list(table["path"]) == ["s3://bucket/slides/a.svs", "s3://other/b.svs"]
+
+
+def test_a_file_of_another_machine_is_refused(write):
+    with pytest.raises(ManifestError, match=r"table\.csv: file://server/a\.svs: a file on another"):
+        read_slide_manifest(write("slide_id,path\na,file://server/a.svs\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
