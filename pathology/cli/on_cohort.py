@@ -1,5 +1,6 @@
 """How verbs go over a cohort: what works, on which slides, and where results are kept."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -76,6 +77,11 @@ class OnCohort:
     def is_elsewhere(self) -> bool:
         """Work is done in other processes: this one's models and bars are not needed."""
         return self.engine != "local" or self.workers > 0
+
+    @property
+    def bars(self) -> bool:
+        """Progress within a slide is shown: where this process works, and somebody looks."""
+        return not self.is_elsewhere and sys.stderr.isatty()
 
     @property
     def failures(self) -> str:

@@ -182,4 +182,4 @@ def test_what_cannot_be_averaged_or_held_against_is_refused(
     monkeypatch.chdir(runs)
     line = refused(*explain(made, runs, tmp_path, *more))
     assert all(word in line for word in words), line
-    assert not list(tmp_path.glob("*/*"))
+    assert not list(tmp_path.glob("[!.]*/*"))
