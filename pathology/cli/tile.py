@@ -179,7 +179,7 @@ def _claim(place: "Place", settings: dict[str, Any], overwrite: bool) -> None:
 
 
 def _let_go(place: "Place", settings: dict[str, Any]) -> None:
-    """A run that has made nothing leaves the settings to the next: a forgotten --mpp, say.
+    """A run that has made nothing leaves the settings to the next.
 
     Another that began with the same at the same time says them again when it has made something.
     """
