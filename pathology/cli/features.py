@@ -79,7 +79,7 @@ def features(
     from pathology.cli.feature_slide import Extractor
     from pathology.cli.on_cohort import OnCohort, Results, named_as_kept
     from pathology.cohort.bench import Input
-    from pathology.data.features import KIND_FILE, claim_folder
+    from pathology.data.features import FORMAT, KIND_FILE, claim_folder
     from pathology.data.slide_list import list_slides
     from pathology.outputs import remove_drafts
     from pathology.runs.encoder_choice import EncoderChoice
@@ -124,8 +124,13 @@ def features(
             remove_drafts(place.folder, drafts)
             where = store.where(KIND_FILE)
             print(f"{where}: {kind.encoder}, {kind.dims} features, of {kind.encoding}")
-            results = Results("features", "features", (".h5",), kind.digest(), inputs)
-            return cohort.each_slide(table, work, results, place, needs)
+            key = f"format {FORMAT} {kind.digest()}"
+            results = Results("features", "features", (".h5",), key, inputs)
+            try:
+                return cohort.each_slide(table, work, results, place, needs)
+            finally:
+                # Again: workers may have died meanwhile, or outlived a run that was killed.
+                remove_drafts(place.folder, drafts)
 
 
 def _is_same(one: "Store", other: "Store") -> bool:

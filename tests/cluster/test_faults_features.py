@@ -1,83 +1,80 @@
-"""`pathology features` on a cluster whose workers are killed, or whose disk is full."""
+"""`pathology features` on a cluster whose worker, which holds a model, is killed."""
 
 import os
-import subprocess
+import sys
 
 import pytest
 
 pytest.importorskip("ray")
 
-from tests.cluster.faulty_features import WORKER_CPUS, Features, error_line, read_all
-from tests.cluster.own_cluster import own_cluster
+from pathology.cli import main
+from pathology.cohort.records import Record, record_name
+from tests.made_cohort import results_in
 
+# Each process counts its batches; `kill.4` kills the first that comes to its fourth.
+STUMBLING = """
+import os, signal
+from pathlib import Path
+from pathology.data.encoders import timm_encoder
 
-@pytest.fixture(scope="module")
-def cluster():
-    with own_cluster(2 * WORKER_CPUS) as cluster:
-        yield cluster
+FAULTS = Path({faults!r})
+SMALL = {{"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}}
+batch = 0
 
+def encoder():
+    made = timm_encoder("vit_tiny_patch16_224", seed=3, arguments=SMALL)
+    made.module.register_forward_pre_hook(stumble)
+    with (FAULTS / "loaded").open("a") as file:
+        file.write(f"{{os.getpid()}}\\n")
+    return made
 
-@pytest.fixture(scope="module")
-def module_features(tmp_path_factory):
-    return Features(tmp_path_factory.mktemp("features"), 5)
+def stumble(*_):
+    global batch
+    batch += 1
+    kill = FAULTS / f"kill.{{batch}}"
+    if kill.exists():
+        kill.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+MODEL = ["--encoder", "stumbling:encoder", "--device", "cpu", "--batch-size", "8"]
 
 
 @pytest.fixture
-def features(module_features):
-    module_features.clear()
-    return module_features
+def features(slides, tmp_path, monkeypatch, capsys):
+    """Runs the verb; returns exit code and what it said."""
+    (tmp_path / "stumbling.py").write_text(STUMBLING.format(faults=str(tmp_path)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    tables = ["--tiles", str(slides.folder.parent / "clean"), "--readers", "1"]
+
+    def run(out, *more):
+        words = ["features", "--slides", str(slides.folder), *tables, "--out", str(out)]
+        code = main([*words, *MODEL, *more])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    yield run
+    sys.modules.pop("stumbling", None)
 
 
-@pytest.fixture
-def ray(cluster):
-    return ["--engine", "ray", "--address", cluster.address, "--workers", "2"]
-
-
-def survived(text):
-    print(f"survived: {text}")
-
-
-def test_a_worker_that_is_killed_in_the_middle_of_a_slide(features, ray, tmp_path):
-    features.fault("kill.7")  # of five or so for each slide
-    code, said = features.run(tmp_path / "out", *ray)
+def test_a_worker_that_is_killed_in_the_middle_of_a_slide(features, slides, cluster, tmp_path):
+    clean, out = tmp_path / "clean", tmp_path / "out"
+    assert features(clean)[0] == 0
+    wanted = results_in(clean)
+    (tmp_path / "loaded").unlink()
+    (tmp_path / "kill.4").touch()  # of two or three for each slide
+    ray = ["--engine", "ray", "--address", cluster.address, "--workers", "1"]
+    code, said = features(out, *ray)
     assert code == 0, said
-    assert not (features.faults / "kill.7").exists()
     assert "it will be tried again" in said
-    assert read_all(tmp_path / "out") == features.wanted
-    done = features.batches
-    code, said = features.run(tmp_path / "out")  # the same, on this machine
+    assert results_in(out) == wanted
+    for name in slides.names:
+        record = Record.from_json((out / record_name("features", name)).read_bytes())
+        assert (record.slide_id, list(record.files)) == (name, [f"{name}.h5"])
+    loaded = (tmp_path / "loaded").read_text().split()
+    workers = [process for process in loaded if process != str(os.getpid())]
+    assert len(workers) == len(set(workers)) == 2  # by each once
+    code, said = features(out)  # the same, on this machine
     assert code == 0, said
-    assert features.batches == done
-    features.check(tmp_path / "out")
-    survived("`features` whose worker was killed in the middle of a slide")
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system with room for less than there is to write."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
-    if os.name != "posix" or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no file system may be mounted here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_disk_that_is_full(features, ray, small_disk):
-    """Results, what is known of them, and the journal all lie on it."""
-    ballast = small_disk / "ballast"
-    room = 2 * max(len(data) for data in features.wanted.values())
-    ballast.write_bytes(bytes(512 * 1024 - room))
-    out = small_disk / "out"
-    code, said = features.run(out, *ray, "--keep-going")
-    assert code == 2, said
-    assert "No space left on device" in error_line(said)
-    found = read_all(out)
-    assert len(found) < len(features.slides)
-    assert all(data == features.wanted[name] for name, data in found.items())
-    ballast.unlink()
-    code, said = features.run(out, *ray, "--keep-going")
-    assert code == 0, said
-    features.check(out)
-    survived(f"a disk that was full after {len(found)} of {len(features.slides)} slides")
+    assert said.count("made before") == len(slides.names)
+    print("survived: a worker of `features` killed in the middle of a slide")

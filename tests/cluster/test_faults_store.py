@@ -1,48 +1,48 @@
-"""`pathology features` begun twice, on a cluster, with results in a store of Amazon's kind."""
+"""`pathology tile` begun twice, on a cluster, with results in a store of Amazon's kind."""
+
+import json
 
 import pytest
 
 pytest.importorskip("ray")
 pytest.importorskip("moto")
 
-from tests.cluster.faulty_features import WORKER_CPUS, Features, end, error_line
-from tests.cluster.faulty_work import waiting
-from tests.cluster.own_cluster import own_cluster
+from tests.cluster.accidents import waiting
+from tests.cluster.faulty_tiles import FaultyTiles, end, error_line
 from tests.made_stores import amazon
 
 
-@pytest.fixture(scope="module")
-def store():
-    with amazon() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def cluster(store):
-    with own_cluster(2 * WORKER_CPUS, store.variables) as cluster:
-        yield cluster
-
-
 @pytest.fixture
-def features(tmp_path, cluster):
-    return Features(tmp_path, 2)
+def url(stores, monkeypatch):
+    """Of a bucket that every new process finds."""
+    with amazon() as store:
+        for name, value in store.variables.items():
+            monkeypatch.setenv(name, value)
+        found = {
+            "endpoint_url": store.variables["AWS_ENDPOINT_URL"],
+            "key": store.variables["AWS_ACCESS_KEY_ID"],
+            "secret": store.variables["AWS_SECRET_ACCESS_KEY"],
+        }
+        settings = stores / "s3.json"
+        settings.write_text(json.dumps({"s3": found}))
+        yield store.url
+        settings.unlink()
 
 
-def test_runs_into_one_place_at_once(features, cluster, store, tmp_path):
+def test_runs_into_one_place_at_once(slides, cluster, url, tmp_path):
     """Two of the same share it; one with other settings is refused."""
-    out = f"{store.url}/features"
-    ray = ["--engine", "ray", "--address", cluster.address, "--workers", "1"]
-    features.fault("wait.2")
-    runs = [features.start(out, *ray) for _ in range(2)]
-    waiting(features.faults, 2)  # both are at work
-    code, said = features.run(out, *ray, "--stored", "float16")
+    tiles = FaultyTiles(slides, tmp_path, cluster.address, f"{url}/tiles")
+    tiles.fault("s0.always-wait")
+    runs = [tiles.start(workers=1) for _ in range(2)]
+    waiting(tiles.faults, 2)  # both are in the middle of the same slide
+    code, said = tiles.run("--min-tissue", "0.7")
     assert code == 2, said
-    assert "float16" in error_line(said)
-    features.fault("go")
+    assert "min_tissue 0.5, wanted 0.7" in error_line(said)
+    tiles.fault("go")
     for code, said in [end(run) for run in runs]:
         assert code == 0, said
-    fetch_all(out, tmp_path / "fetched")
-    features.check(tmp_path / "fetched")
+    fetch_all(tiles.out, tmp_path / "fetched")
+    tiles.check(tmp_path / "fetched")
     print("survived: two runs of the same into one bucket, and one with other settings")
 
 

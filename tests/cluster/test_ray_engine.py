@@ -9,21 +9,15 @@ import pytest
 
 pytest.importorskip("ray")
 
-from pathology.cohort import ray_actors
 from pathology.cohort.engine import Needs
 from pathology.cohort.events import Counted, Ended, Started
-from pathology.cohort.installed import installed
-from pathology.cohort.ray_actors import RayEngine
+from pathology.cohort.on_ray import engine as engine_module
+from pathology.cohort.on_ray.engine import RayEngine
+from pathology.cohort.on_ray.installed import installed
 from pathology.errors import ClusterError, SlideOpenError
-from tests.cluster.faulty_work import Halves, wait_until_gone, waiting, write_slides
-from tests.cluster.own_cluster import own_cluster
+from tests.cluster.accidents import wait_until_gone, waiting
+from tests.cluster.faulty_work import Halves, write_slides
 from tests.pathology.cohort.trouble import Trouble
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with own_cluster() as cluster:
-        yield cluster
 
 
 def rows(*names):
@@ -113,7 +107,7 @@ def test_nothing_waits_for_machines_for_ever(cluster, tmp_path):
 def test_a_machine_with_other_versions_is_refused(cluster, tmp_path, monkeypatch):
     """What is installed there could write other numbers."""
     here = installed() | {"place": "another", "timm": "0.1", "bcos-pathology": "7 (source x)"}
-    monkeypatch.setattr(ray_actors, "installed", lambda: here)
+    monkeypatch.setattr(engine_module, "installed", lambda: here)
     with pytest.raises(ClusterError) as caught:
         run(RayEngine(cluster.address, 1), "a", Trouble(tmp_path))
     told = str(caught.value)
