@@ -44,7 +44,9 @@ class Tiler:
     @property
     def key(self) -> str:
         """All that decides results, but the slide and its regions."""
-        values = [self.spec.to_dict(), self._classes, self.label_fraction]
+        from pathology.tiling.grid import FORMAT
+
+        values = [FORMAT, self.spec.to_dict(), self._classes, self.label_fraction]
         return json.dumps(values, sort_keys=True)
 
     @property

@@ -377,6 +377,15 @@ def test_features_of_a_slide_that_was_scanned_again_are_refused(pathology, refus
     assert (code, said.count("made before")) == (0, 2)
 
 
+def test_what_another_version_wrote_otherwise_is_not_passed_by(
+    pathology, refused, own, monkeypatch
+):
+    _, arguments = own
+    assert pathology(*arguments)[0] == 0
+    monkeypatch.setattr("pathology.data.features.FORMAT", 2)
+    assert "format 1, wanted 2" in refused(*arguments)
+
+
 def test_a_manifest_whose_tiles_are_of_two_kinds_is_refused(pathology, refused, own):
     folder, arguments = own
     slide = folder / "slides" / "slide 002 ü.tif"

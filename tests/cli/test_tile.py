@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -391,7 +390,6 @@ def test_tables_that_cannot_be_used_are_refused_or_made_anew(pathology, refused,
     assert pathology(*same)[0] == 0
     table = tmp_path / f"{slide.stem}.parquet"
     good = table.read_bytes()
-    shutil.rmtree(tmp_path / ".cohort")  # there were no records then, either
     old = pq.read_table(table)
     header = json.loads(old.schema.metadata[b"pathology.tiles"]) | {"format": 1}
     pq.write_table(
@@ -404,6 +402,15 @@ def test_tables_that_cannot_be_used_are_refused_or_made_anew(pathology, refused,
     assert "cannot be read" in refused(*same)
     assert pathology(*same, "--overwrite")[0] == 0
     assert table.read_bytes() == good
+
+
+def test_what_another_version_wrote_otherwise_is_not_passed_by(
+    pathology, refused, slides, tmp_path, monkeypatch
+):
+    same = ["tile", "--slides", sorted(slides.iterdir())[0], "--out", tmp_path, *SMALL]
+    assert pathology(*same)[0] == 0
+    monkeypatch.setattr("pathology.tiling.grid.FORMAT", 3)
+    assert "format 2, wanted 3; tile the slide anew" in refused(*same)
 
 
 @pytest.mark.parametrize(
