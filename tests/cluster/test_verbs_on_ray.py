@@ -5,27 +5,18 @@ import pytest
 pytest.importorskip("ray")
 
 from pathology.cli import main
-from tests.cluster.own_cluster import SMALL
 from tests.made_cohort import VERBS, made_cohort, results_in
 
 
 @pytest.fixture(scope="module")
-def machines(cluster):
-    """Two, each with room for one worker that has a model and a reader."""
-    node = cluster.add_node(num_cpus=2, **SMALL)
-    yield cluster
-    cluster.remove_node(node)
-
-
-@pytest.fixture(scope="module")
-def made(machines, tmp_path_factory):
+def made(cluster, tmp_path_factory):
     return made_cohort(tmp_path_factory.mktemp("made"))
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_cluster_writes_the_same_bytes(machines, made, tmp_path, capsys, verb):
+def test_a_cluster_writes_the_same_bytes(cluster, made, tmp_path, capsys, verb):
     words = made.words(
-        verb, tmp_path, "--engine", "ray", "--address", machines.address, "--workers", 2
+        verb, tmp_path, "--engine", "ray", "--address", cluster.address, "--workers", 2
     )
     assert main(words) == 0
     assert results_in(tmp_path) == made.results(verb)
