@@ -2,13 +2,16 @@
 
 import os
 import signal
+import threading
 from collections import Counter
 from contextlib import closing
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("ray")
 
+from pathology.cohort.each_slide import each_slide
 from pathology.cohort.engine import Needs
 from pathology.cohort.events import Counted, Ended, Started
 from pathology.cohort.on_ray import engine as engine_module
@@ -78,20 +81,34 @@ def test_there_are_as_many_workers_as_there_is_room_for(cluster, tmp_path):
     assert len(began) == 2
 
 
-def test_a_run_that_is_closed_ends_its_workers_and_leaves_nothing_half_written(cluster, tmp_path):
+def test_sigterm_ends_a_runs_workers_and_leaves_nothing_half_written(cluster, tmp_path):
     work = Halves(tmp_path, tmp_path)
     slides = write_slides(tmp_path / "slides", ["a", "b", "c"])
     for row in slides:
         (tmp_path / f"{row['slide_id']}.sleep").touch()
-    events = RayEngine(cluster.address, 2).run(slides, work, Needs())
-    while len(list(tmp_path.glob("*.sleeps"))) < 2:
-        assert not isinstance(next(events), Ended)
-    workers = waiting(tmp_path, 2, "sleeps")
-    assert len(list(tmp_path.glob(".*.part"))) == 2
-    events.close()
+    workers, halves = [], []
+
+    def end():
+        workers.extend(waiting(tmp_path, 2, "sleeps"))
+        halves.extend(tmp_path.glob(".*.part"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    with pytest.raises(KeyboardInterrupt):
+        each_slide(pd.DataFrame(slides), work, "halving", engine=RayEngine(cluster.address, 2))
+    ending.join()
     wait_until_gone(workers)
+    assert (len(workers), len(halves)) == (2, 2)
     assert list(tmp_path.glob(".*.part")) == []
     assert list(tmp_path.glob("*.bin")) == []
+
+
+def test_workers_have_the_clock_that_the_run_was_given(cluster, tmp_path, monkeypatch):
+    """It is set where the run is begun, not where the cluster was."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1234567890")
+    (ended,) = of(Ended, run(RayEngine(cluster.address, 1), ["clock"], Trouble(tmp_path)))
+    assert ended.result == "1234567890"
 
 
 def test_nothing_waits_for_machines_for_ever(cluster, tmp_path):

@@ -45,7 +45,8 @@ def joined(address: str | None, cpus: float) -> Iterator[Any]:
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        most = max(float(len(os.sched_getaffinity(0))), cpus)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        most = max(float(cores or 1), cpus)
         quiet |= {
             "address": "local",
             "num_cpus": int(-(-most // 1)),

@@ -28,6 +28,7 @@ EVERY_S = 1.0  # workers are asked how far they are
 GROW_S = 10.0  # and the cluster, whether it has grown
 TELL_S = 30.0  # without a worker, before that is told
 GRACE_S = 10.0  # for workers to tidy up after themselves when they are stopped
+CLOCK = "SOURCE_DATE_EPOCH"  # what results say of when they were made
 STILLBORN = 5  # workers in a row that die before they begin, before the run is given up
 
 
@@ -119,6 +120,8 @@ class _Run:
         self.versions = ray.put(installed())
         # Ray would give every worker as many threads as it has processors.
         variables = {name: os.environ.get(name, "1") for name in THREADS}
+        if (made_at := os.environ.get(CLOCK)) is not None:
+            variables[CLOCK] = made_at
         if not needs.gpus:
             variables["CUDA_VISIBLE_DEVICES"] = ""
         self.kind = ray.remote(

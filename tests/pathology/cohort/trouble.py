@@ -36,6 +36,8 @@ class Trouble:
             time.sleep(0.1)
         if "torch" in words:
             return f"{row['slide_id']}: {'torch' in sys.modules} {os.environ['OMP_NUM_THREADS']}"
+        if "clock" in words:
+            return os.environ["SOURCE_DATE_EPOCH"]
         if "nice" in words:
             return str(os.nice(0))
         if "card" in words:
