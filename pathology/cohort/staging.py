@@ -84,9 +84,10 @@ class Staged:
             try:
                 line = words(bench.work(bench.fetched(row, self.columns)))
             except Exception as error:
-                # What was found out is kept, too: why there is no tissue on a slide.
-                self._send(bench, name, kept)
-                if before and bench.out is self.out and self._are_there(before.files):
+                if bench.out is not self.out:
+                    # What was found out is kept, too: why there is no tissue on a slide.
+                    self._send(bench, name, kept)
+                elif before and self._are_there(before.files):
                     # The work has refused to touch them: they are done as they were.
                     self.out.write(
                         record_name(self.verb, name), before.to_json(), only_if_absent=True
