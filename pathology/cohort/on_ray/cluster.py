@@ -98,7 +98,7 @@ def _own_settings() -> Iterator[None]:
 
     Ray itself would leave a token in the user's home, and so have the user's next cluster ask
     for it. And its workers would wait for whatever else the machine does, its own driver among
-    them: a tenth of the slides where that is much.
+    them.
     """
     settings = {"RAY_AUTH_TOKEN": _token(), "RAY_worker_niceness": "0"}
     before = {name: os.environ.get(name) for name in (*settings, "RAY_AUTH_MODE")}
@@ -135,8 +135,8 @@ def check_address(address: str) -> None:
     """Refuse what is no address of a cluster.
 
     Raises:
-        ValueError: it is none, or that of a Ray client: its server would keep the workers of a
-            driver that was killed, and they would write beside the next run.
+        ValueError: it is none, or that of a Ray client, which knows no ``concurrency_group``: it
+            cannot call a worker beside its work.
     """
     if address.startswith("ray://"):
         raise ValueError(
