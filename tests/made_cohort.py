@@ -1,4 +1,4 @@
-"""Three tiny slides through `tile`, `features` and `explain`, and what these write."""
+"""Two tiny slides through `tile`, `features` and `explain`, and what these write."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from tests.cli.made_slides import write_slide
 from tests.made_run import write_run
 
-NAMES = ["s0", "s1", "s2"]
+NAMES = ["s0", "s1"]
 VERBS = ["tile", "features", "explain"]
 NOT_RESULTS = {"tile.yaml", "cohort.csv", "failures.csv"}  # they say where, or when
 SETTINGS = {
@@ -21,6 +21,7 @@ SETTINGS = {
     ],
     "explain": ["--target", "tumour", "--depth", "head", "--device", "cpu"],
 }  # fmt: skip
+MODEL, MODEL_ARGS = "bcos_vit_tiny_patch16_224", {"img_size": 32, "depth": 1}
 OTHERS = {
     "tile": (["--min-tissue", "0.7"], "min_tissue 0.5, wanted 0.7"),
     "features": (["--precision", "bf16"], "precision fp32, wanted bf16"),
@@ -66,7 +67,7 @@ def made_cohort(folder: Path) -> MadeCohort:
     assert SAME_EVERYWHERE.items() <= os.environ.items()
     for i, name in enumerate(NAMES):
         write_slide(folder / "slides" / f"{name}.tif", i, side=192)
-    write_run(folder / "run", mpp=2.0)
+    write_run(folder / "run", mpp=2.0, model=MODEL, model_args=MODEL_ARGS)
     made = MadeCohort(folder)
     for verb in VERBS:
         assert main(made.words(verb, folder / verb)) == 0

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("ray")
 
 from pathology.cli import main
-from tests.made_cohort import VERBS, made_cohort, results_in
+from tests.made_cohort import NAMES, VERBS, made_cohort, results_in
 
 
 @pytest.fixture(scope="module")
@@ -15,11 +15,12 @@ def made(cluster, tmp_path_factory):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_cluster_writes_the_same_bytes(cluster, made, tmp_path, capsys, verb):
-    words = made.words(
-        verb, tmp_path, "--engine", "ray", "--address", cluster.address, "--workers", 2
-    )
-    assert main(words) == 0
+    # Models take their time to load in a process that begins.
+    workers = 1 if verb == "explain" else 2
+    ray = ["--engine", "ray", "--address", cluster.address, "--workers", workers]
+    assert main(made.words(verb, tmp_path, *ray)) == 0
     assert results_in(tmp_path) == made.results(verb)
     capsys.readouterr()
-    assert main(words) == 0
-    assert capsys.readouterr().out.count("made before with the same settings") == 3
+    # What a cluster has made, this machine need not.
+    assert main(made.words(verb, tmp_path)) == 0
+    assert capsys.readouterr().out.count("made before with the same settings") == len(NAMES)
