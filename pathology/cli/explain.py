@@ -38,6 +38,7 @@ def explain(
     workers: int = 0,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
+    workers_per_gpu: int = 1,
     retries: int = 1,
     overwrite: bool = False,
     keep_going: bool = False,
@@ -95,6 +96,8 @@ def explain(
         engine: local, processes of this machine, or ray, those of a cluster.
         address: of the cluster that this machine belongs to, with ray: auto or host:port; a cluster
             of this machine alone when omitted.
+        workers_per_gpu: workers that share a graphics card, with ray: 2 where slides come by URL
+            or are explained, so that one computes while the other reads or writes.
         retries: how often a slide is tried again whose worker died.
         overwrite: replace results made by another model or other settings.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
@@ -117,7 +120,7 @@ def explain(
     if not 0 < detail <= 1:
         raise ValueError(f"--detail must be above 0 and at most 1, got {detail}")
     cohort = OnCohort(engine, address, workers, retries, part, keep_going)
-    needs = cohort.needs(device)
+    needs = cohort.needs(device, workers_per_gpu=workers_per_gpu)
     kinds: list[str] = [formats] if isinstance(formats, str) else formats or []
     check_formats(kinds)
     choice = None

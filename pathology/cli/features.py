@@ -36,6 +36,7 @@ def features(
     workers: int = 0,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
+    workers_per_gpu: int = 1,
     retries: int = 1,
     keep_going: bool = False,
 ) -> int:
@@ -71,6 +72,8 @@ def features(
         engine: local, processes of this machine, or ray, those of a cluster.
         address: of the cluster that this machine belongs to, with ray: auto or host:port; a cluster
             of this machine alone when omitted.
+        workers_per_gpu: workers that share a graphics card, with ray: 2 where slides come by URL
+            or are explained, so that one computes while the other reads or writes.
         retries: how often a slide is tried again whose worker died.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """
@@ -90,7 +93,7 @@ def features(
         if value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
     cohort = OnCohort(engine, address, workers, retries, part, keep_going)
-    needs = cohort.needs(device, readers)
+    needs = cohort.needs(device, readers, workers_per_gpu)
     with input_place(tiles) as tables, named_as_kept(tables):
         table = list_slides(slides, mpp)
         spec = _first_spec(tables, table)

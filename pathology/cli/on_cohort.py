@@ -93,16 +93,24 @@ class OnCohort:
         which, of = parse_part(self.part)
         return table.iloc[which - 1 :: of]
 
-    def needs(self, device: str, readers: int = 0) -> Needs:
+    def needs(self, device: str, readers: int = 0, workers_per_gpu: int = 1) -> Needs:
         """What a worker needs that has a model.
 
         Args:
             device: where it computes; ``auto`` is a graphics card where there is one.
             readers: threads that read tiles beside.
+            workers_per_gpu: that share a card of a cluster.
 
         Raises:
-            ValueError: there is no such device, or it is a card by number on a cluster.
+            ValueError: there is no such device, or it is a card by number on a cluster;
+                ``workers_per_gpu`` below 1, or without a cluster.
         """
+        if workers_per_gpu < 1 or (workers_per_gpu > 1 and self.engine == "local"):
+            raise ValueError(
+                f"--workers-per-gpu must be at least 1, and 1 without --engine ray, got"
+                f" {workers_per_gpu}; on one machine --workers share its cards, twice as many"
+                " workers as cards are two for each"
+            )
         if self.engine != "local" and ":" in device:
             raise ValueError(
                 f"--device {device}: a cluster gives each worker a card of its own; use --device"
@@ -112,7 +120,9 @@ class OnCohort:
             _check_device(device)
         # On one machine the threads of all workers share its cores as they always do.
         cpus = 1.0 if self.engine == "local" else 1.0 + readers
-        return Needs(cpus, float(device in ("auto", "cuda")), gpus_if_any=device == "auto")
+        # Ray counts cards in ten thousandths.
+        gpus = (10_000 // workers_per_gpu) / 10_000 if device in ("auto", "cuda") else 0.0
+        return Needs(cpus, gpus, gpus_if_any=device == "auto")
 
     def each_slide(
         self, table: "pd.DataFrame", work: Any, results: Results, place: Place, needs: Needs
