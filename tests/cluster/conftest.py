@@ -13,7 +13,7 @@ def stores(tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def cluster(stores):
-    """A machine with two processors; tests that add others remove them."""
+    """A machine with two processors, nobody's to change."""
     from tests.cluster.own_cluster import own_cluster
 
     with own_cluster(2, {**SAME_EVERYWHERE, "FSSPEC_CONFIG_DIR": str(stores)}) as cluster:

@@ -13,7 +13,7 @@ from pathology.errors import OutputError
 from tests.cluster.accidents import notes, wait_until_gone, waiting
 from tests.cluster.faulty_cohort import Cohort
 from tests.cluster.faulty_work import USUAL_S
-from tests.cluster.own_cluster import SMALL
+from tests.cluster.own_cluster import SMALL, own_cluster
 
 NAMES = [f"s{i}" for i in range(6)]
 
@@ -48,20 +48,27 @@ def test_a_worker_that_is_late(cohort, cluster):
     print("survived: a worker that slept; its slide was done once more elsewhere")
 
 
-def test_a_machine_that_leaves(cohort, cluster):
+@pytest.fixture
+def machines():
+    """Not the cluster of all tests: it takes Ray a while to see that a machine is not there."""
+    with own_cluster() as cluster:
+        yield cluster
+
+
+def test_a_machine_that_leaves(cohort, machines):
     """With all that works there."""
-    node = cluster.add_node(num_cpus=2, **SMALL)
+    node = machines.add_node(num_cpus=2, **SMALL)
     cohort.fault(*(f"{name}.wait" for name in NAMES[:4]))
 
     def leave():
         workers = waiting(cohort.faults, 4)
-        cluster.remove_node(node, allow_graceful=False)
+        machines.remove_node(node, allow_graceful=False)
         wait_until_gone(workers, 2)
         (cohort.faults / "go").touch()
 
     leaver = threading.Thread(target=leave)
     leaver.start()
-    code, heard = cohort.run(make_engine("ray", 4, cluster.address, 1))
+    code, heard = cohort.run(make_engine("ray", 4, machines.address, 1))
     leaver.join()
     assert code == 0
     assert len(heard.lost) == 2
