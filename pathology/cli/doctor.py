@@ -15,6 +15,9 @@ EXTRAS = {
     "notebook": ("starlette", "anywidget"),
     "zarr": ("zarr",),
     "dicom": ("highdicom",),
+    "cluster": ("ray",),
+    "s3": ("s3fs",),
+    "gcs": ("gcsfs",),
 }
 
 

@@ -29,7 +29,8 @@ GROW_S = 10.0  # and the cluster, whether it has grown
 TELL_S = 30.0  # without a worker, before that is told
 GRACE_S = 10.0  # for workers to tidy up after themselves when they are stopped
 CLOCK = "SOURCE_DATE_EPOCH"  # what results say of when they were made
-STILLBORN = 5  # workers in a row that die before they begin, before the run is given up
+STILLBORN = 5  # times in a row that workers die before they begin, before the run is given up
+PAUSE_S = 2.0  # behind the first, then twice as long each time: Ray takes a while to see a loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class _Run:
         self.actors: list[_Actor] = []
         self.limit = engine.workers
         self.stillborn = 0
+        self.hire_at = 0.0
         self.told = False
         now = time.monotonic()
         self.lived = now  # the last time that there was a worker
@@ -156,7 +158,7 @@ class _Run:
         busy = [actor for actor in self.actors if actor.index is not None]
         if self.slides.waiting:
             wanted = min(self.limit, len(busy) + len(self.slides.waiting))
-            for _ in range(wanted - len(self.actors)):
+            for _ in range(wanted - len(self.actors) if now >= self.hire_at else 0):
                 handle = self.kind.remote(str(Path.cwd()))
                 self.actors.append(_Actor(handle, handle.hello.remote(self.work, self.versions)))
         else:
@@ -284,7 +286,10 @@ class _Run:
         self.ray.kill(actor.handle)  # one that cannot be reached may live
         why, index = died_of(error), actor.index
         if actor.hello is not None:
-            self.stillborn += 1
+            now = time.monotonic()
+            if now >= self.hire_at:  # of a machine's many workers it is one time
+                self.stillborn += 1
+                self.hire_at = now + PAUSE_S * 2 ** (self.stillborn - 1)
             if getattr(error, "actor_init_failed", False) or self.stillborn >= STILLBORN:
                 raise ClusterError(_stillborn(error, why))
         if index is None:
