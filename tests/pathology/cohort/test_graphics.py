@@ -35,6 +35,7 @@ def test_a_process_is_shown_one(monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_looking_for_cards_takes_none_of_their_memory():
     # Of the whole process: a test before may have used the card.
     was = torch.cuda.is_initialized()
