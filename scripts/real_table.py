@@ -1,4 +1,4 @@
-"""The README's table of real tissue: means over seeds, and how B-cos models do beside twins.
+"""The table of real tissue in docs/results.md: means over seeds, and how B-cos models do beside twins.
 
 ``scripts/real_tissue`` trains, evaluates and collects::
 

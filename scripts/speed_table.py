@@ -1,4 +1,4 @@
-"""Write the README's table of speed from docs/speed.csv, missed targets in bold.
+"""Write the table of docs/speed.md from docs/speed.csv, missed targets in bold.
 
 The CSV is what ``pathology benchmark speed`` wrote; ratios are of medians of neighbouring runs::
 
@@ -17,7 +17,7 @@ from pathology.benchmark.table import read_rows
 from pathology.benchmark.targets import met, target
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "README.md"
+PAGE = ROOT / "docs" / "speed.md"
 FIGURES = ROOT / "docs" / "speed.csv"
 BEGIN, END = "<!-- speed:begin -->", "<!-- speed:end -->"
 NOTHING = "-"

@@ -1,4 +1,4 @@
-"""The README's table of speed is that of the stored file, and hides no target that is missed."""
+"""The page's table of speed is that of the stored file, and hides no target that is missed."""
 
 import csv
 
@@ -31,12 +31,12 @@ def row():
     return row
 
 
-def test_the_readme_is_current(run):
+def test_the_page_is_current(run):
     run("--check")
 
 
-def test_a_readme_that_is_not_current_is_refused_and_mended(run, monkeypatch, tmp_path, capsys):
-    page = tmp_path / "README.md"
+def test_a_page_that_is_not_current_is_refused_and_mended(run, monkeypatch, tmp_path, capsys):
+    page = tmp_path / "speed.md"
     page.write_text(f"Before.\n{speed_table.BEGIN}\n{speed_table.END}\nAfter.\n")
     monkeypatch.setattr(speed_table, "PAGE", page)
     with pytest.raises(SystemExit, match="2"):
