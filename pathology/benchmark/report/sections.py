@@ -65,14 +65,13 @@ def _about(study: Study) -> list[tuple[str, str]]:
     for name, about in study.backbones.iterrows():
         if name:
             pairs.setdefault(str(about["pair"]) or str(name), []).append(str(name))
-    panels = [p for metric in study.headline for p in study.panels(metric)]
     methods = [one for one in study.methods if not is_control(one)]
     controls = [one for one in study.methods if is_control(one)]
     sets = []
     for data in study.data:
-        sizes = [p for p in panels if p.data == data and p.is_paired]
-        count = max((len(p.examples) for p in sizes), default=0)
-        patients = max((len(set(p.patients)) for p in sizes), default=0)
+        of_all = study.of_methods[study.of_methods["group"] != "grid"]  # whose examples are mosaics
+        rows = of_all[(of_all["data"] == data) & (of_all["example"] != "")]
+        count, patients = rows["example"].nunique(), rows["patient"].nunique()
         drawn = "" if patients == count else f" of {patients} patients"
         sets.append(f"{data or 'all'}: {count} examples explained{drawn}")
     return [

@@ -11,7 +11,7 @@ from PIL import Image
 from pathology.benchmark.report import write_figures, write_page
 from pathology.benchmark.report.page import render_page
 from pathology.benchmark.report.results import read_studies
-from tests.pathology.benchmark.report.made import pictures, results, slides
+from tests.pathology.benchmark.report.made import pictures, planted, results, slides
 
 FEW = {
     "data": ("tissue",), "examples": 8, "patients": 8, "metrics": ("epg", "sds"),
@@ -53,6 +53,12 @@ def test_every_study_has_its_section_and_links_lead_somewhere(html):
     # Without ours there is nothing to test against, and without pictures no strips.
     assert "study2-tests" not in targets
     assert "study2-pictures" not in targets
+
+
+def test_examples_are_counted_where_no_metric_is_a_headline():
+    rows = planted(results(**FEW), "tissue", {})
+    rows = rows[(rows["metric"] != "epg") & (rows["metric"] != "sds")]
+    assert "tissue: 8 examples explained" in render_page(rows, [], [], "A title")
 
 
 def test_commands_and_versions_are_there(html):
