@@ -1,6 +1,8 @@
 """``pathology data VERB``: data sets as they lie on a disk, their checks, manifests and splits."""
 
 import inspect
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -87,6 +89,7 @@ def manifest(
     label_column: str = "",
     split_column: str = "",
     patient_column: str = "",
+    patient_pattern: str = "",
 ) -> int:
     """Write the manifest of a data set, for `pathology train` and `pathology tile`.
 
@@ -109,6 +112,8 @@ def manifest(
         label_column: of a CSV table, or of labels, the column of labels.
         split_column: of a CSV table, the column of train, val and test.
         patient_column: likewise of patients.
+        patient_pattern: regular expression whose group finds the patient in a file's path below the
+            folder, where names tell: "(p[0-9]+)_" of tumour/p07_3.png.
     """
     from pathology.data.open_data.check import empty_files
     from pathology.data.open_data.csv_table import Columns
@@ -118,6 +123,8 @@ def manifest(
     columns = Columns(path_column, label_column, split_column, patient_column)
     source, evidence = recognise(folder, name, columns)
     found = source.read(folder)
+    if patient_pattern:
+        _find_patients(found, folder, patient_pattern)
     empty = empty_files(found.table)
     wrong = list(found.problems)
     if empty:
@@ -148,6 +155,31 @@ def manifest(
         ways += "`pathology data split --keep-test`"
         print(f"  next       it has no val part, which training needs: {ways}")
     return 0
+
+
+def _find_patients(found: "Found", folder: Path, pattern: str) -> None:
+    """Adds the patients that names tell."""
+    from pathology.data.open_data.open_set import AT_RANDOM
+
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"--patient-pattern {pattern!r}: {error}") from error
+    if expression.groups != 1:
+        raise ValueError(f"--patient-pattern {pattern!r} needs one group, as in '(p[0-9]+)_'")
+    if "patient_id" in found.table:
+        raise ValueError("--patient-pattern: patients are told already; leave it out")
+    base = folder if folder.is_dir() else folder.parent
+    names = [Path(os.path.relpath(path, base)).as_posix() for path in found.table["path"]]
+    matches = [expression.search(name) for name in names]
+    lost = [name for name, match in zip(names, matches, strict=True) if not match or not match[1]]
+    if lost:
+        raise ManifestError(
+            f"{folder}: --patient-pattern {pattern!r} finds no patient in {lost[0]}"
+            f" ({len(lost):,} of {len(names):,} files)"
+        )
+    found.table["patient_id"] = [match[1] for match in matches if match]
+    found.notes = [note for note in found.notes if not note.endswith(AT_RANDOM)]
 
 
 def list_sets() -> int:

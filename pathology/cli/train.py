@@ -25,7 +25,8 @@ both tasks:
 tiles:
   --model.model NAME      any timm model; bcos_* ones can be explained
   --model.model_args.encoding stain   haematoxylin, eosin, residual in place of colours
-  --model.init_from FILE  checkpoint of another run of the same model to start from
+  --model.init_from FILE  checkpoint of another run of the same model, or a file of its weights, to
+                          start from
   --model.bcosify_epochs N
                           turn a conventional timm model B-cos over N epochs
   --data.tiles DIR        folder that `pathology tile` wrote, when the manifest is one of slides

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from timm.models import load_state_dict
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
@@ -34,6 +35,7 @@ from pathology.data.tiles import TileOutcome
 from pathology.tasks.base import Task
 from pathology.tasks.encoding import TileEncoding
 from pathology.tasks.mixing import Mixing
+from pathology.tasks.weight_file import read_weight_file
 
 TileLoss = OneHotBCE | ClassCrossEntropy | LabelBCE
 
@@ -63,9 +65,10 @@ class TileClassification(Task):
         temperature: that a B-cos model's evidence is divided by.
         mixup: a of mixup's Beta(a, a); 0 for none.
         cutmix: a of CutMix's Beta(a, a); 0 for none. With both, half of the batches get each.
-        init_from: checkpoint of another run of the same model and encoding, whose weights to start
-            from; the head starts anew, since classes differ. The other run may have been
-            conventional, or converted itself (then ``bcosify_epochs`` is 0).
+        init_from: checkpoint of another run of the same model and encoding, or a file of such a
+            timm model's weights alone (``.safetensors``, ``.pth``, ``.bin``), to start from; the
+            head starts anew, since classes differ. The other run may have been conventional, or
+            converted itself (then ``bcosify_epochs`` is 0).
         bcosify_epochs: turn the conventional ``model`` into a B-cos model: over this many epochs
             its exponent goes from 1 to ``bcosify_b`` and its biases to 0 (see
             :func:`bcos_vit.models.bcosify`); 0 for at once. It stays conventional when omitted.
@@ -120,7 +123,7 @@ class TileClassification(Task):
         if (model_args or {}).get("pretrained") and "." not in model and config.get("tag"):
             # Published weights may be of a variant; reading this run back needs its full name.
             self.hparams["model"] = f"{model}.{config['tag']}"
-        start = None if init_from is None else read_checkpoint(init_from)
+        start = None if init_from is None else first_weights(init_from)
         was_converted = start is not None and _setting(start, "bcosify_epochs") is not None
         if start is not None and not was_converted:
             load_backbone(self.model, start, init_from)
@@ -149,7 +152,7 @@ class TileClassification(Task):
             # Not a module of this one: its weights are the model's, under their names.
             self._dense = (Dense(self.model, dense_halo_px),)
         self.encoding = TileEncoding(self.model, stain_space)
-        if start is not None:
+        if start is not None and start["hyper_parameters"]:
             self._check_same_input(start, init_from)
         self.loss_name = loss or ("bce" if is_bcos or outcome == "labels" else "ce")
         self.loss = self._make_loss(off_target, label_smoothing)
@@ -392,6 +395,35 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise WeightsError(f"{path}: not a usable checkpoint: {reason}") from error
     return checkpoint
+
+
+def first_weights(path: str | Path) -> dict[str, Any]:
+    """What to start from: weights of a run with its settings, or of a timm model without any.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds no weights.
+    """
+    path = Path(path)
+    try:
+        return read_weight_file(path) if path.suffix == ".safetensors" else read_checkpoint(path)
+    except WeightsError:
+        tensors = _weights_alone(path)
+        if not tensors:
+            raise
+    weights = {f"model.{name}": value for name, value in tensors.items()}
+    return {"state_dict": weights, "hyper_parameters": {}}
+
+
+def _weights_alone(path: Path) -> dict[str, Tensor]:
+    """A timm model's weights; none where the file holds something else."""
+    if not path.is_file():
+        return {}
+    try:
+        found: dict[str, Any] = load_state_dict(str(path))
+    # What unpickling may raise, of bytes that are anything.
+    except Exception:
+        return {}
+    return found if all(isinstance(value, Tensor) for value in found.values()) else {}
 
 
 def _setting(checkpoint: dict[str, Any], name: str) -> Any:

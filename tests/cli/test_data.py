@@ -439,6 +439,32 @@ def test_columns_of_a_csv_table(pathology, refused, tmp_path):
     assert "patients   6" in out
 
 
+def test_patients_are_found_in_names(pathology, refused, tmp_path):
+    folder, out = tmp_path / "mine", tmp_path / "m.csv"
+    for i in range(24):
+        picture(folder / ("normal", "tumour")[i % 2] / f"p{i // 4:02d}_{i}.png", (16, 16))
+    same = ("data", "manifest", folder, "--out", out, "--patient-pattern")
+    for pattern, message in (
+        ("(p[0-9]+", "'(p[0-9]+': missing )"),
+        ("p[0-9]+", "needs one group"),
+        ("(p0[0-4])_", "no patient in normal/p05_20.png (4 of 24 files)"),
+    ):
+        assert message in refused(*same, pattern)
+        assert not out.exists()
+    code, said, err = pathology(*same, "(p[0-9]+)_")
+    assert code == 0, err
+    assert "patients   6" in said
+    assert "tells patients" not in said
+    assert "patients are told already" in refused(
+        "data", "manifest", out, "--out", tmp_path / "n.csv", "--patient-pattern", "(p)"
+    )
+    assert pathology("data", "split", out, "--out", tmp_path / "split")[0] == 0
+    rows = read_table(tmp_path / "split" / "manifest.csv")
+    assert set(rows["split"]) == {"train", "val", "test"}
+    assert (rows.groupby("patient_id")["split"].nunique() == 1).all()
+    assert (rows["patient_id"] == [Path(path).name[:3] for path in rows["path"]]).all()
+
+
 def test_a_folder_that_cannot_be_written(refused, tmp_path):
     folder = make_folder(tmp_path / "mine")
     (tmp_path / "file").write_text("")

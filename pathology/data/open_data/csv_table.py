@@ -10,7 +10,14 @@ import pandas as pd
 from pathology.data.image_files import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from pathology.data.open_data.folders import files_in, subfolders
 from pathology.data.open_data.image_folder import SPLIT_NAMES
-from pathology.data.open_data.open_set import Found, OpenSet, Problem, leaking, read_table
+from pathology.data.open_data.open_set import (
+    AT_RANDOM,
+    Found,
+    OpenSet,
+    Problem,
+    leaking,
+    read_table,
+)
 from pathology.errors import ManifestError
 
 PATH = (
@@ -167,7 +174,7 @@ def _read(columns: Columns, folder: Path) -> Found:
     if "split" in result and "patient_id" in result:
         problems += leaking(result)
     if "patient_id" not in result:
-        notes.append("no column tells patients: a split at random may put one into two parts")
+        notes.append(f"no column tells patients: {AT_RANDOM}")
     if label != "label":
         notes.append(f"labels are those of column {label}")
     result = result[result["label"].str.strip() != ""].reset_index(drop=True)

@@ -4,7 +4,13 @@ from pathlib import Path
 
 from pathology.data.image_files import IMAGE_SUFFIXES
 from pathology.data.open_data.folders import files_below, files_in, names, subfolders
-from pathology.data.open_data.open_set import Found, OpenSet, Problem, tile_table
+from pathology.data.open_data.open_set import (
+    AT_RANDOM,
+    Found,
+    OpenSet,
+    Problem,
+    tile_table,
+)
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -75,7 +81,7 @@ def _read(folder: Path) -> Found:
         absent = tuple(sorted(set(classes) - labels))
         if absent:
             problems.append(Problem(f"{split}: classes that other splits have", absent, True))
-    notes.append("nothing here tells patients: a split at random may put one into two parts")
+    notes.append(f"nothing here tells patients: {AT_RANDOM}")
     return Found(tile_table(rows), classes, problems, notes)
 
 

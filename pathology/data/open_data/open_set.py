@@ -12,6 +12,8 @@ from pathology.data.open_data.rest import Rest
 from pathology.errors import ManifestError
 
 Kind = Literal["tiles", "slides"]
+AT_RANDOM = "a split at random may put one into two parts"
+"""End of the note on data in which nothing tells patients."""
 
 
 @dataclass(frozen=True)

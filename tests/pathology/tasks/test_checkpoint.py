@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from bcos_vit.errors import WeightsError
 from pathology.errors import ManifestError
 from pathology.tasks.checkpoint import load_task
 from pathology.tasks.tile_classification import TileClassification
+from pathology.tasks.weight_file import write_weight_file
 
 
 @pytest.fixture
@@ -64,6 +66,30 @@ def test_a_task_can_start_from_another_ones_weights(checkpoint):
         if not name.startswith(("fc", "logits")):
             assert torch.equal(value, task.model.state_dict()[name]), name
     assert other.model.fc.weight.shape[0] == 3
+
+
+@pytest.mark.parametrize("name", ["own.safetensors", "own.pth", "best.safetensors"])
+def test_a_task_can_start_from_a_file_of_weights(checkpoint, tmp_path, name):
+    task, path = checkpoint
+    weights = task.model.state_dict()
+    if name == "best.safetensors":
+        write_weight_file(tmp_path / name, torch.load(path))
+    elif name == "own.pth":
+        torch.save({"state_dict": weights}, tmp_path / name)
+    else:
+        save_file(weights, tmp_path / name)
+    other = TileClassification("bcos_resnet18", ["a", "b", "c"], init_from=str(tmp_path / name))
+    assert torch.equal(other.model.layer3[1].conv2.weight, weights["layer3.1.conv2.weight"])
+    assert other.model.fc.weight.shape[0] == 3
+    with pytest.raises(WeightsError, match="it is of another model"):
+        TileClassification("bcos_resnet34", ["a", "b"], init_from=str(tmp_path / name))
+
+
+def test_a_file_of_something_else_is_no_start(tmp_path):
+    for name, content in (("a.pth", {"epoch": 3}), ("b.pth", {}), ("c.bin", ["x"])):
+        torch.save(content, tmp_path / name)
+        with pytest.raises(WeightsError, match=f"{name}: not a usable checkpoint"):
+            TileClassification("bcos_resnet18", ["a", "b"], init_from=str(tmp_path / name))
 
 
 def test_weights_of_another_model_are_refused_to_start_from(checkpoint):
