@@ -6,16 +6,18 @@ come the data configs, the entry points and the table of conventional twins.
 """
 
 import difflib
+import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from bcos_vit.errors import UnknownModelError, WeightsError
+from bcos_vit.errors import BcosError, UnknownModelError, WeightsError
 from bcos_vit.models.base import BcosModel
 from bcos_vit.models.weights import PUBLISHED, load_published, published
 
@@ -159,11 +161,17 @@ def nearest(name: str, known: Sequence[str]) -> str:
 def create_model(name: str, **kwargs: Any) -> nn.Module:
     """``timm.create_model`` for B-cos and conventional models alike.
 
+    A model of your own is ``package.module:name``: that module, installed or a file where one
+    stands, is imported first, and registers the name in timm.
+
     Raises:
-        UnknownModelError: no such model; names the nearest.
+        UnknownModelError: no such model; names the nearest. Or a module that cannot be imported.
         WeightsError: its weights are unknown or cannot be loaded.
         TypeError: a keyword that the model does not take.
     """
+    if ":" in name:
+        module, _, name = name.rpartition(":")
+        _register_models_of(module, name)
     architecture = name.split(".")[0]
     if not timm.is_model(architecture):
         raise UnknownModelError(
@@ -177,6 +185,28 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
             raise WeightsError(f"weights of {name!r} cannot be had: {reason}") from error
         raise
     return model
+
+
+def _register_models_of(module: str, name: str) -> None:
+    """Import a module of the user's, which registers its models.
+
+    Raises:
+        UnknownModelError: it cannot be imported; whatever it raises is said.
+    """
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # a file where one stands need not be installed
+    try:
+        importlib.import_module(module)
+    except BcosError:
+        raise
+    # The module's own errors, too: it is the user's.
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise UnknownModelError(
+            f"model {module}:{name}: {type(error).__name__}: {reason}; wanted package.module:name,"
+            " of a module that registers the name in timm"
+        ) from error
 
 
 def create_twin(name: str, **kwargs: Any) -> nn.Module:

@@ -1,5 +1,7 @@
 """Models are created by name; a name that does not exist says which might be meant."""
 
+import sys
+
 import pytest
 import timm
 from torch import nn
@@ -91,3 +93,55 @@ def test_the_data_config_tells_the_input_that_was_asked_for(name, options, encod
     assert config["mean"] == mean
     assert len(config["std"]) == len(mean)
     assert model.pretrained_cfg["encoding"] == encoding
+
+
+MODULE = """
+from bcos_vit.models.registry import Variant, register_variants
+from bcos_vit.models.resnet import BcosResNet
+
+
+class OwnNet(BcosResNet):
+    pass
+
+
+register_variants(
+    OwnNet,
+    {"own_net_of_a_test": Variant("A network of the user's.", {"layers": (1, 1, 1, 1)})},
+    first_conv="conv1",
+    classifier="fc",
+)
+"""
+
+
+@pytest.fixture
+def own_modules(tmp_path, monkeypatch):
+    """Where one stands is a module of the user's, and one that cannot be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "networks_of_a_test.py").write_text(MODULE)
+    (tmp_path / "broken_networks_of_a_test.py").write_text("import no_such_package\n")
+
+
+@pytest.mark.usefixtures("own_modules")
+def test_a_model_of_ones_own_is_named_with_its_module():
+    model = create_model("networks_of_a_test:own_net_of_a_test", num_classes=3)
+    assert type(model).__name__ == "OwnNet"
+    assert model.num_classes == 3
+    again = create_model("networks_of_a_test:own_net_of_a_test", num_classes=2)
+    assert type(again) is type(model)
+
+
+@pytest.mark.usefixtures("own_modules")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_networks_of_a_test:net", "No module named 'no_networks_of_a_test'; wanted package"),
+        ("broken_networks_of_a_test:net", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("networks_of_a_test:own_net_of_a_tset", "own_net_of_a_tset'; did you mean own_net_of_a_"),
+        ("hf-hub:owner/net", "model hf-hub:owner/net: .*wanted package.module:name"),
+        (":bcos_resnet18", "model :bcos_resnet18: ValueError: .*wanted package.module:name"),
+    ],
+)
+def test_what_cannot_be_had_of_a_module_of_ones_own_is_said(name, message):
+    with pytest.raises(UnknownModelError, match=message):
+        create_model(name)
