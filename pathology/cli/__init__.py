@@ -25,8 +25,9 @@ VERBS = {
     "explain": "write exact slide-level heatmaps of a trained model",
     "view": "show explanations beside their slides, in a browser",
     "benchmark": "measure what models cost beside conventional ones",
+    "configs": "write the configs that come with this version into a folder",
     "demo": "the whole job on made-up slides",
-    "doctor": "check this installation, with a made-up slide through the whole chain",
+    "doctor": "say what this installation lacks; a made-up slide through the whole chain",
 }
 
 USAGE = "usage: pathology [--traceback] VERB [options]"
