@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, required=True, help="what --out was")
     parser.add_argument("--config", type=Path, nargs="+", required=True, help="the studies in it")
     parser.add_argument("--took", required=True, help="how long on what, to be told on the page")
+    parser.add_argument("--no-maps-of", nargs="*", default=[], help="sets of no open licence")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     parser.add_argument("--dpi", type=int, default=90)
     options = parser.parse_args()
@@ -84,7 +85,8 @@ def main() -> None:
     for path in options.config:
         config = load_study(path)
         study = find_study(results, config.name)
-        shown = pictures(Place(config, options.report, "cpu"))
+        kept = pictures(Place(config, options.report, "cpu"))
+        shown = [one for one in kept if one.data not in options.no_maps_of]
         if config.pictures and config.data and not shown:
             parser.error(f"{path}: no maps in {options.report}; start it where the study was run")
         (options.docs / IMAGES).mkdir(parents=True, exist_ok=True)
