@@ -123,7 +123,10 @@ class Maps:
             write_values(draft, values)
 
     def keep_pictures(self, subject: Subject, cell: Cell) -> None:
-        """Write maps of the first tiles that have evidence, each for its own class."""
+        """Write maps of the first tiles that have evidence, each for its own class.
+
+        Of the oracle nothing where the tile set has no masks.
+        """
         test = subject.test
         rows = np.arange(len(test))
         if subject.positive is not None:
@@ -132,8 +135,13 @@ class Maps:
         shown = test.take(rows)
         named = "confounder" if "confounder" in shown.masks else "evidence"
         nothing = np.zeros(shown.images.shape[:3], bool)
-        maps = subject.explain(shown.images, shown.labels)
+        try:
+            maps = subject.explain(shown.images, shown.labels)
+        except UnknownMaskError:
+            maps = None
         with cell.written(self.out) as draft:
+            if maps is None:
+                return
             np.savez_compressed(
                 draft / MAPS,
                 names=np.array(shown.names),
