@@ -39,7 +39,7 @@ def annotations(
             the corner of the scanned part, to which QuPath crops MRXS and SCN; auto, as the
             mapping says, else bounds for GeoJSON and slide for XML.
         out_origin: where those in `out` count from; bounds is what QuPath expects.
-        mpp: micrometres per pixel of slides that do not say it themselves.
+        mpp: micrometres per pixel of slides whose row does not say it, whatever their files say.
     """
     from pathology.slides import open_slide
 

@@ -86,7 +86,7 @@ def explain(
             extra [dicom]); both as "[ome-zarr, dicom]".
         stains: folder of the slides' stain profiles, when the run was trained on normalised tiles;
             the run's own when omitted.
-        mpp: micrometres per pixel of slides that do not say it themselves.
+        mpp: micrometres per pixel of slides whose row does not say it, whatever their files say.
         device: auto, cpu, cuda, ...
         batch_size: tiles per pass through the model.
         part: 3/16 takes the third of every 16 slides, so that 16 jobs share the work.

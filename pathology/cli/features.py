@@ -61,7 +61,7 @@ def features(
         stains: folder of stain profiles, to normalise tiles by; a run's own when omitted.
         precision: what the encoder computes in. fp16 and bf16 are quicker on GPUs.
         stored: what is kept. float16 halves the files, and keeps three digits.
-        mpp: micrometres per pixel of slides that do not say it themselves.
+        mpp: micrometres per pixel of slides whose row does not say it, whatever their files say.
         part: 3/16 takes the third of every 16 slides, so that 16 jobs share the work.
         device: auto, cpu, cuda, cuda:1, ...
         batch_size: tiles per pass through the encoder.

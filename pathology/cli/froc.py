@@ -33,7 +33,7 @@ def froc(
             with an empty cell has no lesion.
         lesions: classes of regions.json that are lesions; all when omitted.
         split: only slides of this split.
-        mpp: micrometres per pixel of slides that do not say it themselves.
+        mpp: micrometres per pixel of slides whose row does not say it, whatever their files say.
         repeats: bootstrap draws.
         out: JSON file for the score, the curve and what each slide came to.
     """

@@ -50,7 +50,7 @@ def stain(
             scanners with tinted light: where the sheet shows coloured glass.
         count: tiles of each slide that are looked at, drawn at random.
         seed: which tiles are drawn.
-        mpp: micrometres per pixel of slides that do not say it themselves.
+        mpp: micrometres per pixel of slides whose row does not say it, whatever their files say.
         workers: processes that work on a slide each; 0: this one.
         keep_going: list slides that fail at the end (exit code 3) rather than stop.
     """

@@ -76,7 +76,7 @@ def tile(
         exclude: artefacts that are not tissue: all, none, or some of pen,fold,blur,edge,black.
             Leave out pen where tissue is stained blue or green (trichrome, Alcian blue).
         colour: pixels as stored, or by the slide's ICC profile in sRGB.
-        mpp: micrometres per pixel of slides that do not say it themselves.
+        mpp: micrometres per pixel of slides whose row does not say it, whatever their files say.
         label_fraction: least fraction of a tile's annotated area that its label covers.
         recursive: look for slides in the folder's folders, too.
         part: 3/16 takes the third of every 16 slides, so that 16 jobs share the work.

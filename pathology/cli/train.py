@@ -23,7 +23,7 @@ both tasks:
   --data.classes LIST     class names, e.g. "[normal, tumour]"
   --model.lr X            highest learning rate; --model.optimizer, .schedule, .ema_decay, ...
 tiles:
-  --model.model NAME      any timm model; bcos_* ones can be explained
+  --model.model NAME      any timm model, or module:name of your own; bcos_* can be explained
   --model.model_args.encoding stain   haematoxylin, eosin, residual in place of colours
   --model.init_from FILE  checkpoint of another run of the same model, or a file of its weights, to
                           start from

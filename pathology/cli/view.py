@@ -46,7 +46,7 @@ def view(
             They are loaded at the first question.
         blind: file of a reader's calls (CSV), made or gone on with. What models say of a slide is
             hidden until the reader has committed a call.
-        mpp: micrometres per pixel of slides that do not say it themselves.
+        mpp: micrometres per pixel of slides whose row does not say it, whatever their files say.
         recursive: look for slides in the folder's folders, too.
         port: of the page; the next one that is free where it is taken, 0 for any.
         host: address to listen at.

@@ -49,7 +49,7 @@ class TileClassification(Task):
     ``bcosify_epochs`` a conventional one becomes a B-cos model while it is trained.
 
     Args:
-        model: name in timm's registry.
+        model: name in timm's registry, or ``module:name`` of a module that registers it.
         classes: class names, in the order of the logits; taken from the data when run by config.
         model_args: further arguments of the model, e.g. ``{"img_size": 96}``.
         outcome: ``classes``, one per tile, or ``labels``, any number; taken from the data when run

@@ -80,7 +80,8 @@ class Library:
         Args:
             slides: a manifest (``.csv``), a folder that holds slide files, or one slide file.
             results: folders ``SLIDE/TARGET`` that ``pathology explain`` wrote, or that such are in.
-            mpp: micrometres per level-0 pixel of slides that do not say it themselves.
+            mpp: micrometres per level-0 pixel of slides whose row does not say it, whatever their
+                files say.
             readings: file of the readings; evidence of a slide is hidden until it has one.
             recursive: look for slides in the folder's folders, too.
 
