@@ -2,7 +2,7 @@
 
 import os
 import re
-import time
+import resource
 from pathlib import Path
 
 import nbformat
@@ -30,7 +30,7 @@ socket.socket.connect = _connect_here
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """The notebook with its outputs, its folder, and the seconds that it took."""
+    """The notebook with its outputs, its folder, and the seconds of a processor that it took."""
     folder = tmp_path_factory.mktemp("notebook")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(NO_NETWORK))
@@ -38,12 +38,18 @@ def ran(tmp_path_factory):
         for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR"):
             patch.setenv(name, str(folder / name))
         patch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-        started = time.monotonic()
+        before = processor_s()
         client = NotebookClient(
-            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}
+            notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": folder}}
         )
         client.execute()
-    return notebook, folder, time.monotonic() - started
+    return notebook, folder, processor_s() - before
+
+
+def processor_s():
+    """What processes that this one started, and that have ended, have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def texts(notebook):
@@ -103,6 +109,5 @@ def test_cells_warn_of_nothing(ran):
     assert "Warning" not in "".join(errors)
 
 
-def test_it_takes_less_than_a_minute(ran):
-    """On one core by itself; here others may be at work beside it."""
-    assert ran[2] < 180
+def test_it_takes_less_than_a_minute_of_one_core(ran):
+    assert 1 < ran[2] < 60
