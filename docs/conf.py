@@ -14,6 +14,7 @@ html_title = f"bcos-pathology {release}"
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
