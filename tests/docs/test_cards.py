@@ -96,6 +96,21 @@ def test_numbers_on_real_tissue_are_those_of_the_files():
     assert told == made
 
 
+def test_numbers_of_the_small_study_are_those_of_its_page():
+    page = DOCS / "reports" / "small.md"
+    if not page.is_file():
+        pytest.skip("the study's page is not there")
+    found: dict[str, list[str]] = {}
+    for data in ("tissue", "pen"):
+        block = page.read_text().partition(f"**Networks on {data}**\n\n")[2].partition("\n\n")[0]
+        [head, _, *rows] = cells(block, ".+")
+        [place] = [i for i, name in enumerate(head) if name.startswith("AUROC")]
+        for row in rows:
+            found.setdefault(row[0], []).append(row[place])
+    told = card(MODELS, "## Networks of the studies")
+    assert {row[0].strip("`"): row[1:] for row in cells(told, r"`\w+`")} == found
+
+
 def test_every_config_of_a_training_has_a_card():
     missing = []
     for path in sorted((ROOT / "configs" / "train").glob("*.yaml")):
