@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bcos_vit.errors import NotExplainableError
 from bcos_vit.explain import Explanation, check_depth, check_explainable
 from pathology.explain.targets import Target
 from pathology.geometry import Box
@@ -217,5 +218,9 @@ def check_tile_depth(model: nn.Module, depth: str) -> None:
         ValueError: it does not have that depth.
     """
     if depth != TILES:
-        check_explainable(model)
+        try:
+            check_explainable(model)
+        except NotExplainableError as error:
+            way = f"; or let explanations stop at tiles, which any model has (--depth {TILES})"
+            raise NotExplainableError(f"{error}{way}") from error
         check_depth(model, depth)
