@@ -30,20 +30,20 @@ CAPTIONS = {
     "dots": "Headline metrics of each method on each network: mean and 95 % interval by patient.",
     "ranks": "Mean ranks over networks; methods that a bar joins are not told apart (Nemenyi).",
     "cost": "What a map costs, and what it is worth by the first headline metric.",
-    "maps": "The same tiles by each method, each on a scale of its own.",
+    "maps": "The same tiles by each method, a row on one scale; outlined: evidence or mark.",
 }
 
 
 def caption(image: Path, study: str) -> str:
     """What a figure shows, by its name."""
     kind, _, of = image.stem.removeprefix(f"{study}_").partition("_")
-    return f"{CAPTIONS[kind]} {of.replace('_', ' ')}".strip()
+    return f"`{of}`: {CAPTIONS[kind]}" if of else CAPTIONS[kind]
 
 
 def page(results: pd.DataFrame, config: Study, path: str, took: str, images: Sequence[Path]) -> str:
     """The whole page."""
     shown = "\n\n".join(
-        f"![{caption(image, config.name)}](../{IMAGES.as_posix()}/{image.name})\n\n"
+        f"![{image.stem.replace('_', ' ')}](../{IMAGES.as_posix()}/{image.name})\n\n"
         f"{caption(image, config.name)}"
         for image in images
     )
@@ -77,7 +77,9 @@ def main() -> None:
     parser.add_argument("--report", type=Path, required=True, help="what --out was")
     parser.add_argument("--config", type=Path, nargs="+", required=True, help="the studies in it")
     parser.add_argument("--took", required=True, help="how long on what, to be told on the page")
-    parser.add_argument("--no-maps-of", nargs="*", default=[], help="sets of no open licence")
+    parser.add_argument(
+        "--no-maps-of", nargs="*", default=[], help="SET, of no open licence, or SET_NETWORK"
+    )
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     parser.add_argument("--dpi", type=int, default=90)
     options = parser.parse_args()
@@ -86,7 +88,8 @@ def main() -> None:
         config = load_study(path)
         study = find_study(results, config.name)
         kept = pictures(Place(config, options.report, "cpu"))
-        shown = [one for one in kept if one.data not in options.no_maps_of]
+        left_out = set(options.no_maps_of)
+        shown = [p for p in kept if left_out.isdisjoint((p.data, f"{p.data}_{p.backbone}"))]
         if config.pictures and config.data and not shown:
             parser.error(f"{path}: no maps in {options.report}; start it where the study was run")
         (options.docs / IMAGES).mkdir(parents=True, exist_ok=True)
