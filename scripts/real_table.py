@@ -1,4 +1,4 @@
-"""The table of real tissue in docs/results.md: means over seeds, and how B-cos models do beside twins.
+"""The table of real tissue in docs/results.md: means over seeds, beside those of twins.
 
 ``scripts/real_tissue`` trains, evaluates and collects::
 
