@@ -18,6 +18,7 @@ SHORT = {
     "batch_size: 16}": "batch_size: 16, num_workers: 0}",
     "batch_size: 4}": "batch_size: 2, num_workers: 0}",
     "max_epochs: 40": "max_epochs: 2, accelerator: cpu, enable_progress_bar: false",
+    "max_epochs: 8": "max_epochs: 1, accelerator: cpu, enable_progress_bar: false",
     "max_epochs: 5": "max_epochs: 1, accelerator: cpu, enable_progress_bar: false",
     "bcosify_epochs: 2\n": "bcosify_epochs: 0.5\n",
 }
