@@ -95,8 +95,10 @@ def test_python_says_what_the_command_line_said(ran):
 def test_the_viewer_finds_it_all(ran):
     folder, page = ran
     [words] = page.servers
-    assert " ".join(words) == "view --slides slides/slides.csv --results explained/ --run runs/small"
-    library = Library.find(folder / "slides", [folder / "explained"])
+    assert (
+        " ".join(words) == "view --slides slides/slides.csv --results explained/ --run runs/small"
+    )
+    library = Library.find(folder / "slides" / "slides.csv", [folder / "explained"])
     assert {entry.folder.name for entry in library.evidence} >= set(TARGETS)
     library.close()
 
