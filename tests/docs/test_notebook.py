@@ -96,7 +96,7 @@ def test_a_slide_s_ledger_closes(ran):
 
 def test_what_was_trained_is_measured(ran):
     auroc = re.search(r"^\s*auroc\s+(\d\.\d+)", texts(ran[0]), re.M)
-    assert 0 <= float(auroc[1]) <= 1
+    assert 0.9 < float(auroc[1]) <= 1  # 0.99; the text says that it has learnt
     assert (ran[1] / "quick_start" / "run" / "evaluation" / "test.html").is_file()
 
 
@@ -111,5 +111,5 @@ def test_cells_warn_of_nothing(ran):
 
 
 def test_it_is_quick(ran):
-    """Below a minute of one core by itself; twice as much where cores are shared with others."""
+    """About a minute of one core by itself; twice as much where cores are shared with others."""
     assert 1 < ran[2] < 120
