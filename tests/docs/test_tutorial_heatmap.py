@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pathology.api import load_explanation
-from pathology.explain.results import figure, write
 from tests.docs.pages import DOCS, run_page
+from tests.docs.sketches import sketch_figures
 
 PAGE = "tutorials/read_a_heatmap.md"
 SMALL = {
@@ -17,20 +17,12 @@ SMALL = {
     "--jitter 4 --null 5": "--jitter 2 --null 2",
 }
 
-write_figure = figure.write_figure
-
-
-def sketched(*words, dpi=300):
-    """Figures for print would take most of the time."""
-    return write_figure(*words, dpi=min(dpi, 40))
-
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (figure, write):
-            patch.setattr(module, "write_figure", sketched)
+        sketch_figures(patch)
         yield folder, run_page(PAGE, folder, patch, SMALL)
 
 

@@ -10,10 +10,10 @@ import pytest
 from pathology.annotations import read_annotations, read_classes, read_regions
 from pathology.api import load_explanation, open_slide
 from pathology.cli import main
-from pathology.explain.results import figure, write
 from pathology.tiling import TileGrid
 from pathology.viewer.library.library import Library
 from tests.docs.pages import DOCS, run_page
+from tests.docs.sketches import sketch_figures
 
 PAGE = "tutorials/qupath_and_back.md"
 SMALL = {
@@ -23,20 +23,12 @@ SMALL = {
 }
 SLIDES = ("test_000", "train_000", "train_001", "val_000")
 
-write_figure = figure.write_figure
-
-
-def sketched(*words, dpi=300):
-    """Figures for print would take most of the time."""
-    return write_figure(*words, dpi=min(dpi, 40))
-
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (figure, write):
-            patch.setattr(module, "write_figure", sketched)
+        sketch_figures(patch)
         yield folder, run_page(PAGE, folder, patch, SMALL)
 
 
