@@ -85,7 +85,7 @@ def note(row: Row) -> str:
     return (
         f"{row['machine']}, {threads}, torch {row['torch']}, {row['batch']} images of"
         f" {row['size_px']} px at a time; medians, whose quartiles are in"
-        f" [{FIGURES.name}](docs/{FIGURES.name})."
+        f" [{FIGURES.name}]({FIGURES.name})."
     )
 
 
