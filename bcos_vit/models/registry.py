@@ -6,11 +6,9 @@ come the data configs, the entry points and the table of conventional twins.
 """
 
 import difflib
-import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -19,6 +17,7 @@ from torch import nn
 
 from bcos_vit.errors import BcosError, UnknownModelError, WeightsError
 from bcos_vit.models.base import BcosModel
+from bcos_vit.models.own_modules import import_own_module
 from bcos_vit.models.weights import PUBLISHED, load_published, published
 
 TWINS: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -193,11 +192,8 @@ def _register_models_of(module: str, name: str) -> None:
     Raises:
         UnknownModelError: it cannot be imported; whatever it raises is said.
     """
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # a file where one stands need not be installed
     try:
-        importlib.import_module(module)
+        import_own_module(module)
     except BcosError:
         raise
     # The module's own errors, too: it is the user's.

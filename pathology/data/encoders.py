@@ -5,9 +5,7 @@ function of yours. A trained run's model is one as well, see :mod:`pathology.tas
 """
 
 import hashlib
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -33,6 +31,7 @@ from bcos_vit.encodings import check_encoding
 from bcos_vit.errors import BcosError, WeightsError
 from bcos_vit.layers.cut import Cut
 from bcos_vit.models import create_model
+from bcos_vit.models.own_modules import import_own_module
 from bcos_vit.transforms import encode, to_unit_range
 from pathology.errors import StampMismatchError
 
@@ -393,11 +392,8 @@ def callable_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
         ValueError: it cannot be imported, or returns something else.
     """
     module_name, _, function_name = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # a file where one stands need not be installed
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        function = getattr(import_own_module(module_name), function_name)
         source = Path(inspect.getfile(inspect.unwrap(function))).read_bytes()
         made = function()
     except BcosError:
